@@ -1,0 +1,184 @@
+"""What one section must know of another: names that refer, terms that need a teacher, sizes that fit."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from configs.data import Held, Source, StageData, Task
+from configs.objective import CustomTerm, LogitsTerm, TaskTerm, Term
+from configs.origins import Path, hint
+from configs.pipeline import Pipeline
+from configs.stages import AugmentStage, EvaluateStage, ExportStage, Stage, TrainStage
+
+Findings = Iterator[tuple[Path, str]]
+
+_METRICS = {
+    "classification": ("accuracy", "f1", "f1_macro", "mcc"),
+    "regression": ("pearson", "spearman"),
+    "text": (),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of a pipeline that refer to each other; None where a part is itself not valid yet."""
+
+    task: Task | None
+    data: Mapping[str, Source | None]
+    stages: Mapping[str, Stage | None]
+
+
+def check(parts: Parts) -> Findings:
+    """Yield each path at which parts do not fit together, and what is wrong there."""
+    yield from _check_task(parts)
+    yield from _check_sources(parts)
+    for name, stage in parts.stages.items():
+        if name == "fresh":
+            yield ("stages", name), "`fresh` means a new model where a stage starts; give the stage another name"
+        match stage:
+            case TrainStage():
+                yield from _check_train(parts, name, stage)
+            case AugmentStage():
+                yield from _check_source(parts, name, ("data",), stage.data)
+            case EvaluateStage() | ExportStage():
+                yield from _check_result(parts, name, stage)
+
+
+def custom_paths(pipeline: Pipeline) -> list[str]:
+    """Return the paths of terms that run code of the user's own, such as `stages.train.objective.1`."""
+    return [
+        f"stages.{name}.objective.{i}"
+        for name, stage in pipeline.stages.items()
+        if isinstance(stage, TrainStage)
+        for i, term in enumerate(stage.objective)
+        if isinstance(term, CustomTerm)
+    ]
+
+
+def _check_task(parts: Parts) -> Findings:
+    task = parts.task
+    if task is not None and task.metric is not None and task.metric not in _METRICS[task.kind]:
+        what = f"`{task.metric}` does not measure {task.kind}"
+        yield ("task", "metric"), what + hint(task.metric, _METRICS[task.kind])
+
+
+def _check_sources(parts: Parts) -> Findings:
+    circles: set[str] = set()
+    for name, source in parts.data.items():
+        match source:
+            case Held(of=of) if of not in parts.data:
+                others = [other for other in parts.data if other != name]
+                yield ("data", name, "of"), f"there is no source `{of}`{hint(of, others)}"
+            case Held() if name not in circles:
+                chain = _held_chain(parts, name)
+                if chain[-1] == name and len(chain) > 1:
+                    circles.update(chain)
+                    yield ("data", name, "of"), f"held out of itself: {' → '.join(chain)}"
+            case StageData(stage=stage):
+                augments = [key for key, other in parts.stages.items() if isinstance(other, AugmentStage)]
+                if stage not in parts.stages:
+                    yield ("data", name, "stage"), f"there is no stage `{stage}`{hint(stage, augments)}"
+                elif parts.stages[stage] is not None and stage not in augments:
+                    yield ("data", name, "stage"), f"stage `{stage}` writes no rows{hint(stage, augments)}"
+
+
+def _held_chain(parts: Parts, name: str) -> list[str]:
+    """Return the sources that `name` is held out of, itself first, up to the first one not held or seen before."""
+    chain = [name]
+    while isinstance(source := parts.data.get(chain[-1]), Held):
+        chain.append(source.of)
+        if source.of in chain[:-1]:
+            break
+    return chain
+
+
+def _check_source(parts: Parts, user: str, at: Path, name: str) -> Findings:
+    """Check that a source exists, and that the stage that writes it, if one does, comes before its user."""
+    path = ("stages", user, *at)
+    if name not in parts.data:
+        yield path, f"there is no source `{name}`{hint(name, parts.data)}"
+        return
+    source = parts.data.get(_held_chain(parts, name)[-1])
+    augmented = isinstance(source, StageData) and isinstance(parts.stages.get(source.stage), AugmentStage)
+    if isinstance(source, StageData) and augmented and source.stage not in _before(parts, user):
+        yield path, f"source `{name}` is written by stage `{source.stage}`, which does not come before `{user}`"
+
+
+def _before(parts: Parts, user: str) -> list[str]:
+    names = list(parts.stages)
+    return names[: names.index(user)]
+
+
+def _check_stage(parts: Parts, user: str, key: str, name: str, fault: Callable[[Stage], str]) -> Findings:
+    """Check that `name` is a stage before `user` in which `fault` finds none."""
+    before, stage = _before(parts, user), parts.stages.get(name)
+    fitting = [other for other in before if (known := parts.stages[other]) is not None and not fault(known)]
+    if name not in parts.stages:
+        what = f"there is no stage `{name}`"
+    elif name not in before:
+        what = f"stage `{name}` does not come before `{user}`"
+    else:
+        what = "" if stage is None or not fault(stage) else f"stage `{name}` {fault(stage)}"
+    if what:
+        yield ("stages", user, key), what + hint(name, [*fitting, "fresh"] if key == "start" else fitting)
+
+
+def _check_result(parts: Parts, name: str, stage: EvaluateStage | ExportStage) -> Findings:
+    yield from _check_source(parts, name, ("data",), stage.data)
+    yield from _check_stage(parts, name, "student", stage.student, _not_training("student"))
+    if isinstance(stage, EvaluateStage) and stage.baseline is not None:
+        yield from _check_stage(parts, name, "baseline", stage.baseline, _not_baseline)
+
+
+def _not_training(model: str) -> Callable[[Stage], str]:
+    def fault(stage: Stage) -> str:
+        if not isinstance(stage, TrainStage):
+            return f"is of kind `{stage.kind}` and trains nothing"
+        return "" if stage.trains == model else f"trains the {stage.trains}, not the {model}"
+
+    return fault
+
+
+def _not_baseline(stage: Stage) -> str:
+    if fault := _not_training("student")(stage):
+        return fault
+    return (
+        ""
+        if isinstance(stage, TrainStage) and stage.teacher == "none"
+        else "learns from a teacher, a baseline does not"
+    )
+
+
+def _check_train(parts: Parts, name: str, stage: TrainStage) -> Findings:
+    path, training = ("stages", name), stage.training
+    for i, source in enumerate(stage.data):
+        yield from _check_source(parts, name, ("data", str(i)), source)
+    if stage.validation is not None:
+        yield from _check_source(parts, name, ("validation",), stage.validation)
+    elif training.keep == "best":
+        yield (*path, "training", "keep"), "`best` is judged on validation rows; name a source in `validation`"
+    if stage.start != "fresh":
+        yield from _check_stage(parts, name, "start", stage.start, _not_training(stage.trains))
+    if stage.trains == "teacher" and stage.teacher != "none":
+        yield (*path, "teacher"), "a stage that trains the teacher learns from labels alone; write `teacher: none`"
+    size = training.micro_batch_size
+    if size is not None and training.tokens_per_batch is None and size > training.batch_size:
+        what = f"{size} is more than the `batch_size` of {training.batch_size} it is a part of"
+        yield (*path, "training", "micro_batch_size"), what
+    for i, term in enumerate(stage.objective):
+        yield from _check_term(parts.task, stage, term, (*path, "objective", str(i)))
+
+
+def _check_term(task: Task | None, stage: TrainStage, term: Term, path: Path) -> Findings:
+    if (stage.teacher == "none" or stage.trains == "teacher") and not isinstance(term, TaskTerm | CustomTerm):
+        yield (*path, "kind"), f"`{term.kind}` needs a teacher, and this stage has none; Choices: custom, task"
+    match task, term:
+        case Task(kind="text"), TaskTerm() | LogitsTerm():
+            allowed = "attention, custom, embeddings, hidden, relations"
+            yield (*path, "kind"), f"`{term.kind}` needs a task, and `task.kind` is `text`; Choices: {allowed}"
+        case Task(kind="regression"), LogitsTerm(divergence=divergence) if divergence != "mse":
+            yield (
+                (*path, "divergence"),
+                f"`{divergence}` compares classes, and `task.kind` is `regression`; Choices: mse",
+            )
+        case Task(kind="regression"), TaskTerm(label_smoothing=amount) if amount > 0:
+            yield (*path, "label_smoothing"), "smooths classes, and `task.kind` is `regression`; leave it out"

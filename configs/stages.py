@@ -1,0 +1,79 @@
+"""The stages a run walks through."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt
+
+from configs.objective import Term
+from configs.section import Section
+from configs.training import Training
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class TrainStage(Section):
+    """Train a model: the student under a teacher, the student alone, or the teacher itself on the task."""
+
+    kind: Literal["train"]
+    trains: Literal["student", "teacher"] = "student"
+    """`teacher` fine-tunes the run's teacher model; later stages then learn from the result."""
+    teacher: Literal["task", "base", "none"] = "task"
+    """`task`: the fine-tuned teacher; `base`: the teacher model as given; `none`: no teacher."""
+    start: str = "fresh"
+    """`fresh` builds the model as configured; a stage's name goes on from what that stage trained."""
+    data: tuple[str, ...]
+    """Names of the sources, read one after the other."""
+    validation: str | None = None
+    """Name of the source to validate on."""
+    objective: Annotated[tuple[Term, ...], Field(min_length=1)]
+    training: Training
+    once: bool = False
+    """Run under the first seed only and share the result among all repeats."""
+
+
+class AugmentStage(Section):
+    """TinyBERT's data augmentation (Jiao et al. 2020, section 3.3 and algorithm 1)."""
+
+    kind: Literal["augment"]
+    data: str
+    """Name of the source to augment; the rows written hold the originals too."""
+    masked_model: str | None = None
+    """Masked language model that proposes words for single-piece words; none takes the run's teacher model if it has such a head."""
+    embeddings: str | None = None
+    """Encoder whose embedding matrix, or GloVe text file whose vectors, propose words for the rest; none takes the teacher's."""
+    copies: PositiveInt = 20
+    """New rows per row (N_a)."""
+    candidates: PositiveInt = 15
+    """Proposals per word (K)."""
+    probability: Fraction = 0.4
+    """Chance that a word is replaced (p_t)."""
+    labels: Literal["drop", "keep"] = "drop"
+    """`drop`: the teacher alone labels the new rows."""
+
+
+class EvaluateStage(Section):
+    """Compare the models of a run on one data set."""
+
+    kind: Literal["evaluate"]
+    data: str
+    """Name of the source to score on."""
+    student: str
+    """Train stage whose student is the result."""
+    baseline: str | None = None
+    """Train stage that trained the same student without a teacher."""
+    latency: bool = True
+    """Measure p50 and p95 at batch 1 and 32."""
+
+
+class ExportStage(Section):
+    """Write the student for use elsewhere, each form checked against the trained student."""
+
+    kind: Literal["export"]
+    student: str
+    """Train stage whose student is exported; of several repeats, the best on its validation rows."""
+    data: str
+    """Source whose rows the parity is checked on."""
+    formats: tuple[Literal["transformers", "onnx", "onnx_int8"], ...] = ("transformers",)
+
+
+Stage = Annotated[TrainStage | AugmentStage | EvaluateStage | ExportStage, Field(discriminator="kind")]

@@ -1,0 +1,73 @@
+"""How a model is trained, and on what machine."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from configs.section import Section
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Training(Section):
+    """One training loop. A batch is what one optimiser step sees, over all devices and micro-batches."""
+
+    epochs: PositiveFloat | None = None
+    """Passes over the data; exactly one of `epochs` and `max_steps`. A fraction stops inside a pass."""
+    max_steps: PositiveInt | None = None
+    """Optimiser steps."""
+    batch_size: PositiveInt = 32
+    """Rows an optimiser step sees, over all devices."""
+    micro_batch_size: PositiveInt | None = None
+    """Rows one device takes at a time; none: its whole share at once. Changes memory, never the result."""
+    tokens_per_batch: PositiveInt | None = None
+    """Padded tokens an optimiser step sees, instead of `batch_size` rows."""
+    bucket_window: PositiveInt = 50
+    """Batches whose rows are sorted by length together; 1 keeps the shuffled order."""
+    padding: Literal["dynamic", "fixed"] = "dynamic"
+    """Pad to the longest row of the batch, or always to the task's `max_length`."""
+    learning_rate: PositiveFloat = 5e-5
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """Course of the learning rate after the warm-up."""
+    warmup: Fraction = 0.1
+    """Part of the steps over which the learning rate rises from 0."""
+    weight_decay: NonNegativeFloat = 0.01
+    """Not applied to biases and norms."""
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    eps: PositiveFloat = 1e-8
+    gradient_clip: NonNegativeFloat = 1.0
+    """Norm to which the gradient of student and projectors together is cut; 0 leaves it."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """`bf16` and `fp16` are autocast: weights, softmaxes and losses stay in fp32."""
+    keep: Literal["last", "best"] = "last"
+    """Weights the stage ends with: after the last step, or best on the validation rows."""
+    validate_every: Fraction = 1.0
+    """Part of an epoch between two validations; 0 validates at the end only."""
+    checkpoint_every: PositiveInt = 500
+    """Optimiser steps between two checkpoints."""
+    log_every: PositiveInt = 20
+    """Optimiser steps between two rows of the log."""
+    workers: NonNegativeInt = 0
+    """Processes that pad batches ahead."""
+    watch: Literal["error", "warn", "off"] = "error"
+    """What to do about a term that is dead (zero, constant, NaN, without gradient) at the first steps."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "Training":
+        if (self.epochs is None) == (self.max_steps is None):
+            raise ValueError("exactly one of `epochs` and `max_steps` must be given")
+        return self
+
+
+class Machine(Section):
+    """The devices to run on, and where the logs go."""
+
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: PositiveInt | Literal["auto"] = "auto"
+    """Devices (on CPU: processes) of one host; `auto` takes every GPU, or one CPU process."""
+    strategy: Literal["auto", "ddp"] = "auto"
+    threads: PositiveInt | Literal["auto"] = "auto"
+    """Threads of one process; `auto`: the cores this process may use, shared among the local processes."""
+    fast_fp32: bool = True
+    """CPU: send fp32 matrix products to oneDNN where a check at start shows it as exact as the default."""
+    loggers: tuple[Literal["csv", "tensorboard", "wandb", "mlflow"], ...] = ("csv", "tensorboard")

@@ -1,0 +1,110 @@
+"""Checkpoints that are whole or not there, written where a training can go on from exactly."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from safetensors.torch import load_file, save_file
+
+from distill.errors import ResumeError
+from distill.files import write_atomically
+
+_NAME = re.compile(r"step-(\d+)\.ckpt")
+BEST = "best.safetensors"
+
+
+class AtomicIO(TorchCheckpointIO):
+    """Write to a sibling file, sync, rename: Lightning's own way goes through TMPDIR and can leave half a file."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Write atomically."""
+        write_atomically(Path(path), lambda partial: torch.save(checkpoint, partial))
+
+
+class Checkpoints(pl.Callback):
+    """Save every so many optimiser steps, after the validation if one falls on the step; keep the newest two.
+
+    With a `monitor`, the student's weights are kept apart whenever that score is the best so far.
+    """
+
+    def __init__(self, folder: Path, every: int, monitor: str | None = None) -> None:
+        """Write into `folder`; `monitor` names a validation score, higher is better."""
+        self.folder = folder
+        self.every = every
+        self.monitor = monitor
+        self.best: float | None = None
+
+    @property
+    def state_key(self) -> str:
+        """The key of this callback in a checkpoint."""
+        return "Checkpoints"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Remember the best score."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Recall the best score."""
+        self.best = state_dict["best"]
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save at the end of a window."""
+        at_boundary = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        validates = bool(trainer.val_dataloaders) and (batch_idx + 1) % int(trainer.val_check_interval) == 0
+        if at_boundary and not validates:
+            self._save_if_due(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the best weights, then save."""
+        if self.monitor is not None:
+            score = float(trainer.callback_metrics[self.monitor])
+            if self.best is None or score > self.best:
+                self.best = score
+                if trainer.is_global_zero:
+                    self._keep(pl_module)
+        self._save_if_due(trainer)
+
+    def _save_if_due(self, trainer: pl.Trainer) -> None:
+        step = trainer.global_step
+        if step % self.every:
+            return
+        trainer.save_checkpoint(self.folder / f"step-{step}.ckpt")
+        if trainer.is_global_zero:
+            for old in checkpoints(self.folder)[:-2]:
+                old.unlink()
+
+    def _keep(self, module: pl.LightningModule) -> None:
+        weights = {name: value.detach().cpu().contiguous() for name, value in _student(module).items()}
+        write_atomically(self.folder / BEST, lambda partial: save_file(weights, partial))
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints of a folder, oldest first; half-written files are none."""
+    found = [(int(match[1]), path) for path in folder.glob("*.ckpt") if (match := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
+
+
+def load_best(folder: Path, module: pl.LightningModule) -> None:
+    """Put the best weights into the student. Raise ResumeError unless the file holds just its tensors."""
+    own, kept = _student(module), load_file(folder / BEST)
+    if own.keys() != kept.keys():
+        raise ResumeError(f"{folder / BEST}: tensors differ from the student's: {sorted(own.keys() ^ kept.keys())[:5]}")
+    with torch.no_grad():
+        for name, value in own.items():
+            value.copy_(kept[name])
+
+
+def _student(module: pl.LightningModule) -> dict[str, torch.Tensor]:
+    """The student's tensors; tied weights once, under their first name."""
+    seen: set[int] = set()
+    tensors = {}
+    for name, value in module.student.state_dict().items():  # type: ignore[union-attr]
+        if value.data_ptr() not in seen or value.numel() == 0:
+            tensors[name] = value
+            seen.add(value.data_ptr())
+    return tensors

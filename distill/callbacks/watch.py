@@ -1,0 +1,101 @@
+"""Watch the first steps for losses that train nothing."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from distill.errors import DeadLoss
+from distill.types import Batch
+
+log = logging.getLogger(__name__)
+STEPS = 3
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one term does at the first step."""
+
+    term: str
+    loss: float
+    gradient: float
+    """Norm of the gradient it gives to student and projectors."""
+    share: float
+    """That norm over the sum of all terms' norms."""
+
+
+class Watch(pl.Callback):
+    """Stop a run whose terms are exactly zero, constant, not finite or without gradient at its first steps.
+
+    Before the first step each term's gradient is measured by itself, so that a term that drowns the others is seen.
+    """
+
+    def __init__(self, mode: Literal["error", "warn"], show: Callable[[list[Share]], None]) -> None:
+        """Raise, or log a warning; `show` receives the shares of the first step."""
+        self.mode = mode
+        self.show = show
+        self._seen: list[Tensor] = []
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Measure the shares on the first batch of a fresh training."""
+        if trainer.global_step > 0:
+            return
+        batch = trainer.strategy.batch_to_device(trainer.datamodule.first_batch())  # type: ignore[attr-defined]
+        pl_module.on_train_batch_start(batch, 0)
+        with trainer.precision_plugin.forward_context():
+            shares = _shares(pl_module, batch)
+        self._check(shares)
+        if trainer.is_global_zero:
+            self.show(shares)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Compare the first micro-batches: different rows must not give one and the same loss."""
+        if len(self._seen) == STEPS or trainer.global_step > STEPS * 2:
+            return
+        self._seen.append(torch.stack(list(pl_module.last_losses.values())).float())
+        if len(self._seen) < STEPS:
+            return
+        for name, values in zip(pl_module.last_losses, torch.stack(self._seen, 1).tolist(), strict=True):
+            if len(set(values)) == 1:
+                self._complain(f"{name}: is {values[0]:.6g} on each of the first {STEPS} batches, a constant")
+
+    def _check(self, shares: list[Share]) -> None:
+        for share in shares:
+            if share.loss != share.loss or share.loss in (float("inf"), float("-inf")):
+                self._complain(f"{share.term}: is {share.loss} at the first step")
+            elif share.gradient == 0.0 and share.loss == 0.0:
+                self._complain(f"{share.term}: is exactly 0 at the first step and gives no gradient")
+            elif not share.gradient > 0.0:
+                self._complain(f"{share.term}: gives the student no gradient (norm {share.gradient})")
+
+    def _complain(self, problem: str) -> None:
+        message = f"objective.{problem}; nothing would be learnt from it (training.watch: warn goes on all the same)"
+        if self.mode == "error":
+            raise DeadLoss(message)
+        log.warning(message)
+
+
+def _shares(module: Any, batch: Batch) -> list[Share]:
+    """Take each term's gradient by itself."""
+    teacher = module._teacher(batch, module.objective.teacher_needs)
+    student = module.student(batch, module.objective.student_needs)
+    totals = module.objective(student, teacher, batch)
+    trained = [p for p in module.parameters() if p.requires_grad]
+    losses = {name: total / batch["window_counts"][module.objective.units[name]] for name, total in totals.items()}
+    norms = {name: _norm(loss, trained) for name, loss in losses.items()}
+    whole = sum(norms.values()) or 1.0
+    return [Share(name, float(loss.detach()), norms[name], norms[name] / whole) for name, loss in losses.items()]
+
+
+def _norm(loss: Tensor, parameters: list[Tensor]) -> float:
+    if not loss.requires_grad:
+        return 0.0
+    gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+    squares = [gradient.float().square().sum() for gradient in gradients if gradient is not None]
+    return float(torch.stack(squares).sum().sqrt()) if squares else 0.0

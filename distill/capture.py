@@ -1,0 +1,160 @@
+"""Run a transformers model and keep just what a loss needs of its inside.
+
+Hidden states come from transformers' own capturing, for the layers asked for. Attention scores, queries, keys and values
+come from an attention function registered with transformers: it looks at the layers asked for and leaves every other
+layer to SDPA. (With SDPA, `output_attentions=True` returns an empty tuple without an error; eager attention returns
+probabilities, where TinyBERT's target is the score before the softmax.)
+"""
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from distill.types import Batch, Heads, Needs, Outputs, Shape
+
+IMPLEMENTATION = "distill"
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+@dataclass
+class _Recorder:
+    """What one forward pass leaves behind; layers are counted by their calls, so shared layers (ALBERT) work too."""
+
+    needs: Needs
+    layer: int = 0
+    scores: dict[int, Tensor] = field(default_factory=dict)
+    heads: dict[int, Heads] = field(default_factory=dict)
+
+
+_active: ContextVar[_Recorder | None] = ContextVar("active recorder", default=None)
+
+
+def prepare(model: PreTrainedModel) -> None:
+    """Give the model the attention function that can be looked into."""
+    model.set_attn_implementation(IMPLEMENTATION)
+
+
+def forward(model: PreTrainedModel, batch: Batch, needs: Needs) -> Outputs:
+    """Run a prepared model on a batch and return what is needed, with gradients where they are on."""
+    accepted = _accepted_inputs(model)
+    inputs: dict[str, Any] = {name: batch[name] for name in _INPUTS if name in batch and name in accepted}  # type: ignore[literal-required]
+    if needs.hidden_states:
+        inputs["output_hidden_states"] = sorted(needs.hidden_states)
+    with _recording(needs) as recorder:
+        result = model(**inputs)
+    return Outputs(
+        logits=result.logits if needs.logits else None,
+        hidden_states={layer: result.hidden_states[layer] for layer in needs.hidden_states},
+        attentions=recorder.scores,
+        relations=recorder.heads,
+    )
+
+
+def shape_of(model: PreTrainedModel, *, trained_head: bool) -> Shape:
+    """Return the sizes of a model from its configuration."""
+    config = model.config
+    heads = config.num_attention_heads
+    return Shape(
+        layers=config.num_hidden_layers,
+        hidden_size=config.hidden_size,
+        heads=heads,
+        head_size=getattr(config, "head_dim", None) or config.hidden_size // heads,
+        outputs=config.num_labels if trained_head else 0,
+    )
+
+
+def offers_of(model: PreTrainedModel, shape: Shape) -> Needs:
+    """Return the most a prepared model can be asked for; attentions only where its layers call the attention function."""
+    blocks = frozenset(range(1, shape.layers + 1))
+    seen = frozenset(_attention_layers(model)) & blocks
+    return Needs(shape.outputs > 0, blocks | {0}, seen, seen)
+
+
+@torch.no_grad()
+def _attention_layers(model: PreTrainedModel) -> Iterator[int]:
+    """Yield the attention layers that call the registered function, found by a forward pass over two tokens."""
+    device = next(model.parameters()).device
+    every = Needs(relations=frozenset(range(1, model.config.num_hidden_layers + 1)))
+    ids = torch.zeros(1, 2, dtype=torch.int64, device=device)
+    training = model.training
+    model.eval()
+    with _recording(every) as recorder:
+        model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    model.train(training)
+    yield from recorder.heads
+
+
+@contextmanager
+def _recording(needs: Needs) -> Iterator[_Recorder]:
+    recorder = _Recorder(needs)
+    token = _active.set(recorder)
+    try:
+        yield recorder
+    finally:
+        _active.reset(token)
+
+
+def _accepted_inputs(model: PreTrainedModel) -> frozenset[str]:
+    return frozenset(inspect.signature(model.forward).parameters)
+
+
+def _attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """Attend by SDPA; in a layer somebody looks at, keep what was asked for.
+
+    transformers calls this in place of its own functions, with their signature (query, key, value: [B H T A]).
+    """
+    recorder = _active.get()
+    if recorder is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    recorder.layer += 1
+    if recorder.layer in recorder.needs.relations:
+        recorder.heads[recorder.layer] = Heads(query, key, value)
+    if recorder.layer not in recorder.needs.attentions:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    scale = options.get("scaling") or query.size(-1) ** -0.5
+    full_key = repeat_kv(key, query.size(1) // key.size(1))
+    scores = (query * scale) @ full_key.transpose(2, 3)
+    recorder.scores[recorder.layer] = scores
+    if not _is_plain(module, attention_mask, options):
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    full_value = repeat_kv(value, query.size(1) // value.size(1))
+    return _finish(scores, full_value, attention_mask, options.get("dropout", 0.0)), None
+
+
+def _is_plain(module: nn.Module, mask: Tensor | None, options: dict[str, Any]) -> bool:
+    """Whether the scores are all that SDPA would compute with: no position bias, no implicit causal mask."""
+    causal = options.get("is_causal")
+    causal = getattr(module, "is_causal", True) if causal is None else causal
+    return options.get("position_bias") is None and (mask is not None or not causal)
+
+
+def _finish(scores: Tensor, value: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+    """Go on from scores [B H T T] to the output [B T H A], so that the product q·k is not paid twice."""
+    if mask is not None and mask.dtype == torch.bool:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    elif mask is not None:
+        scores = scores + mask
+    weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
+    weights = nn.functional.dropout(weights, dropout)
+    return (weights @ value).transpose(1, 2).contiguous()
+
+
+ALL_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, _attend)
+ALL_MASK_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, sdpa_mask)

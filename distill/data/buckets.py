@@ -1,0 +1,82 @@
+"""Which rows meet in which optimiser step: a pure function of lengths, seed and epoch.
+
+A *window* is what one optimiser step sees, over all ranks and micro-batches. Windows are drawn first and split
+afterwards, so that the split (micro-batch size, number of ranks) changes memory and speed, never what is learnt.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How rows are grouped."""
+
+    batch_size: int
+    """Rows of a window."""
+    tokens: int | None = None
+    """Padded tokens of a window, instead of a number of rows."""
+    bucket_window: int = 50
+    """Windows whose rows are sorted by length together."""
+    parts: int = 1
+    """Micro-batches a window is split into, over all ranks; none of them may be empty."""
+
+
+def windows(lengths: NDArray[np.int64], batching: Batching, seed: int, epoch: int) -> list[Indices]:
+    """Return the windows of an epoch: each row in exactly one, rows of similar length together, windows shuffled.
+
+    Raise ValueError where there are fewer rows than `batching.parts`.
+    """
+    if len(lengths) < batching.parts:
+        raise ValueError(f"{len(lengths)} rows cannot be split into {batching.parts} micro-batches")
+    random = np.random.default_rng((seed, epoch))
+    order = random.permutation(len(lengths))
+    drawn = [
+        window
+        for bucket in _buckets(order, lengths, batching)
+        for window in _cut(bucket[np.argsort(lengths[bucket], kind="stable")], lengths, batching)
+    ]
+    whole = _merge_small(drawn, batching.parts)
+    return [whole[position] for position in random.permutation(len(whole))]
+
+
+def split(window: Indices, parts: int) -> list[Indices]:
+    """Cut a window into micro-batches of nearly equal numbers of rows; they stay sorted by length."""
+    return np.array_split(window, parts)
+
+
+def _buckets(order: Indices, lengths: NDArray[np.int64], batching: Batching) -> Sequence[Indices]:
+    rows = batching.batch_size
+    if batching.tokens is not None:
+        rows = max(1, int(batching.tokens / max(1.0, float(lengths.mean()))))
+    size = rows * batching.bucket_window
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def _cut(rows: Indices, lengths: NDArray[np.int64], batching: Batching) -> list[Indices]:
+    """Cut rows sorted by length into windows: by number, or so that rows × longest stays within the budget."""
+    if batching.tokens is None:
+        return [rows[start : start + batching.batch_size] for start in range(0, len(rows), batching.batch_size)]
+    cuts, start = [], 0
+    sizes = lengths[rows]
+    for stop in range(1, len(rows) + 1):
+        if stop == len(rows) or (stop + 1 - start) * sizes[stop] > batching.tokens:
+            cuts.append(rows[start:stop])
+            start = stop
+    return cuts
+
+
+def _merge_small(drawn: list[Indices], parts: int) -> list[Indices]:
+    """Join windows with fewer rows than parts to a neighbour, so that no rank is left without a row."""
+    merged: list[Indices] = []
+    for window in drawn:
+        if merged and (len(window) < parts or len(merged[-1]) < parts):
+            merged[-1] = np.concatenate([merged[-1], window])
+        else:
+            merged.append(window)
+    return merged

@@ -1,0 +1,134 @@
+"""From records as a file holds them to clean rows: checked, normalised, counted."""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from configs.data import Columns, Files, Task
+from configs.errors import suggest
+from distill.data.hashing import hash_text
+from distill.data.labels import UNLABELLED, class_name, score
+from distill.data.readers import LONGEST, Reading
+from distill.data.rows import BadRow, Row, Rows
+from distill.errors import DataError
+
+
+class Collector:
+    """Takes records one after the other; a bad row is an error or is dropped and counted, as the source says."""
+
+    def __init__(self, source: Files, task: Task) -> None:
+        """Take what the source says of its columns and bad rows, and what the task says of labels."""
+        self._source = source
+        self._task = task
+        self._columns = _used(source.columns, task)
+        self._rows: list[Row] = []
+        self._notes: Counter[str] = Counter()
+        self._seen: dict[int, str] = {}
+        self._label_type: tuple[str, str] | None = None
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def take(self, name: str, reading: Reading) -> None:
+        """Take all records of a file. Raise DataError at a missing column, and at a bad row unless such are dropped."""
+        self._check_columns(name, reading.columns)
+        for number, values in reading.items:
+            place = f"{name}{reading.unit}{number}"
+            try:
+                if isinstance(values, BadRow):
+                    raise values
+                self._rows.append(self._row(values, place))
+            except BadRow as problem:
+                if self._source.bad_rows == "error":
+                    raise DataError(f"{place}: {problem}") from None
+                self._notes[f"rows dropped: {problem.kind}"] += 1
+            except DataError as problem:
+                raise DataError(f"{place}: {problem}") from None
+
+    def rows(self, name: str) -> Rows:
+        """Return the rows taken. Raise DataError where there are none."""
+        if not self._rows:
+            dropped = ", ".join(f"{count} {kind}" for kind, count in sorted(self._notes.items()))
+            raise DataError(f"{name}: no rows" + (f" are left ({dropped})" if dropped else ": the file holds none"))
+        return Rows.of(self._rows, self._notes)
+
+    def _row(self, values: Mapping[str, Any], place: str) -> Row:
+        columns = self._columns
+        text = self._text(values, columns.text)
+        pair = None if columns.pair is None else self._text(values, columns.pair)
+        label = None if columns.label is None else self._label(values.get(columns.label), place)
+        given = None if columns.id is None else self._given_id(values, columns.id, place)
+        return Row(text, pair, label, hash_text(text, pair) if given is None else hash_text(text, pair, given))
+
+    def _text(self, values: Mapping[str, Any], column: str) -> str:
+        """Return a text in normal form C, without NULs and outer white space."""
+        text = values.get(column)
+        if text is None or text == "":
+            raise BadRow("empty text", f"`{column}` is empty")
+        if not isinstance(text, str):
+            raise DataError(f"`{column}` is {text!r}, no text")
+        if "\0" in text:
+            self._notes["NUL characters removed"] += text.count("\0")
+            text = text.replace("\0", "")
+        text = text.strip()
+        if not text.isascii():
+            text = _normal(text, column)
+        if not text:
+            raise BadRow("empty text", f"`{column}` is empty")
+        if len(text) > LONGEST:
+            raise BadRow("too long", f"`{column}` has {len(text):,} characters, more than {LONGEST:,}")
+        return text
+
+    def _label(self, raw: Any, place: str) -> str | float:
+        if self._task.kind == "regression":
+            return score(raw)
+        name = class_name(raw, self._task, self._source.label_names)
+        kind = type(raw).__name__
+        if self._label_type is None:
+            self._label_type = (kind, place)
+        first, where = self._label_type
+        if kind != first:
+            raise DataError(
+                f"label {raw!r} is of type {kind}, the one at {where} of type {first}; a column holds one type"
+            )
+        return name
+
+    def _given_id(self, values: Mapping[str, Any], column: str, place: str) -> str:
+        given = values.get(column)
+        if isinstance(given, bool) or not isinstance(given, str | int) or given == "":
+            raise DataError(f"id {given!r} in `{column}` is neither a text nor a whole number")
+        before = self._seen.setdefault(hash_text(str(given)), place)
+        if before != place:
+            raise DataError(f"id `{given}` is that of {before} too")
+        return str(given)
+
+    def _check_columns(self, name: str, found: tuple[str, ...]) -> None:
+        columns = self._columns
+        for wanted in (columns.text, columns.pair, columns.label, columns.id):
+            if wanted is not None and wanted not in found:
+                hint = f"; {UNLABELLED}" if wanted == columns.label else ""
+                listed = ", ".join(found)
+                near = suggest(wanted, found).split(" Choices: ")[0].rstrip(";")
+                raise DataError(f"column `{wanted}` not in {name}; columns: {listed}{near}{hint}")
+
+
+def wanted_columns(source: Files, task: Task) -> tuple[str, ...]:
+    """Return the columns a source has to have."""
+    columns = _used(source.columns, task)
+    return tuple(name for name in (columns.text, columns.pair, columns.label, columns.id) if name is not None)
+
+
+def _used(columns: Columns, task: Task) -> Columns:
+    """Return the columns that are read: plain text needs no label."""
+    return columns.model_copy(update={"label": None}) if task.kind == "text" else columns
+
+
+def _normal(text: str, column: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadRow(
+            "lone surrogate", f"`{column}` holds half of a surrogate pair at character {error.start}"
+        ) from None
+    return unicodedata.normalize("NFC", text)

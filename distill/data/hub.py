@@ -1,0 +1,129 @@
+"""Data sets of the `datasets` library: a folder it wrote, or one on the hub."""
+
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import datasets
+from datasets import ClassLabel, Dataset, DatasetDict
+
+from configs.data import Files
+from configs.errors import suggest
+from distill.data.readers import Reading
+from distill.errors import DataError
+
+PATIENCE = 3.0
+"""Seconds the hub is given to answer."""
+_BATCH = 4096
+
+
+def read_folder(path: Path, source: Files) -> Reading:
+    """Read a folder written by `save_to_disk`. Raise DataError where it is none."""
+    if not path.is_dir():
+        raise DataError(f"folder {path} not found")
+    try:
+        found = datasets.load_from_disk(str(path))
+    except FileNotFoundError:
+        raise DataError(
+            f"{path} is a folder that `datasets` did not write; for the files in it write {path}/*.csv"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: damaged: {_first_line(error)}") from None
+    return _reading(_split(found, source, str(path)), source)
+
+
+def read_hub(source: Files) -> Reading:
+    """Read a data set of the hub, or its local copy where HF_HUB_OFFLINE is set.
+
+    Raise DataError within `PATIENCE` seconds where the hub cannot be reached, with the command that fetches the data.
+    """
+    offline = datasets.config.HF_HUB_OFFLINE
+    if not offline and not _reachable(_endpoint()):
+        raise DataError(
+            f"{source.path} is no file or folder here, and the hub ({_endpoint()}) did not answer within "
+            f"{PATIENCE:g} s; fetch the data where it does ({_fetch(source)}), then set HF_HUB_OFFLINE=1"
+        )
+    try:
+        found = datasets.load_dataset(source.path, source.name, split=source.split, revision=source.revision)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        hint = (
+            f"; HF_HUB_OFFLINE is set and no copy is in the cache; fetch it with: {_fetch(source)}" if offline else ""
+        )
+        raise DataError(
+            f"{source.path}: no such file here, and no such data set on the hub: {_first_line(error)}{hint}"
+        ) from None
+    return _reading(_split(found, source, source.path), source)
+
+
+def _split(found: Any, source: Files, where: str) -> Dataset:
+    if not isinstance(found, DatasetDict):
+        return found
+    if source.split is None:
+        raise DataError(f"{where} has several splits; name one in `split`. Choices: {', '.join(sorted(found))}")
+    if source.split not in found:
+        raise DataError(f"split `{source.split}` not in {where}{suggest(source.split, found)}")
+    return found[source.split]
+
+
+def _reading(dataset: Dataset, source: Files) -> Reading:
+    wanted = [name for name in _columns(source) if name in dataset.column_names]
+    return Reading(tuple(dataset.column_names), enumerate(_rows(dataset.select_columns(wanted)), 1), " row ")
+
+
+def _columns(source: Files) -> list[str]:
+    columns = source.columns
+    return [name for name in (columns.text, columns.pair, columns.label, columns.id) if name is not None]
+
+
+def _rows(dataset: Dataset) -> Iterator[Mapping[str, Any]]:
+    """Yield the rows; a column of classes gives their names."""
+    classes = {name: feature for name, feature in dataset.features.items() if isinstance(feature, ClassLabel)}
+    for batch in dataset.with_format("arrow").iter(_BATCH):
+        for row in batch.to_pylist():
+            for name, feature in classes.items():
+                row[name] = _class_name(feature, row[name])
+            yield row
+
+
+def _class_name(feature: ClassLabel, number: int | None) -> str | None:
+    """Return a class's name; the hub writes -1 where the labels of a test split are secret."""
+    if number is None or number < 0:
+        return None
+    return str(feature.int2str(number))
+
+
+def _endpoint() -> str:
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+
+
+def _reachable(url: str) -> bool:
+    """Ask once. A thread of its own, since looking up a host's name knows no time limit."""
+    answers: list[bool] = []
+    asking = threading.Thread(target=lambda: answers.append(_answers(url)), daemon=True)
+    asking.start()
+    asking.join(PATIENCE)
+    return answers == [True]
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urlopen(Request(url, method="HEAD"), timeout=PATIENCE):
+            return True
+    except HTTPError:
+        return True
+    except OSError:
+        return False
+
+
+def _fetch(source: Files) -> str:
+    return f"hf download --repo-type dataset {source.path}" + (
+        f" --revision {source.revision}" if source.revision else ""
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,144 @@
+"""Batches for Lightning: planned, padded, and resumable at any optimiser step."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from distill.data.buckets import Indices
+from distill.data.collate import Inputs, collate
+from distill.data.table import TokenTable
+from distill.data.windows import Plan
+from distill.errors import ResumeError
+from distill.types import Batch
+
+VALIDATION_ROWS = 64
+
+
+class PlannedBatches(Dataset[Batch]):
+    """Micro-batch k of one rank: part of window k // accumulate."""
+
+    def __init__(self, table: TokenTable, plan: Plan, pad_id: int, *, rank: int, world: int) -> None:
+        """Take the rows and the plan; the plan's parts are dealt out to `world` ranks."""
+        self.table = table
+        self.plan = plan
+        self.pad_id = pad_id
+        self.rank = rank
+        self.world = world
+        self.accumulate = plan.batching.parts // world
+
+    def __len__(self) -> int:
+        return self.plan.steps * self.accumulate
+
+    def __getitem__(self, number: int) -> Batch:
+        step, turn = divmod(number, self.accumulate)
+        rows = self.plan.parts(step)[turn * self.world + self.rank]
+        inputs = collate(self.table, rows, self.pad_id, self.plan.pad_to)
+        return Batch(
+            **inputs,
+            window_counts=self.plan.counts(step),
+            progress=step / self.plan.steps,
+            step=step,
+        )
+
+
+class _FromHere(Sampler[int]):
+    """The numbers of the micro-batches still to come; its length is that of the whole training, as Lightning expects."""
+
+    def __init__(self, first: int, total: int) -> None:
+        self.first = first
+        self.total = total
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.first, self.total))
+
+    def __len__(self) -> int:
+        return self.total
+
+
+class ValidationBatches(Dataset[Inputs]):
+    """The validation rows, sorted by length, dealt out to the ranks."""
+
+    def __init__(self, table: TokenTable, pad_id: int, *, rank: int = 0, world: int = 1) -> None:
+        """Take all rows of a table."""
+        order = np.argsort(table.lengths, kind="stable")
+        cuts: list[Indices] = [order[i : i + VALIDATION_ROWS] for i in range(0, len(order), VALIDATION_ROWS)]
+        self.table = table
+        self.pad_id = pad_id
+        self.cuts = cuts[rank::world]
+
+    def __len__(self) -> int:
+        return len(self.cuts)
+
+    def __getitem__(self, number: int) -> Inputs:
+        return collate(self.table, self.cuts[number], self.pad_id)
+
+
+class DistillData(pl.LightningDataModule):
+    """Training batches by plan, validation batches in order.
+
+    The position in the data is the optimiser step the checkpoint was written at: nothing else has to be saved, and
+    prefetching cannot skew it.
+    """
+
+    def __init__(
+        self, train: TokenTable, validation: TokenTable | None, plan: Plan, *, pad_id: int, workers: int
+    ) -> None:
+        """Take the token tables and the plan."""
+        super().__init__()
+        self.train = train
+        self.validation = validation
+        self.plan = plan
+        self.pad_id = pad_id
+        self.workers = workers
+        self._first_step = 0
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of rows and plan: a checkpoint fits no other data."""
+        return self.train.fingerprint
+
+    def first_batch(self) -> Batch:
+        """Return the first micro-batch of this rank, for checks before the training."""
+        return self._batches()[0]
+
+    def probe(self) -> Batch:
+        """Return a batch of two short rows, to see what depends on what."""
+        rows = np.argsort(self.train.lengths, kind="stable")[:2]
+        inputs = collate(self.train, rows, self.pad_id)
+        return Batch(**inputs, window_counts=self.plan.counts(0), progress=0.0, step=0)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Return the micro-batches from the current step on."""
+        batches = self._batches()
+        sampler = _FromHere(self._first_step * batches.accumulate, len(batches))
+        return DataLoader(batches, sampler=sampler, batch_size=None, num_workers=self.workers)
+
+    def val_dataloader(self) -> DataLoader[Inputs] | list[Any]:
+        """Return the validation batches of this rank; none where there are no validation rows."""
+        if self.validation is None:
+            return []
+        rank, world = self._place()
+        return DataLoader(ValidationBatches(self.validation, self.pad_id, rank=rank, world=world), batch_size=None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position: the number of optimiser steps done."""
+        assert self.trainer is not None
+        return {"step": self.trainer.global_step, "data": self.fingerprint}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go to a position. Raise ResumeError if it is one in other data."""
+        if state_dict["data"] != self.fingerprint:
+            raise ResumeError("resume: the training rows are not those the checkpoint was written with")
+        self._first_step = state_dict["step"]
+
+    def _batches(self) -> PlannedBatches:
+        rank, world = self._place()
+        return PlannedBatches(self.train, self.plan, self.pad_id, rank=rank, world=world)
+
+    def _place(self) -> tuple[int, int]:
+        if self.trainer is None:
+            return 0, 1
+        return self.trainer.global_rank, self.trainer.world_size

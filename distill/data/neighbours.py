@@ -1,0 +1,161 @@
+"""Words near a word in an embedding: an encoder's own matrix, or GloVe vectors."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import AutoModel, PreTrainedTokenizerFast
+
+from distill.data.augment import Proposer, Question
+from distill.data.locate import missing
+from distill.data.readers import read_lines
+from distill.data.tokenise import plain
+from distill.data.words import whole_words
+from distill.errors import DataError
+from distill.files import digest
+from distill.models import ModelSource, load_tokenizer
+
+Vectors = NDArray[np.float32]
+
+GLOVE_WORDS = 100_000
+"""Lines of a GloVe file that are used: it is sorted by frequency, and the rest is rare words and noise."""
+_SPARE = 16
+"""Neighbours kept beyond those asked for, so that rounding in fp32 cannot decide who is the last."""
+_AT_ONCE = 1 << 24
+"""Similarities held at once."""
+
+
+class Neighbours(Proposer):
+    """Proposes the words whose vectors have the largest cosine with a word's, the word itself left out.
+
+    A word is looked up as it is written, then in lower case. Each word's neighbours are computed once.
+    """
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        vectors: Vectors,
+        candidates: int,
+        spell: Callable[[Sequence[str]], Vectors] | None = None,
+    ) -> None:
+        """Take words with their vectors [V D], and what gives vectors [N D] for words that are not among them."""
+        self._words = tuple(words)
+        self._vectors = _normalised(vectors)
+        self._index = {word: number for number, word in reversed(list(enumerate(words)))}
+        self._candidates = candidates
+        self._spell = spell
+        self._known: dict[str, tuple[str, ...]] = {}
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of words, vectors and the number of candidates."""
+        kind = "spelled" if self._spell else "listed"
+        return digest(kind, str(self._candidates), "\n".join(self._words), self._vectors.tobytes())
+
+    def propose(self, questions: Sequence[Question]) -> list[tuple[str, ...]]:
+        """Return the nearest words; none for a word that has no vector."""
+        self._learn(sorted({question.word for question in questions} - self._known.keys()))
+        return [self._known[question.word] for question in questions]
+
+    def _learn(self, words: Sequence[str]) -> None:
+        listed = {word: number for word in words if (number := self._find(word)) is not None}
+        others = [word for word in words if word not in listed]
+        self._known.update(dict.fromkeys(others, ()))
+        self._keep(list(listed), self._vectors[list(listed.values())])
+        if others and self._spell is not None:
+            self._keep(others, _normalised(self._spell(others)))
+
+    def _find(self, word: str) -> int | None:
+        return self._index.get(word, self._index.get(word.lower()))
+
+    def _keep(self, words: Sequence[str], vectors: Vectors) -> None:
+        """Remember the neighbours of words with normalised vectors [N D]."""
+        step = max(1, _AT_ONCE // len(self._words))
+        count = min(len(self._words), self._candidates + _SPARE)
+        for start in range(0, len(words), step):
+            wanted = vectors[start : start + step]
+            near = np.argpartition(-(wanted @ self._vectors.T), count - 1, axis=1)[:, :count]
+            for word, vector, numbers in zip(words[start : start + step], wanted, near, strict=True):
+                self._known[word] = self._nearest(word, vector, numbers)
+
+    def _nearest(self, word: str, vector: Vectors, numbers: NDArray[np.int64]) -> tuple[str, ...]:
+        """Sort a few words by their cosine in fp64; a word without direction has no neighbours."""
+        if not vector.any():
+            return ()
+        cosines = self._vectors[numbers].astype(np.float64) @ vector.astype(np.float64)
+        order = np.lexsort((numbers, -cosines))
+        names = (self._words[numbers[place]] for place in order)
+        others = [name for name in names if name.lower() != word.lower()]
+        return tuple(others[: self._candidates])
+
+
+def load_neighbours(source: ModelSource, candidates: int, where: str) -> Neighbours:
+    """Load GloVe vectors where the path is a file, an encoder's embedding matrix otherwise.
+
+    Raise DataError for a file that holds no vectors, ModelError for a folder that is no model.
+    """
+    path = Path(source.path).expanduser()
+    if path.is_file():
+        words, vectors = read_glove(path)
+        return Neighbours(words, vectors, candidates)
+    if source.is_local and not path.is_dir():
+        raise DataError(f"{where}: {missing(path)}")
+    tokenizer = load_tokenizer(source, where)
+    model = AutoModel.from_pretrained(source.path, revision=source.revision, use_safetensors=True)
+    return from_embeddings(tokenizer, model.get_input_embeddings().weight.detach().float().numpy(), candidates)
+
+
+def from_embeddings(tokenizer: PreTrainedTokenizerFast, matrix: Vectors, candidates: int) -> Neighbours:
+    """Return the neighbours in an encoder's embedding matrix [V D], among the pieces that are whole words.
+
+    A word of several pieces stands at the mean of their vectors.
+    """
+    words = whole_words(tokenizer)
+    core = plain(tokenizer)
+
+    def spell(texts: Sequence[str]) -> Vectors:
+        encoded = core.encode_batch(list(texts), add_special_tokens=False)
+        unknown = tokenizer.unk_token_id
+        pieces = [[number for number in found.ids if number != unknown] for found in encoded]
+        none = np.zeros(matrix.shape[1], dtype=np.float32)
+        return np.stack([matrix[numbers].mean(0) if numbers else none for numbers in pieces])
+
+    return Neighbours(list(words.values()), matrix[list(words)], candidates, spell)
+
+
+def read_glove(path: Path) -> tuple[list[str], Vectors]:
+    """Read the first words of letters of a GloVe or word2vec text file, with their vectors [V D]."""
+    words: list[str] = []
+    vectors: list[Vectors] = []
+    for number, line in read_lines(path):
+        word, _, rest = line.rstrip().partition(" ")
+        if number == 1 and rest.isdigit():
+            continue  # word2vec's first line: how many words, how many dimensions
+        if number > GLOVE_WORDS:
+            break
+        if word.isalpha():
+            words.append(word)
+            vectors.append(_vector(rest, path, number))
+            if len(vectors[-1]) != len(vectors[0]):
+                raise DataError(
+                    f"{path}:{number}: {len(vectors[-1])} numbers where the first word has {len(vectors[0])}"
+                )
+    if not words:
+        raise DataError(f"{path}: holds no vector of a word")
+    return words, np.stack(vectors)
+
+
+def _vector(text: str, path: Path, number: int) -> Vectors:
+    try:
+        vector = np.array(text.split(), dtype=np.float32)
+    except ValueError:
+        raise DataError(f"{path}:{number}: a word and its numbers expected, separated by single spaces") from None
+    if len(vector) == 0 or not np.isfinite(vector).all():
+        raise DataError(f"{path}:{number}: a word and its numbers expected, separated by single spaces")
+    return vector
+
+
+def _normalised(vectors: Vectors) -> Vectors:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.ascontiguousarray(vectors / np.maximum(lengths, np.finfo(np.float32).tiny), dtype=np.float32)

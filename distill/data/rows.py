@@ -1,0 +1,106 @@
+"""Rows of text as every part sees them, whatever file they came from."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from distill.errors import DataError
+
+_PIECE = 4096
+
+
+class BadRow(DataError):
+    """A row that cannot be read; `kind` is what such rows are counted under."""
+
+    def __init__(self, kind: str, problem: str) -> None:
+        """Say what kind of fault it is, and what it is exactly."""
+        super().__init__(problem)
+        self.kind = kind
+
+
+class Row(NamedTuple):
+    """One row."""
+
+    text: str
+    pair: str | None
+    """Second text of a pair."""
+    label: str | float | None
+    """Class name or score; None where it has none."""
+    id: int
+    """Hash of the content, and of the id the file gave it."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows in memory, column by column."""
+
+    table: pa.Table
+    """Columns `text` and `id`; where there are any, `pair`, `label` (string or double), `document` (a line's file)."""
+    notes: Mapping[str, int] = field(default_factory=dict)
+    """What was dropped or mended on reading, and how often."""
+
+    @staticmethod
+    def of(rows: Sequence[Row], notes: Mapping[str, int] | None = None) -> "Rows":
+        """Build from single rows; a column that is None throughout is left out."""
+        texts, pairs, labels, ids = zip(*rows, strict=True) if rows else ((), (), (), ())
+        columns = {"text": pa.array(texts, pa.large_string()), "id": pa.array(ids, pa.int64())}
+        if any(pair is not None for pair in pairs):
+            columns["pair"] = pa.array(pairs, pa.large_string())
+        if any(label is not None for label in labels):
+            columns["label"] = pa.array(labels)
+        return Rows(pa.table(columns), dict(notes or {}))
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def __iter__(self) -> Iterator[Row]:
+        for batch in self.table.to_batches(_PIECE):
+            found = batch.to_pydict()
+            empty = [None] * batch.num_rows
+            yield from map(Row, found["text"], found.get("pair", empty), found.get("label", empty), found["id"])
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether the rows are pairs of texts."""
+        return "pair" in self.table.column_names
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether any row carries a label."""
+        return "label" in self.table.column_names
+
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        """Ids of the rows, [N]."""
+        return np.asarray(self.table["id"].to_numpy(), dtype=np.int64)
+
+    @property
+    def documents(self) -> list[int]:
+        """For each row the document it is part of: lines of one file share one, other rows stand alone."""
+        return self.table["document"].to_pylist() if "document" in self.table.column_names else list(range(len(self)))
+
+    @property
+    def labels(self) -> list[Any]:
+        """Class names or scores; None where a row has none."""
+        return self.table["label"].to_pylist() if self.has_labels else [None] * len(self)
+
+    def take(self, keep: NDArray[np.bool_]) -> "Rows":
+        """Return the rows whose flag is set, in their order."""
+        return Rows(self.table.filter(pa.array(keep)), self.notes)
+
+    def part(self, start: int, stop: int) -> "Rows":
+        """Return the rows from `start` up to, not including, `stop`."""
+        return Rows(self.table.slice(start, max(0, stop - start)), self.notes)
+
+    @staticmethod
+    def concatenate(parts: Sequence["Rows"]) -> "Rows":
+        """Join rows one after the other; what only some of them have is missing in the others. Notes are added up."""
+        notes: Counter[str] = Counter()
+        for part in parts:
+            notes.update(part.notes)
+        return Rows(pa.concat_tables([part.table for part in parts], promote_options="default"), dict(notes))

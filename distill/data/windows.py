@@ -1,0 +1,74 @@
+"""The plan of a training: which micro-batch each rank takes at each step, and how large the whole window is."""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distill.data.buckets import Batching, Indices, split, windows
+from distill.types import Unit
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """All optimiser steps of a training, computed when asked for; the position in the data is the number of the step."""
+
+    lengths: NDArray[np.int64]
+    labelled: NDArray[np.bool_]
+    batching: Batching
+    seed: int
+    epochs: float | None = None
+    max_steps: int | None = None
+    pad_to: int | None = None
+    """Fixed padded length; none pads each micro-batch to its longest row."""
+
+    @cached_property
+    def steps(self) -> int:
+        """Optimiser steps of the whole training."""
+        if self.max_steps is not None:
+            return self.max_steps
+        whole, part = divmod(self.epochs or 1.0, 1.0)
+        counted = sum(self.steps_of(epoch) for epoch in range(int(whole)))
+        return max(1, counted + math.ceil(part * self.steps_of(int(whole)) - 1e-9 if part else 0))
+
+    def steps_of(self, epoch: int) -> int:
+        """Optimiser steps of one epoch; the same for all of them unless windows are cut by tokens."""
+        return len(self._epoch(0 if self.batching.tokens is None else epoch))
+
+    def locate(self, step: int) -> tuple[int, int]:
+        """Return (epoch, window within the epoch) of a step."""
+        epoch = 0
+        while step >= (size := self.steps_of(epoch)):
+            step -= size
+            epoch += 1
+        return epoch, step
+
+    def parts(self, step: int) -> list[Indices]:
+        """Return the rows of a step, cut into the micro-batches of all ranks."""
+        epoch, position = self.locate(step)
+        return split(self._epoch(epoch)[position], self.batching.parts)
+
+    def counts(self, step: int) -> dict[Unit, float]:
+        """Return the size of a step's window in every unit; at least 1, so that an empty sum stays 0."""
+        parts = self.parts(step)
+        rows = np.concatenate(parts)
+        lengths = self.lengths[rows].astype(np.float64)
+        padded = [(len(part), self.pad_to or int(self.lengths[part].max())) for part in parts]
+        return {
+            "examples": float(len(rows)),
+            "labelled": max(1.0, float(self.labelled[rows].sum())),
+            "positions": float(lengths.sum()),
+            "pairs": float((lengths**2).sum()),
+            "padded_positions": float(sum(size * width for size, width in padded)),
+            "padded_pairs": float(sum(size * width**2 for size, width in padded)),
+        }
+
+    def _epoch(self, epoch: int) -> list[Indices]:
+        return _windows_of(self, epoch)
+
+
+@lru_cache(maxsize=4)
+def _windows_of(plan: Plan, epoch: int) -> list[Indices]:
+    return windows(plan.lengths, plan.batching, plan.seed, epoch)

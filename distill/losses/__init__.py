@@ -1,0 +1,1 @@
+"""Losses: pure functions on tensors, and the terms that pick, call and reduce."""

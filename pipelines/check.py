@@ -1,0 +1,140 @@
+"""Preflight: all that can be known to be wrong before anything is trained."""
+
+import psutil
+import torch
+from rich.table import Table
+
+from configs.data import StageData
+from configs.stages import TrainStage
+from distill.errors import DataError, ModelError
+from distill.models import Loaded
+from distill.objective import Objective
+from distill.objective import build as build_objective
+from distill.protocols import Teacher
+from pipelines.run import Run
+from students.build import build as build_student
+from students.student import Student
+from teachers.live import LiveTeacher
+from teachers.none import NoTeacher
+
+SAMPLE = 500
+"""Validation rows the teacher is tried on."""
+ADAM_BYTES = 16
+"""fp32 weight, gradient and two moments of a trained parameter."""
+
+
+def preflight(run: Run) -> None:
+    """Check rows, labels, models, layers and memory; say what was found. Raise UserError for what cannot work."""
+    found = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
+    found.add_row("[bold]run[/]", run.config.about)
+    found.add_row("machine", run.device.describe())
+    _rows(run, found)
+    loaded = run.load_teacher("base")
+    _tokens(run, loaded, found)
+    student = _stages(run, loaded, found)
+    _teacher_score(run, loaded, found)
+    _memory(run, loaded, student, found)
+    run.console.print(found)
+
+
+def _rows(run: Run, found: Table) -> None:
+    for name, source in run.config.data.items():
+        if isinstance(source, StageData):
+            continue
+        rows = run.rows(name)
+        if not len(rows):
+            raise DataError(f"data.{name}: 0 rows are left{_reasons(rows.notes)}")
+        found.add_row(f"data.{name}", f"{len(rows):,} rows{_reasons(rows.notes)}")
+    if run.labels:
+        shown = ", ".join(run.labels[:6]) + (" …" if len(run.labels) > 6 else "")
+        found.add_row("labels", f"{len(run.labels)}: {shown}")
+
+
+def _reasons(notes: dict[str, int]) -> str:
+    told = ", ".join(f"{reason} {count:,}" for reason, count in notes.items() if count)
+    return f" ({told})" if told else ""
+
+
+def _tokens(run: Run, loaded: Loaded, found: Table) -> None:
+    """Check special tokens, vocabulary and length."""
+    tokenizer, config = loaded.tokenizer, loaded.model.config
+    if tokenizer.pad_token_id is None:
+        raise ModelError(f"teacher.model: the tokenizer of {loaded.source} has no padding token")
+    if len(tokenizer) > config.vocab_size:
+        raise ModelError(
+            f"teacher.model: the tokenizer of {loaded.source} has {len(tokenizer)} pieces, the model {config.vocab_size}"
+        )
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is not None and run.config.task.max_length > positions:
+        raise ModelError(
+            f"task.max_length: {run.config.task.max_length} is more than the {positions} positions of {loaded.source}"
+        )
+    weights = sum(parameter.numel() for parameter in loaded.model.parameters())
+    found.add_row(
+        "teacher",
+        f"{loaded.source}: {config.model_type}, {config.num_hidden_layers} × {config.hidden_size}, {weights / 1e6:.1f} M",
+    )
+
+
+def _stages(run: Run, loaded: Loaded, found: Table) -> Student | None:
+    """Pair teacher and student of every train stage; models that are still to be trained are stood in for."""
+    last = None
+    for name, stage in run.config.stages.items():
+        if not isinstance(stage, TrainStage):
+            continue
+        if stage.trains == "student":
+            last = build_student(run.config.student, run.config.task, run.labels, loaded, run.config.seed)
+            objective = _objective(run, name, stage, last, loaded)
+            pairs = "; ".join(f"{row.name} {row.layers}" for row in objective.describe() if row.layers)
+            found.add_row(f"stages.{name}", pairs or ", ".join(objective.units))
+    if last is not None:
+        weights = sum(parameter.numel() for parameter in last.parameters())
+        found.add_row("student", f"{last.shape.layers} × {last.shape.hidden_size}, {weights / 1e6:.1f} M")
+    return last
+
+
+def _objective(run: Run, name: str, stage: TrainStage, student: Student, loaded: Loaded) -> Objective:
+    return build_objective(
+        stage.objective,
+        student=student.shape,
+        teacher=_stand_in(run, stage, loaded),
+        task=run.config.task,
+        where=f"stages.{name}",
+        allow_code=run.allow_code,
+    )
+
+
+def _stand_in(run: Run, stage: TrainStage, loaded: Loaded) -> Teacher:
+    if stage.teacher == "none":
+        return NoTeacher()
+    will_be_trained = stage.teacher == "task" and run.teacher_stage is not None
+    order = None if will_be_trained else run.label_order(loaded)
+    head = Loaded(loaded.model, loaded.tokenizer, loaded.source, loaded.trained_head or will_be_trained)
+    return LiveTeacher(head, run.config.task, "", order)
+
+
+def _teacher_score(run: Run, loaded: Loaded, found: Table) -> None:
+    """Try a teacher that is used as it is on some validation rows: a teacher near chance teaches nothing."""
+    name = next((s.validation for s in run.config.stages.values() if isinstance(s, TrainStage) and s.validation), None)
+    if run.teacher_stage is not None or not loaded.trained_head or name is None:
+        return
+    table = run.table((name,))
+    scores = run.score(loaded.model, table, run.label_order(loaded), at_most=SAMPLE)
+    shown = ", ".join(f"{metric} {value:.3f}" for metric, value in scores.items())
+    found.add_row("teacher's score", f"{shown} on {min(SAMPLE, len(table))} rows of {name}")
+
+
+def _memory(run: Run, loaded: Loaded, student: Student | None, found: Table) -> None:
+    """Estimate what weights, gradients and optimiser take; activations come on top and follow the micro-batch."""
+    teacher = sum(p.numel() * p.element_size() for p in loaded.model.parameters())
+    trained = sum(p.numel() for p in (student or loaded.model).parameters()) * ADAM_BYTES
+    if run.teacher_stage is not None:
+        trained = max(trained, sum(p.numel() for p in loaded.model.parameters()) * ADAM_BYTES)
+    free = torch.cuda.mem_get_info()[0] if run.device.accelerator == "gpu" else psutil.virtual_memory().available
+    found.add_row(
+        "memory", f"teacher {teacher / 1e9:.2f} GB + training {trained / 1e9:.2f} GB; free {free / 1e9:.1f} GB"
+    )
+    if teacher + trained > free:
+        raise ModelError(
+            f"memory: teacher and training need {(teacher + trained) / 1e9:.1f} GB before activations, {free / 1e9:.1f} GB are free"
+        )

@@ -1,0 +1,163 @@
+"""The command line. It imports torch only when a command needs it."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from configs.errors import UserError
+
+app = typer.Typer(
+    name="distill",
+    help="Distil a large model into a small one, and see whether it was worth it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Source = Annotated[
+    str, typer.Argument(metavar="PRESET|FILE", help="Name of a preset (see `distill list`) or a YAML file.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]…", help="Changes, as teacher.model=PATH or task.max_length=64."),
+]
+AllowCode = Annotated[
+    bool, typer.Option("--allow-code", help="Run `kind: custom` terms, which are code of the file's author.")
+]
+
+USER_ERROR = 2
+STOPPED = 75
+
+
+@app.command()
+def run(source: Source, overrides: Overrides = None, allow_code: AllowCode = False) -> None:
+    """Run all stages; the same command again goes on where it stopped."""
+    _walk(source, overrides, allow_code, frozenset())
+
+
+@app.command()
+def train(source: Source, overrides: Overrides = None, allow_code: AllowCode = False) -> None:
+    """Run the train and augment stages only."""
+    _walk(source, overrides, allow_code, frozenset({"train", "augment"}))
+
+
+@app.command()
+def evaluate(source: Source, overrides: Overrides = None) -> None:
+    """Run the evaluate stages only, on models trained before."""
+    _walk(source, overrides, False, frozenset({"evaluate"}))
+
+
+@app.command()
+def export(source: Source, overrides: Overrides = None) -> None:
+    """Run the export stages only, on models trained before."""
+    _walk(source, overrides, False, frozenset({"export"}))
+
+
+@app.command()
+def check(source: Source, overrides: Overrides = None, allow_code: AllowCode = False) -> None:
+    """Check a run before it costs anything: configuration, rows, labels, models, layers, memory. Writes nothing."""
+    from configs.load import load
+    from pipelines.check import preflight
+
+    preflight(_prepared(load(source, overrides or []), allow_code))
+    Console().print("[green]✓[/] all checks passed")
+
+
+@app.command()
+def show(source: Source, overrides: Overrides = None) -> None:
+    """Print the resolved configuration and where each value comes from."""
+    from configs.load import load
+    from configs.show import show as render
+
+    typer.echo(render(load(source, overrides or [])))
+
+
+@app.command("list")
+def list_presets() -> None:
+    """List the presets and what they should score."""
+    from configs import presets
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for title in ("preset", "what it does", "what it should score"):
+        table.add_column(title, overflow="fold")
+    for name in presets.names():
+        table.add_row(f"[bold]{name}[/]", *presets.describe(name))
+    Console().print(table)
+
+
+@app.command()
+def copy(
+    name: Annotated[str, typer.Argument(metavar="PRESET")], target: Annotated[Path, typer.Argument(metavar="FILE")]
+) -> None:
+    """Copy a preset to a file of your own, to edit it."""
+    from configs import presets
+
+    presets.copy(name, target)
+    Console().print(f"wrote {target}; run it with `distill run {target}`", highlight=False)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a configuration, for editors."""
+    import json
+
+    from configs.show import schema as build
+
+    typer.echo(json.dumps(build(), indent=2))
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]) -> None:
+    """Write report.html and report.md of a run again."""
+    from pipelines.report import write_report
+
+    if not (folder / "run.json").is_file():
+        raise UserError(f"{folder}: no run; a run's folder holds run.json")
+    Console().print(f"report: {write_report(folder)}", highlight=False)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine offers: versions, devices, cores, fast arithmetic, disk."""
+    from pipelines.doctor import examine
+
+    examine(Console())
+
+
+def main() -> None:
+    """Run a command; a user's error is one message and exit code 2."""
+    try:
+        app(standalone_mode=True)
+    except UserError as error:
+        Console(stderr=True).print(f"[bold red]error:[/] {_plain(error)}", highlight=False, soft_wrap=True)
+        sys.exit(USER_ERROR)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("stopped; the same command goes on from the last checkpoint")
+        sys.exit(130)
+
+
+def _walk(source: str, overrides: list[str] | None, allow_code: bool, kinds: frozenset[str]) -> None:
+    from configs.load import load
+
+    loaded = load(source, overrides or [])
+    run = _prepared(loaded, allow_code)
+    from pipelines.runner import walk
+
+    walk(run, loaded, kinds)
+
+
+def _prepared(loaded, allow_code: bool):  # noqa: ANN001, ANN202
+    from pipelines.machine import prepare
+    from pipelines.run import Run
+
+    return Run(loaded.pipeline, prepare(loaded.pipeline.machine), Console(), allow_code=allow_code)
+
+
+def _plain(error: UserError) -> str:
+    from rich.markup import escape
+
+    return escape(str(error))

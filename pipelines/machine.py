@@ -1,0 +1,135 @@
+"""Make the best of the machine, and say what it is."""
+
+import logging
+import math
+import os
+import platform
+import warnings
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from configs.errors import UserError
+from configs.training import Machine
+
+_PACKAGES = ("torch", "transformers", "datasets", "lightning", "torchmetrics")
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where a run takes place."""
+
+    accelerator: str
+    """`cpu` or `gpu`."""
+    devices: int
+    threads: int
+    fast_fp32: bool
+    """Whether fp32 products go through oneDNN."""
+
+    @property
+    def torch_name(self) -> str:
+        """What torch calls the first device."""
+        return "cuda" if self.accelerator == "gpu" else "cpu"
+
+    def describe(self) -> str:
+        """Return one line for the terminal and the report."""
+        if self.accelerator == "gpu":
+            return f"{self.devices} × {torch.cuda.get_device_name()}, {self.threads} CPU threads each"
+        matmul = "oneDNN" if self.fast_fp32 else "default"
+        processes = f"{self.devices} processes × " if self.devices > 1 else ""
+        return f"CPU, {processes}{self.threads} threads, fp32 products by {matmul}"
+
+
+def prepare(machine: Machine) -> Device:
+    """Set threads and arithmetic for this process. Raise UserError for devices that are not there."""
+    quiet()
+    accelerator = _accelerator(machine)
+    devices = _devices(machine, accelerator)
+    threads = usable_cores() // devices if machine.threads == "auto" else machine.threads
+    threads = max(1, threads)
+    torch.set_num_threads(threads)
+    return Device(accelerator, devices, threads, accelerator == "cpu" and machine.fast_fp32 and _use_fast_fp32())
+
+
+def usable_cores() -> int:
+    """Return the cores this process may use: those of its affinity, within the limit of its control group."""
+    cores = len(os.sched_getaffinity(0))
+    if _CGROUP_LIMIT.is_file():
+        quota, period = _CGROUP_LIMIT.read_text().split()
+        if quota != "max":
+            cores = min(cores, max(1, math.floor(int(quota) / int(period))))
+    return cores
+
+
+def facts(device: Device) -> dict[str, str]:
+    """Return what a report says about where it was made."""
+    packages = {name: version(name) for name in _PACKAGES}
+    return {"machine": device.describe(), "processor": _processor(), "python": platform.python_version(), **packages}
+
+
+def quiet() -> None:
+    """Silence what other libraries say that is no news to the user of a run."""
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    for name in ("lightning.pytorch", "lightning.fabric", "torch.distributed", "datasets", "fsspec"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for text in _NO_NEWS:
+        warnings.filterwarnings("ignore", message=text)
+
+
+_NO_NEWS = (
+    r".*resuming from a checkpoint that ended before the epoch ended.*",  # ours resumes at the very step
+    r".*does not have many workers.*",  # padding a batch takes a millisecond
+    r".*in eval mode.*",
+    r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
+    r".*Checkpoint directory .* exists and is not empty.*",
+)
+
+
+def _accelerator(machine: Machine) -> str:
+    if machine.accelerator == "auto":
+        return "gpu" if torch.cuda.is_available() else "cpu"
+    if machine.accelerator == "gpu" and not torch.cuda.is_available():
+        raise UserError("machine.accelerator: gpu was asked for, but torch sees none; `auto` or `cpu` run here")
+    return machine.accelerator
+
+
+def _devices(machine: Machine, accelerator: str) -> int:
+    present = torch.cuda.device_count() if accelerator == "gpu" else usable_cores()
+    if machine.devices == "auto":
+        return present if accelerator == "gpu" else 1
+    if machine.devices > present:
+        raise UserError(f"machine.devices: {machine.devices} were asked for, {present} are here")
+    return machine.devices
+
+
+def _use_fast_fp32() -> bool:
+    """Send fp32 products to oneDNN if that is as exact as the default on this processor.
+
+    The switch allows oneDNN to compute in bf16; without matrix units (AMX) it stays in fp32 and is up to twice as fast
+    as MKL on AMD. Whether it stays exact is measured, not guessed: the error against fp64 must be that of fp32.
+    """
+    generator = torch.Generator().manual_seed(0)
+    left, right = torch.randn(256, 768, generator=generator), torch.randn(768, 256, generator=generator)
+    exact = left.double() @ right.double()
+    before = torch.backends.mkldnn.matmul.fp32_precision  # type: ignore[attr-defined]
+    torch.backends.mkldnn.matmul.fp32_precision = "bf16"  # type: ignore[attr-defined]
+    error = ((left @ right).double() - exact).abs().max() / exact.abs().max()
+    if error > 1e-5:
+        torch.backends.mkldnn.matmul.fp32_precision = before  # type: ignore[attr-defined]
+    return bool(error <= 1e-5)
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        return f"{names[0]} ({len(names)} cores)" if names else platform.machine()
+    return platform.processor() or platform.machine()

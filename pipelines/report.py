@@ -1,0 +1,224 @@
+"""The report of a run: one HTML file that needs nothing else, and the same as Markdown."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from distill.files import write_text
+from pipelines import numbers, plots
+from pipelines.run_files import RunFiles, StageFiles
+from pipelines.verdict import TITLES, Role, Spread
+
+ROLES: tuple[Role, ...] = ("teacher", "student", "baseline")
+KNOWN = {"name", "about", "expect", "config", "command", "started"}
+"""Keys of `run.json` that have a place of their own; the others describe the machine."""
+LOSS = ("loss", "total")
+SHOWN = 8
+"""Class names listed before the rest is only counted."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A key number."""
+
+    value: str
+    unit: str
+    label: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One curve plot: a loss term, or a metric on the validation rows."""
+
+    title: str
+    plot: Markup
+    last: str
+    """Value at the end, mean over seeds."""
+
+
+@dataclass(frozen=True)
+class StageView:
+    """A stage as the report shows it."""
+
+    files: StageFiles
+    share: float
+    """Part of the run's time."""
+    panels: list[Panel]
+
+
+def write_report(run: Path) -> Path:
+    """Write `report.html` and `report.md` into the folder of a run, from the JSON and CSV files there; return the first.
+
+    Raises `DataError` where one of those files is damaged; what is not written yet is left out.
+    """
+    view = describe(RunFiles(run))
+    write_text(run / "report.md", templates().get_template("report.md.j2").render(view))
+    write_text(run / "report.html", templates().get_template("report.html.j2").render(view))
+    return run / "report.html"
+
+
+def describe(files: RunFiles) -> dict[str, Any]:
+    """Gather what both forms of the report say."""
+    evaluation, record = files.evaluation, files.record
+    title = TITLES.get(evaluation.get("metric", ""), evaluation.get("metric", ""))
+    return {
+        "name": record.get("name") or files.folder.resolve().name,
+        "record": record,
+        "evaluation": evaluation,
+        "title": title,
+        "verdict": evaluation.get("verdict", {}),
+        "tiles": tiles(evaluation, title) if evaluation else [],
+        "models": [(role, evaluation["models"][role]) for role in ROLES if role in evaluation.get("models", {})],
+        "metrics": _metrics(evaluation),
+        "by_size": plots.score_by_size(evaluation, title) if evaluation else "",
+        "by_seed": plots.seed_by_seed(evaluation, title) if _has_seeds(evaluation) else "",
+        "stages": stage_views(files),
+        "seconds": sum(stage.seconds for stage in files.stages),
+        "exported": files.exported,
+        "environment": {key: value for key, value in record.items() if key not in KNOWN},
+    }
+
+
+def tiles(evaluation: Mapping[str, Any], title: str) -> list[Tile]:
+    """Return the three or four numbers that matter."""
+    facts, models = evaluation["verdict"], evaluation["models"]
+    student, teacher = models.get("student"), models.get("teacher")
+    found = []
+    if facts.get("retained") is not None:
+        note = f"{numbers.spread(**facts['student'])} of {numbers.spread(**facts['teacher'])}"
+        found.append(Tile(f"{100 * facts['retained']:.1f}", "%", f"of the teacher’s {title} kept", note))
+    elif "student" in facts:
+        found.append(Tile(numbers.spread(**facts["student"]), "", title, f"on {evaluation['rows']} rows"))
+    if "gain" in facts:
+        found.append(_gain_tile(facts["gain"]))
+    if student and teacher and facts.get("smaller") is not None:
+        sizes = [f"{numbers.short_count(model['parameters'])}" for model in (student, teacher)]
+        found.append(_ratio_tile(facts["smaller"], "smaller", "larger", f"{sizes[0]} of {sizes[1]} parameters"))
+    if student and teacher and facts.get("faster") is not None:
+        times = [numbers.milliseconds(model["latency"]["1"]["p50_ms"]) for model in (student, teacher)]
+        note = f"{times[0]} ms instead of {times[1]} ms"
+        found.append(_ratio_tile(facts["faster"], "faster on single rows", "slower on single rows", note))
+    return found
+
+
+def stage_views(files: RunFiles) -> list[StageView]:
+    """Return the stages with their share of the time and their curves."""
+    total = sum(stage.seconds for stage in files.stages) or 1.0
+    return [StageView(stage, stage.seconds / total, panels(stage)) for stage in files.stages]
+
+
+def panels(stage: StageFiles) -> list[Panel]:
+    """Draw the loss terms of a stage, then the metrics on its validation rows; a sum of one term is not drawn twice."""
+    names = sorted({name for trace in stage.traces for name in trace.curves}, key=_panel_order)
+    terms = [name for name in names if name.startswith("loss/")]
+    wanted = [name for name in names if name.startswith(("loss/", "validation/")) or (name in LOSS and len(terms) != 1)]
+    return [_panel(stage, name) for name in wanted]
+
+
+def templates() -> Environment:
+    """Return the templates: everything put in is escaped, and a name that is not there is an error."""
+    found = Environment(
+        loader=PackageLoader("pipelines"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    found.filters |= {
+        name: getattr(numbers, name)
+        for name in ("percent", "points", "spread", "short_count", "short", "milliseconds", "megabytes", "duration")
+    }
+    found.filters |= {"markdown": markdown, "fence": fence, "highlight": highlight, "metric": metric_title}
+    found.filters |= {"over_seeds": over_seeds, "classes": classes}
+    return found
+
+
+def over_seeds(model: Mapping[str, Any], metric: str) -> str:
+    """Write a metric of a model as its mean and standard deviation over seeds; a dash where it has none."""
+    values = [seed[metric] for seed in model["seeds"].values() if seed.get(metric) is not None]
+    if not values:
+        return "–"
+    found = Spread.of(values)
+    if metric in ("agreement_kl", "mse"):
+        return numbers.short(found.mean) + (f" ± {numbers.short(found.sd)}" if found.sd is not None else "")
+    return numbers.spread(found.mean, found.sd)
+
+
+def metric_title(name: str) -> str:
+    """Return what a metric is called in text."""
+    return {**TITLES, "agreement": "agreement", "agreement_kl": "KL to teacher"}.get(name, name)
+
+
+def classes(labels: Sequence[str]) -> str:
+    """List the class names, a few at most."""
+    rest = len(labels) - SHOWN
+    return ", ".join(labels[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def markdown(text: object) -> Markup:
+    """Escape what Markdown, tables and HTML would read as more than text."""
+    flat = " ".join(str(text).split())
+    return Markup(re.sub(r"([\\`*_{}\[\]|#~])", r"\\\1", str(escape(flat))))
+
+
+def fence(text: str) -> Markup:
+    """Put text into a code block with a fence longer than any in it."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    ticks = "`" * max(3, longest + 1)
+    return Markup(f"{ticks}yaml\n{text.rstrip()}\n{ticks}")
+
+
+def highlight(text: str) -> Markup:
+    """Mark keys and comments of YAML, after escaping it."""
+    lines = []
+    for line in str(escape(text)).splitlines():
+        code, mark, comment = line.partition(" # ") if not line.lstrip().startswith("# ") else ("", "", line)
+        code = re.sub(r"^(\s*(?:- )?)([\w./-]+)(:)", r"\1<b>\2</b>\3", code)
+        lines.append(f"{code}<i>{mark}{comment}</i>" if comment else code)
+    return Markup("\n".join(lines))
+
+
+def _gain_tile(gain: Mapping[str, Any]) -> Tile:
+    low, high = gain["interval"]
+    note = f"ahead on {gain['wins']} of {gain['seeds']} seeds; 95 % interval {numbers.points(low)} to {numbers.points(high)}"
+    return Tile(numbers.points(gain["mean"]), "points", "over the same model without a teacher", note)
+
+
+def _ratio_tile(ratio: float, more: str, less: str, note: str) -> Tile:
+    return Tile(f"{max(ratio, 1 / ratio):.1f}×", "", more if ratio >= 1 else less, note)
+
+
+def _metrics(evaluation: Mapping[str, Any]) -> list[str]:
+    """Return the metrics in the order of the table: the one that decides first, those about the teacher last."""
+    found = {
+        name for model in evaluation.get("models", {}).values() for seed in model["seeds"].values() for name in seed
+    }
+    order = (evaluation.get("metric"), *TITLES)
+    known = sorted(found & set(order), key=order.index)
+    return [*known, *sorted(found - set(order))]
+
+
+def _has_seeds(evaluation: Mapping[str, Any]) -> bool:
+    return any(role in evaluation.get("models", {}) for role in ("student", "baseline"))
+
+
+def _panel(stage: StageFiles, name: str) -> Panel:
+    found = [(trace.seed, trace.curves[name]) for trace in stage.traces if name in trace.curves]
+    last = sum(points[-1][1] for _, points in found) / len(found)
+    scored = name.startswith("validation/") and name != "validation/mse"
+    lines = [plots.Line(stage.role, f"seed {seed}" if seed else stage.name, points) for seed, points in found]
+    title = name.replace("validation/", "validation · ").replace("loss/", "loss · ")
+    title = "loss · total" if name in LOSS else title
+    write = numbers.percent if scored else numbers.short
+    return Panel(title, plots.curves(title, lines, write), write(last))
+
+
+def _panel_order(name: str) -> tuple[int, str]:
+    return (0 if name in LOSS else 1 if name.startswith("loss/") else 2, name)

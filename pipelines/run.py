@@ -1,0 +1,203 @@
+"""What all stages of a run share: configuration, folder, device, rows, teacher, labels."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from configs.data import Embedded, Files, Held, StageData
+from configs.pipeline import Pipeline
+from configs.stages import TrainStage
+from distill.data.collate import collate
+from distill.data.labels import encode, label_names, permutation
+from distill.data.rows import Rows
+from distill.data.sources import read
+from distill.data.table import TokenTable
+from distill.data.tokenise import Limits, pack, tokenise
+from distill.files import digest, digest_file
+from distill.metrics import main_metric, score
+from distill.models import Loaded, ModelSource, fingerprint, label_names as model_labels, load, load_tokenizer
+from pipelines.machine import Device
+from pipelines.score import EncodedRows
+from pipelines.score import permute, predict
+from pipelines.screen import Screen
+from pipelines.stage import results_of
+
+
+class Run:
+    """The shared context; everything in it is read once, when first asked for."""
+
+    def __init__(self, config: Pipeline, device: Device, console: Console, *, allow_code: bool = False) -> None:
+        """Take a checked configuration and the machine it runs on."""
+        self.config = config
+        self.device = device
+        self.console = console
+        self.screen = Screen(console)
+        self.allow_code = allow_code
+        self.folder = config.output
+        self._rows: dict[str, Rows] = {}
+        self._tables: dict[tuple[str, ...], TokenTable] = {}
+
+    # models
+
+    @property
+    def base(self) -> ModelSource:
+        """The teacher model as given."""
+        return ModelSource(self.config.teacher.model, self.config.teacher.revision)
+
+    def teacher_source(self, kind: str) -> ModelSource:
+        """Where the teacher of a stage lies: as given (`base`), or as fine-tuned in this run (`task`), if it is."""
+        trained = self.teacher_stage if kind == "task" else None
+        return self.base if trained is None else ModelSource(str(self.stage_folder(trained, None) / "model"))
+
+    @cached_property
+    def teacher_stage(self) -> str | None:
+        """Name of the stage that fine-tunes the teacher, if there is one."""
+        stages = self.config.stages.items()
+        return next(
+            (name for name, stage in stages if isinstance(stage, TrainStage) and stage.trains == "teacher"), None
+        )
+
+    def load_teacher(self, kind: str) -> Loaded:
+        """Load the teacher model of a stage."""
+        return load(self.teacher_source(kind), self.config.task, self.labels, "teacher.model", _dtype(self.config))
+
+    def fresh_teacher(self) -> PreTrainedModel:
+        """Load the teacher model with a head for the task, in fp32, to fine-tune it."""
+        return load(self.base, self.config.task, self.labels, "teacher.model").model
+
+    def label_order(self, loaded: Loaded) -> list[int] | None:
+        """Return the teacher's output for each class of the run, matched by name; none where they agree."""
+        if self.config.task.kind != "classification" or not loaded.trained_head:
+            return None
+        return permutation(model_labels(loaded.model.config), self.labels, f"teacher.model: {loaded.source}")
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """The teacher's tokenizer, which is the student's too."""
+        return load_tokenizer(self.base, "teacher.model")
+
+    # rows
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """The class names, in the order of the outputs; empty unless the task is a classification."""
+        task = self.config.task
+        if task.kind != "classification":
+            return ()
+        if task.labels is not None:
+            return task.labels
+        labelled = [name for name, source in self.config.data.items() if _may_have_labels(source)]
+        return label_names(task, [self.rows(name) for name in labelled])
+
+    def rows(self, name: str) -> Rows:
+        """Return the rows of a source."""
+        if name not in self._rows:
+            folders = {stage: self.stage_folder(stage, None) for stage in self.config.stages}
+            self._rows[name] = read(
+                name, self.config.data, self.config.task, stage_outputs=folders, seed=self.config.seed
+            )
+        return self._rows[name]
+
+    def table(self, names: Sequence[str]) -> TokenTable:
+        """Return the tokens of one or more sources, one after the other; plain text is packed to the full length."""
+        key = tuple(names)
+        if key not in self._tables:
+            self._tables[key] = TokenTable.concatenate([self._tokens(name) for name in names])
+        return self._tables[key]
+
+    def _tokens(self, name: str) -> TokenTable:
+        rows, task = self.rows(name), self.config.task
+        limits = Limits(task.max_length, len(self.tokenizer))
+        cache = self.folder / "tokens"
+        if self._is_plain_text(name):
+            return pack(rows, self.tokenizer, limits, cache)
+        return tokenise(rows, encode(rows, task, self.labels), self.tokenizer, limits, cache)
+
+    def _is_plain_text(self, name: str) -> bool:
+        """Whether a source is running text, to be packed."""
+        source = self.config.data[name]
+        return self.config.task.kind == "text" or (isinstance(source, Files) and source.pack)
+
+    def scored_rows(self, name: str) -> EncodedRows:
+        """Return the rows of a source ready to be scored and timed."""
+        table = self.table((name,))
+        return as_scored(table, self.tokenizer.pad_token_id)
+
+    def score(
+        self, model: PreTrainedModel, table: TokenTable, order: list[int] | None = None, at_most: int | None = None
+    ) -> dict[str, float]:
+        """Score a model on the rows of a table, or on some of them spread over all lengths."""
+        rows = as_scored(table, self.tokenizer.pad_token_id)
+        picked = rows.spread(at_most or len(rows))
+        logits = permute(predict(model.eval(), rows.batches(picked)), order)
+        return score(self.config.task.kind, logits, rows.labels[torch.from_numpy(picked)])
+
+    @property
+    def main_metric(self) -> str:
+        """The number that decides."""
+        return main_metric(self.config.task)
+
+    # places and digests
+
+    def seeds_of(self, name: str) -> list[int | None]:
+        """Return the seeds a stage runs under; [None] where all repeats share it."""
+        if self._is_shared(name):
+            return [None]
+        return [self.config.seed + number for number in range(self.config.repeats)]
+
+    def stage_folder(self, name: str, seed: int | None) -> Path:
+        """Return the folder of a stage; a stage that all repeats share lies beside the seeds."""
+        return self.folder / name if self._is_shared(name) else self.folder / f"seed-{seed}" / name
+
+    def _is_shared(self, name: str) -> bool:
+        stage = self.config.stages[name]
+        return not isinstance(stage, TrainStage) or stage.once or stage.trains == "teacher"
+
+    def stage_fingerprint(self, name: str, seed: int | None) -> str:
+        """Return the fingerprint a finished stage was marked with."""
+        return str(results_of(self.stage_folder(name, seed))["fingerprint"])
+
+    def teacher_fingerprint(self, kind: str) -> str:
+        """Return the digest of a teacher model's files."""
+        return fingerprint(self.teacher_source(kind))
+
+    def source_fingerprint(self, name: str) -> str:
+        """Return a digest of what a source holds: its section, and its files where they are local."""
+        source = self.config.data[name]
+        section = source.model_dump_json()
+        match source:
+            case Held():
+                return digest(section, self.source_fingerprint(source.of), str(self.config.seed))
+            case StageData():
+                return digest(section, self.stage_fingerprint(source.stage, None))
+            case Embedded():
+                return digest(section)
+            case Files():
+                return digest(section, *(digest_file(path) for path in _local_files(source.path)))
+
+
+def as_scored(table: TokenTable, pad_id: int) -> EncodedRows:
+    """Return a table's rows as what models are scored on."""
+    return EncodedRows(lambda rows: collate(table, rows, pad_id), table.lengths, torch.from_numpy(table.labels))  # type: ignore[arg-type, return-value]
+
+
+def _dtype(config: Pipeline) -> torch.dtype:
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    return dtypes[config.teacher.dtype]
+
+
+def _may_have_labels(source: object) -> bool:
+    return not (isinstance(source, Files) and source.columns.label is None) and not isinstance(source, StageData)
+
+
+def _local_files(path: str) -> list[Path]:
+    whole = Path(path).expanduser()
+    if whole.is_dir():
+        return sorted(part for part in whole.rglob("*") if part.is_file())
+    if whole.is_file():
+        return [whole]
+    return sorted(whole.parent.glob(whole.name)) if whole.parent.is_dir() else []

@@ -1,0 +1,92 @@
+"""Walk the stages of a run, skipping what is done."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from configs.errors import UserError
+from configs.load import Loaded
+from configs.show import show
+from distill.files import write_json
+from pipelines.build import stages
+from pipelines.check import preflight
+from pipelines.machine import facts
+from pipelines.report import write_report
+from pipelines.run import Run
+from pipelines.stage import Stage, carry_out, is_done, results_of
+
+POLL_SECONDS = 1.0
+
+
+def walk(run: Run, loaded: Loaded, kinds: frozenset[str] = frozenset()) -> None:
+    """Carry out the stages of a run (of the given kinds, if any are given) and write the report.
+
+    Rank 0 of a distributed run does everything; the others join it in training and wait for the rest.
+    """
+    run.folder.mkdir(parents=True, exist_ok=True)
+    if _rank() > 0:
+        _follow(run, _chosen(run, kinds))
+        return
+    with _locked(run):
+        preflight(run)
+        _write_run(run, loaded)
+        for stage in _chosen(run, kinds):
+            _step(run, stage)
+            write_report(run.folder)
+
+
+def _step(run: Run, stage: Stage) -> None:
+    if is_done(stage, run.folder):
+        run.screen.skipped(stage, results_of(stage.folder(run.folder)))
+        return
+    run.screen.started(stage)
+    run.screen.finished(stage, carry_out(stage, run.folder))
+
+
+def _follow(run: Run, chosen: Iterable[Stage]) -> None:
+    """Train beside rank 0; wait for its other stages, whose marks it writes last."""
+    for stage in chosen:
+        if stage.kind == "train" and not is_done(stage, run.folder):
+            stage.run(stage.folder(run.folder))
+        _wait(lambda stage=stage: is_done(stage, run.folder))
+
+
+def _wait(ready: Callable[[], bool]) -> None:
+    while not ready():
+        time.sleep(POLL_SECONDS)
+
+
+def _chosen(run: Run, kinds: frozenset[str]) -> Iterable[Stage]:
+    return (stage for stage in stages(run) if not kinds or stage.kind in kinds)
+
+
+def _locked(run: Run) -> FileLock:
+    """Keep a second run out of the same folder. Raise UserError where one is at work."""
+    lock = FileLock(run.folder / ".lock")
+    try:
+        return lock.acquire(timeout=0).lock  # type: ignore[return-value]
+    except Timeout:
+        raise UserError(f"{run.folder}: another run is at work in this folder; give `output=…` another one") from None
+
+
+def _write_run(run: Run, loaded: Loaded) -> None:
+    """Write down what is run where, so that the report can tell."""
+    record: dict[str, Any] = {
+        "name": loaded.name,
+        "about": run.config.about,
+        "expect": run.config.expect,
+        "command": " ".join(["distill", *sys.argv[1:]]),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "config": show(loaded),
+        **facts(run.device),
+    }
+    write_json(run.folder / "run.json", record)
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))

@@ -1,0 +1,104 @@
+"""Run a trained model over rows."""
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from distill.errors import ModelError
+
+Inputs = Mapping[str, Tensor]
+"""input_ids, attention_mask and perhaps token_type_ids: each [B T] int64; other keys are not looked at."""
+Indices = npt.NDArray[np.int64]
+
+MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class EncodedRows:
+    """Tokenised rows: how to pad some of them into a batch, how long they are, and their labels."""
+
+    collate: Callable[[Indices], Inputs]
+    lengths: npt.NDArray[np.integer]
+    """[N] tokens"""
+    labels: Tensor
+    """[N] int64 class or float32 score; see `distill.types.Batch`"""
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def spread(self, count: int) -> Indices:
+        """Return up to `count` rows spread evenly over the lengths, shortest first."""
+        order = np.argsort(self.lengths, kind="stable")
+        return order[np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(np.int64)]
+
+    def batches(self, rows: Indices, size: int = BATCH) -> Iterator[Inputs]:
+        """Pad the rows, in the order given, into batches of `size`."""
+        for start in range(0, len(rows), size):
+            yield self.collate(rows[start : start + size])
+
+
+def predict(
+    model: PreTrainedModel, batches: Iterable[Inputs], advance: Callable[[int], object] | None = None
+) -> Tensor:
+    """Return the logits [N V] of a model, fp32 on the CPU; `advance` is told of the rows as they are done.
+
+    Raises `ModelError` where a logit is not finite: an argmax would hide it.
+    """
+    parts = []
+    with evaluating(model):
+        for batch in batches:
+            parts.append(head_output(model, batch).float().cpu())
+            if advance is not None:
+                advance(len(parts[-1]))
+    logits = torch.cat(parts)
+    if not logits.isfinite().all():
+        bad = int((~logits.isfinite()).any(-1).sum())
+        raise ModelError(f"{model.name_or_path}: {bad} of {len(logits)} rows get logits that are not finite numbers")
+    return logits
+
+
+@contextmanager
+def evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """Switch dropout and gradients off; put the model back into the mode it was in afterwards."""
+    training = model.training
+    model.train(False)
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(training)
+
+
+def predict_rows(model: PreTrainedModel, rows: EncodedRows, advance: Callable[[int], object] | None = None) -> Tensor:
+    """Return the logits [N V] of all rows in their order; they are batched by length, so that little is padding."""
+    order = np.argsort(rows.lengths, kind="stable")
+    logits = predict(model, rows.batches(order), advance)
+    back = torch.empty_like(logits)
+    back[torch.from_numpy(order)] = logits
+    return back
+
+
+def head_output(model: PreTrainedModel, batch: Inputs) -> Tensor:
+    """Return the logits [B V] of a model with a head, or the last hidden state [B T D] of a body."""
+    output = model(**model_inputs(model, batch))
+    first: Tensor = output["logits"] if "logits" in output else output["last_hidden_state"]
+    return first
+
+
+def model_inputs(model: PreTrainedModel, batch: Inputs) -> dict[str, Tensor]:
+    """Pick what the model's forward takes, on its device: a tokenizer may give token types that a model has not."""
+    taken = inspect.signature(model.forward).parameters
+    return {name: batch[name].to(model.device) for name in MODEL_INPUTS if name in batch and name in taken}
+
+
+def permute(logits: Tensor, order: Sequence[int] | None = None) -> Tensor:
+    """Put the outputs [N V] of a model into the label order of the run: output `order[i]` becomes output i."""
+    return logits if order is None else logits[:, list(order)]

@@ -1,0 +1,99 @@
+"""What a run says on the terminal."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from distill.callbacks.watch import Share
+from distill.data.module import DistillData
+from distill.objective import Objective
+from distill.protocols import Teacher
+from pipelines.stage import Stage
+from pipelines.verdict import TITLES
+from students.student import Student
+
+
+class Screen:
+    """Prints the course of a run, a stage at a time."""
+
+    def __init__(self, console: Console) -> None:
+        """Print to a console."""
+        self.console = console
+
+    def started(self, stage: Stage) -> None:
+        """Announce a stage."""
+        self.console.print(f"\n[bold cyan]▸ {stage.title}[/] [dim]{stage.kind}[/]", highlight=False)
+
+    def finished(self, stage: Stage, done: dict[str, Any]) -> None:
+        """Say how long a stage took and what came out."""
+        self.console.print(f"  [green]✓[/] {_summary(done)} [dim]{_time(done['seconds'])}[/]", highlight=False)
+
+    def skipped(self, stage: Stage, done: dict[str, Any]) -> None:
+        """Say that a stage was done before."""
+        self.console.print(f"[dim]▸ {stage.title}: done before · {_summary(done)}[/]", highlight=False)
+
+    def parts(
+        self, student: Student, teacher: Teacher, objective: Objective, data: DistillData, frozen: Sequence[str]
+    ) -> None:
+        """Show who learns what from whom, on how many rows."""
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
+        trained = sum(p.numel() for p in student.parameters() if p.requires_grad)
+        shape = student.shape
+        table.add_row("learner", f"{shape.layers} × {shape.hidden_size}, {trained / 1e6:.2f} M parameters train")
+        table.add_row("from", teacher.describe())
+        steps = f"{data.plan.steps:,} steps of {data.plan.batching.tokens or data.plan.batching.batch_size}"
+        unit = "tokens" if data.plan.batching.tokens else "rows"
+        table.add_row("rows", f"{len(data.train):,}, {steps} {unit}")
+        for row in objective.describe():
+            table.add_row(row.name, f"weight {row.weight}, a {row.unit} mean{'  ' + row.layers if row.layers else ''}")
+        if frozen:
+            table.add_row("as it is", f"{len(frozen)} tensors no term depends on: {_families(frozen)}")
+        self.console.print(table, highlight=False)
+
+    def shares(self, shares: Sequence[Share]) -> None:
+        """Show each term's share of the first gradient."""
+        if len(shares) > 1:
+            told = "  ".join(f"{share.term} {share.share:.0%}" for share in shares)
+            self.console.print(f"  share of the first gradient: {told}", highlight=False)
+
+    def comparison(self, results: dict[str, Any]) -> None:
+        """Print the table a run is made for."""
+        metric = results["metric"]
+        timed = results["latency"] is not None
+        table = Table(
+            title=f"{results['data']}: {results['rows']:,} rows", title_justify="left", box=None, padding=(0, 2)
+        )
+        for column in ("", TITLES[metric], "agreement", "parameters", "MB", *(("p50 ms", "p95 ms") if timed else ())):
+            table.add_column(column, justify="left" if not column else "right")
+        for role, model in results["models"].items():
+            latency = [f"{model['latency']['1'][key]:.1f}" for key in ("p50_ms", "p95_ms")] if timed else []
+            spread = results["verdict"][role]
+            score = f"{100 * spread['mean']:.1f}" + (f" ± {100 * spread['sd']:.1f}" if spread["sd"] is not None else "")
+            agree = [seed["agreement"] for seed in model["seeds"].values() if "agreement" in seed]
+            agreement = f"{100 * sum(agree) / len(agree):.1f} %" if agree else ""
+            table.add_row(
+                role, score, agreement, f"{model['parameters'] / 1e6:.2f} M", f"{model['megabytes']:.1f}", *latency
+            )
+        self.console.print(table)
+        self.console.print(f"\n  [bold]{results['verdict']['sentence']}[/]", highlight=False)
+
+
+def _summary(done: dict[str, Any]) -> str:
+    results = done["results"]
+    if "validation" in results:
+        return ", ".join(f"{TITLES.get(name, name)} {value:.3f}" for name, value in results["validation"].items())
+    if "rows" in results:
+        return f"{results['rows']:,} rows"
+    return str(results.get("summary", "done"))
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+
+
+def _families(names: Sequence[str]) -> str:
+    """Return the modules that hold the named tensors, briefly."""
+    modules = sorted({name.removeprefix("model.").rsplit(".", 1)[0] for name in names})
+    return ", ".join(modules[:3]) + (" …" if len(modules) > 3 else "")

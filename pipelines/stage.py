@@ -1,0 +1,78 @@
+"""A stage: reads its inputs, writes under its own folder, and is done or not."""
+
+import json
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+from distill.files import digest_file, write_json
+
+MARKER = "stage.json"
+
+
+class Stage(ABC):
+    """One unit of work of a run, final where implemented."""
+
+    name: str
+    kind: str
+    seed: int | None
+    """The repeat it belongs to; none if all repeats share it."""
+
+    @property
+    def title(self) -> str:
+        """Its name for the screen."""
+        return self.name if self.seed is None else f"{self.name} · seed {self.seed}"
+
+    def folder(self, run: Path) -> Path:
+        """Where it writes: `stage/`, or `seed-n/stage/`."""
+        return run / self.name if self.seed is None else run / f"seed-{self.seed}" / self.name
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Return a digest of configuration and inputs: done under the same fingerprint is done."""
+
+    @abstractmethod
+    def run(self, output: Path) -> dict[str, Any]:
+        """Do the work under `output`; return results that JSON can hold."""
+
+
+def is_done(stage: Stage, run: Path) -> bool:
+    """Whether the stage was finished with the same configuration and inputs, and its files are there."""
+    marker = stage.folder(run) / MARKER
+    if not marker.is_file():
+        return False
+    written = json.loads(marker.read_text(encoding="utf-8"))
+    present = all((marker.parent / name).is_file() for name in written["files"])
+    return bool(written["fingerprint"] == stage.fingerprint() and present)
+
+
+def carry_out(stage: Stage, run: Path) -> dict[str, Any]:
+    """Run the stage, then mark it done: what it wrote counts from that moment on."""
+    folder = stage.folder(run)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARKER).unlink(missing_ok=True)
+    began = time.monotonic()
+    results = stage.run(folder)
+    done = {
+        "kind": stage.kind,
+        "seed": stage.seed,
+        "fingerprint": stage.fingerprint(),
+        "seconds": round(time.monotonic() - began, 1),
+        "results": results,
+        "files": _digests(folder),
+    }
+    write_json(folder / MARKER, done)
+    return done
+
+
+def results_of(folder: Path) -> dict[str, Any]:
+    """Return what a finished stage wrote down."""
+    done: dict[str, Any] = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+    return done
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """Digests of the files others read: models and tables, not logs."""
+    kept = [path for path in sorted(folder.rglob("*")) if path.suffix in (".safetensors", ".parquet", ".onnx")]
+    return {str(path.relative_to(folder)): digest_file(path) for path in kept}

@@ -1,0 +1,128 @@
+"""The stages of a run, in the order they are walked."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from configs.stages import AugmentStage, EvaluateStage, ExportStage, TrainStage
+from distill.callbacks.progress import ProgressLine
+from distill.files import digest
+from pipelines import evaluate, export
+from pipelines.augment import Augment
+from pipelines.run import Run
+from pipelines.stage import Stage, results_of
+from pipelines.train import MODEL, Train
+from pipelines.verdict import Role
+
+
+def stages(run: Run) -> Iterator[Stage]:
+    """Yield the stages in order; one that the repeats do not share comes once for each of them."""
+    for name, config in run.config.stages.items():
+        match config:
+            case TrainStage():
+                yield from (Train(run, name, config, seed) for seed in run.seeds_of(name))
+            case AugmentStage():
+                yield Augment(run, name, config)
+            case EvaluateStage():
+                yield Evaluate(run, name, config)
+            case ExportStage():
+                yield Export(run, name, config)
+
+
+class Evaluate(Stage):
+    """Compare teacher, student and baseline over all repeats; writes `results.json`."""
+
+    kind = "evaluate"
+    seed = None
+
+    def __init__(self, run: Run, name: str, config: EvaluateStage) -> None:
+        """Take the run and the stage's own section."""
+        self.name = name
+        self._run = run
+        self._config = config
+
+    def fingerprint(self) -> str:
+        """Depend on the models compared and the rows."""
+        run, config = self._run, self._config
+        named = [config.student, *filter(None, [config.baseline])]
+        trained = [run.stage_fingerprint(name, seed) for name in named for seed in run.seeds_of(name)]
+        rows = run.source_fingerprint(config.data)
+        return digest("evaluate", config.model_dump_json(), run.teacher_fingerprint("task"), rows, *trained)
+
+    def run(self, output: Path) -> dict[str, Any]:
+        """Score and time the models."""
+        run, config = self._run, self._config
+        rows = run.scored_rows(config.data)
+        models: dict[Role, list[tuple[int, Path]]] = {"student": self._folders(config.student)}
+        if config.baseline is not None:
+            models["baseline"] = self._folders(config.baseline)
+        loaded = run.load_teacher("task")
+        if loaded.trained_head:
+            models = {"teacher": [(run.config.seed, run.local_teacher())], **models}
+        order = run.label_order(loaded)
+        comparison = evaluate.Comparison(
+            models=models,
+            rows=rows,
+            task=run.config.task,
+            labels=run.labels,
+            data=config.data,
+            orders={} if order is None else {"teacher": order},
+            device=run.device.torch_name,
+        )
+        total = len(rows) * sum(len(folders) for folders in models.values())
+        done = 0
+        with ProgressLine(run.console, self.title, "rows") as line:
+
+            def advance(role: str, count: int) -> None:
+                nonlocal done
+                done += count
+                line.advance(done, total, role)
+
+            results = evaluate.evaluate(comparison, output, timed=config.latency, progress=advance)
+        run.screen.comparison(results)
+        return {"verdict": results["verdict"], "metric": results["metric"]}
+
+    def _folders(self, name: str) -> list[tuple[int, Path]]:
+        return [
+            (run_seed(self._run, seed), self._run.stage_folder(name, seed) / MODEL) for seed in self._run.seeds_of(name)
+        ]
+
+
+class Export(Stage):
+    """Write the student in the formats asked for, each checked; writes `results.json`."""
+
+    kind = "export"
+    seed = None
+
+    def __init__(self, run: Run, name: str, config: ExportStage) -> None:
+        """Take the run and the stage's own section."""
+        self.name = name
+        self._run = run
+        self._config = config
+
+    def fingerprint(self) -> str:
+        """Depend on the students to choose from, the formats and the rows."""
+        run, config = self._run, self._config
+        trained = [run.stage_fingerprint(config.student, seed) for seed in run.seeds_of(config.student)]
+        return digest("export", config.model_dump_json(), run.source_fingerprint(config.data), *trained)
+
+    def run(self, output: Path) -> dict[str, Any]:
+        """Export the best student."""
+        run, config = self._run, self._config
+        seed = best_seed(run, config.student)
+        return export.export(self._job(seed), output)
+
+
+def best_seed(run: Run, name: str) -> int | None:
+    """Return the repeat whose student scored best on its validation rows; the first where none was scored."""
+    metric = run.main_metric
+    scored = {
+        seed: results_of(run.stage_folder(name, seed))["results"].get("validation", {}).get(metric, 0.0)
+        for seed in run.seeds_of(name)
+    }
+    return max(scored, key=lambda seed: scored[seed])
+
+
+def run_seed(run: Run, seed: int | None) -> int:
+    """Return the number of a repeat; that of the first for a stage that all share."""
+    return run.config.seed if seed is None else seed

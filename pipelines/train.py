@@ -1,0 +1,222 @@
+"""The train stage: one loop for students under a teacher, students alone, and teachers on the task."""
+
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.loggers import Logger
+
+from configs.stages import TrainStage
+from configs.training import Training
+from distill.callbacks.checkpoints import BEST, AtomicIO, Checkpoints, checkpoints, load_best
+from distill.callbacks.log import LossLog
+from distill.callbacks.progress import ProgressLine
+from distill.callbacks.watch import Watch
+from distill.data.buckets import Batching
+from distill.data.module import DistillData
+from distill.data.windows import Plan
+from distill.files import digest
+from distill.metrics import TaskMetrics, main_metric
+from distill.models import Loaded, ModelSource
+from distill.module import DistillModule, Recipe
+from distill.objective import build as build_objective
+from distill.protocols import Teacher
+from pipelines.run import Run
+from pipelines.stage import Stage
+from students.build import build as build_student
+from students.build import from_folder
+from students.student import Student
+from teachers.live import LiveTeacher
+from teachers.none import NoTeacher
+
+PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+MODEL = "model"
+
+
+class Train(Stage):
+    """Train one model; ends with `model/`, a folder that transformers loads."""
+
+    kind = "train"
+
+    def __init__(self, run: Run, name: str, config: TrainStage, seed: int | None) -> None:
+        """Take the run and the stage's own section; `seed` is none where all repeats share the stage."""
+        self.name = name
+        self.seed = seed
+        self._run = run
+        self._config = config
+        self._number = run.config.seed if seed is None else seed
+
+    def fingerprint(self) -> str:
+        """Depend on the section, the task, the models and the rows."""
+        run, config = self._run, self._config
+        start = run.config.student.model_dump_json() if config.start == "fresh" else self._start_fingerprint()
+        sources = [run.source_fingerprint(name) for name in (*config.data, *filter(None, [config.validation]))]
+        section = config.model_dump_json(exclude={"training": {"checkpoint_every", "log_every", "workers", "watch"}})
+        teacher = run.teacher_fingerprint(self._teacher_kind())
+        return digest("train", section, run.config.task.model_dump_json(), start, teacher, str(self._number), *sources)
+
+    def run(self, output: Path) -> dict[str, Any]:
+        """Train, or go on with a training that was cut, and save the model."""
+        state = output / "checkpoints" / self.fingerprint()
+        module, data = self.assemble()
+        saved = checkpoints(state)
+        with ProgressLine(self._run.console, self.title) as line:
+            trainer = self._trainer(output, state, data, line, first=_step_of(saved))
+            trainer.fit(module, datamodule=data, ckpt_path=saved[-1] if saved else None, weights_only=True)
+        if self._config.training.keep == "best" and (state / BEST).is_file():
+            load_best(state, module)
+        results = self._results(module, data)
+        if trainer.is_global_zero:
+            self._save(module.student, output)
+        return results
+
+    def assemble(self) -> tuple[DistillModule, DistillData]:
+        """Build teacher, student, data and objective, and check that they fit; nothing is written or trained."""
+        run, config = self._run, self._config
+        loaded = run.load_teacher(self._teacher_kind())
+        teacher = self._teacher(loaded)
+        student = self._student(loaded)
+        data = self._data(loaded)
+        torch.manual_seed(self._number)  # the projectors' initial weights
+        objective = build_objective(
+            config.objective,
+            student=student.shape,
+            teacher=teacher,
+            task=run.config.task,
+            where=f"stages.{self.name}",
+            allow_code=run.allow_code,
+        )
+        frozen = student.freeze_unused(data.probe(), objective.student_needs)
+        run.screen.parts(student, teacher, objective, data, frozen)
+        metrics = self._metrics(student)
+        recipe = Recipe(config.training, data.plan.steps, self._number, self.fingerprint(), metrics)
+        return DistillModule(student, teacher, objective, recipe), data
+
+    def _teacher_kind(self) -> str:
+        return "base" if self._config.trains == "teacher" or self._config.teacher == "none" else self._config.teacher
+
+    def _teacher(self, loaded: Loaded) -> Teacher:
+        if self._config.trains == "teacher" or self._config.teacher == "none":
+            return NoTeacher()
+        run = self._run
+        return LiveTeacher(
+            loaded, run.config.task, run.teacher_fingerprint(self._teacher_kind()), run.label_order(loaded)
+        )
+
+    def _student(self, loaded: Loaded) -> Student:
+        run, config = self._run, self._config
+        task, labels = run.config.task, run.labels
+        if config.start != "fresh":
+            folder = run.stage_folder(config.start, self.seed) / MODEL
+            return from_folder(ModelSource(str(folder)), task, labels, loaded)
+        if config.trains == "teacher":
+            return Student(run.fresh_teacher(), has_head=task.kind != "text")
+        return build_student(run.config.student, task, labels, loaded, self._number)
+
+    def _data(self, loaded: Loaded) -> DistillData:
+        run, config = self._run, self._config
+        training = config.training
+        train = run.table(config.data)
+        validation = run.table((config.validation,)) if config.validation else None
+        plan = Plan(
+            lengths=train.lengths,
+            labelled=train.labelled,
+            batching=batching(training, run.device.devices),
+            seed=self._number,
+            epochs=training.epochs,
+            max_steps=training.max_steps,
+            pad_to=run.config.task.max_length if training.padding == "fixed" else None,
+        )
+        pad = loaded.tokenizer.pad_token_id
+        return DistillData(train, validation, plan, pad_id=pad, workers=training.workers)
+
+    def _metrics(self, student: Student) -> TaskMetrics | None:
+        task = self._run.config.task
+        return None if task.kind == "text" else TaskMetrics(task.kind, student.shape.outputs)
+
+    def _trainer(self, output: Path, state: Path, data: DistillData, line: ProgressLine, first: int) -> pl.Trainer:
+        training, run = self._config.training, self._run
+        per_epoch = data.plan.steps_of(0)
+        accumulate = data.plan.batching.parts // run.device.devices
+        monitor = f"validation/{main_metric(run.config.task)}" if training.keep == "best" else None
+        callbacks: list[pl.Callback] = [
+            LossLog(training.log_every, data.plan.steps, per_epoch, line.report),
+            Checkpoints(state, training.checkpoint_every, monitor),
+        ]
+        if training.watch != "off":
+            callbacks.append(Watch(training.watch, lambda shares: run.screen.shares(shares)))
+        return pl.Trainer(
+            accelerator=run.device.accelerator,
+            devices=run.device.devices,
+            strategy="ddp" if run.device.devices > 1 else "auto",
+            precision=PRECISION[training.precision],  # type: ignore[arg-type]
+            max_steps=data.plan.steps,
+            accumulate_grad_batches=accumulate,
+            gradient_clip_val=training.gradient_clip or None,
+            val_check_interval=_validation_interval(training, per_epoch, data.plan.steps) * accumulate,
+            check_val_every_n_epoch=None,
+            logger=_loggers(run.config.machine.loggers, output, first),
+            callbacks=callbacks,
+            plugins=[AtomicIO()],
+            use_distributed_sampler=False,
+            num_sanity_val_steps=0,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+            default_root_dir=output,
+        )
+
+    def _results(self, module: DistillModule, data: DistillData) -> dict[str, Any]:
+        """Score the final weights on the validation rows."""
+        results: dict[str, Any] = {"steps": data.plan.steps, "rows": len(data.train.lengths)}
+        if data.validation is not None and self._run.config.task.kind != "text":
+            results["validation"] = self._run.score(module.student.model, data.validation)
+        return results
+
+    def _save(self, student: Student, output: Path) -> None:
+        partial = output / f".{MODEL}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        student.save(partial, self._run.tokenizer)
+        shutil.rmtree(output / MODEL, ignore_errors=True)
+        partial.rename(output / MODEL)
+        shutil.rmtree(output / "checkpoints", ignore_errors=True)
+
+    def _start_fingerprint(self) -> str:
+        return self._run.stage_fingerprint(self._config.start, self.seed)
+
+
+def batching(training: Training, world: int) -> Batching:
+    """Translate the sizes of a training into windows and their parts."""
+    micro = training.micro_batch_size or math.ceil(training.batch_size / world)
+    accumulate = math.ceil(training.batch_size / (micro * world)) if training.tokens_per_batch is None else 1
+    return Batching(training.batch_size, training.tokens_per_batch, training.bucket_window, world * accumulate)
+
+
+def _validation_interval(training: Training, per_epoch: int, steps: int) -> int:
+    if training.validate_every == 0:
+        return steps
+    return min(steps, max(1, round(training.validate_every * per_epoch)))
+
+
+def _loggers(names: tuple[str, ...], output: Path, first: int) -> list[Logger]:
+    from lightning.pytorch import loggers
+
+    made: list[Logger] = []
+    for name in names:
+        match name:
+            case "csv":
+                made.append(loggers.CSVLogger(output, name="log", version=f"from-{first}"))
+            case "tensorboard":
+                made.append(loggers.TensorBoardLogger(output, name="log", version="tensorboard"))
+            case "wandb":
+                made.append(loggers.WandbLogger(save_dir=output, name=output.name))
+            case "mlflow":
+                made.append(loggers.MLFlowLogger(experiment_name=output.parent.name, run_name=output.name))
+    return made
+
+
+def _step_of(saved: list[Path]) -> int:
+    return int(saved[-1].stem.removeprefix("step-")) if saved else 0

@@ -1,0 +1,186 @@
+"""Was distillation worth it? The answer to the question every run asks, from numbers to a sentence."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill.metrics import labelled, value
+
+Role = Literal["teacher", "student", "baseline"]
+Outcome = Literal["won", "likely", "unclear", "lost", "no_baseline"]
+
+ANSWERS: dict[Outcome, str] = {
+    "won": "Yes",
+    "likely": "Probably",
+    "unclear": "Not clearly",
+    "lost": "No",
+    "no_baseline": "Not known",
+}
+RESAMPLES = 1000
+TITLES = {
+    "accuracy": "accuracy",
+    "f1": "F1",
+    "f1_macro": "macro F1",
+    "mcc": "MCC",
+    "ece": "ECE",
+    "pearson": "Pearson’s r",
+    "spearman": "Spearman’s ρ",
+    "mse": "MSE",
+}
+"""What metrics are called in text."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Scores over seeds: mean, and sample standard deviation where there are two or more."""
+
+    mean: float
+    sd: float | None
+
+    @classmethod
+    def of(cls, scores: Sequence[float]) -> "Spread":
+        """Take scores, one a seed."""
+        return cls(float(np.mean(scores)), float(np.std(scores, ddof=1)) if len(scores) > 1 else None)
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What the student has over the baseline."""
+
+    per_seed: dict[str, float]
+    """Student minus baseline, by seed."""
+    mean: float
+    sd: float | None
+    interval: tuple[float, float]
+    """95 % interval of the mean over resampled rows; the models stay as they are."""
+
+    @property
+    def wins(self) -> int:
+        """Seeds on which the student is ahead."""
+        return sum(difference > 0 for difference in self.per_seed.values())
+
+    @property
+    def outcome(self) -> Outcome:
+        """Say who won: for a plain yes, two seeds or more, all of them, and the interval have to agree."""
+        if self.mean <= 0:
+            return "lost"
+        if self.wins < len(self.per_seed):
+            return "unclear"
+        return "won" if self.interval[0] > 0 and len(self.per_seed) > 1 else "likely"
+
+
+def bootstrap(
+    metric: str, pairs: Sequence[tuple[Tensor, Tensor]], labels: Tensor, *, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float]:
+    """Return the 95 % percentile interval of the mean difference between paired predictions, over resampled rows.
+
+    pairs: logits (ours [N V], theirs [N V]) of one seed each; every resample takes the same rows of all of them
+    (paired bootstrap; Koehn 2004).
+    """
+    rows = labelled(labels)
+    labels = labels[rows]
+    kept = [(ours[rows], theirs[rows]) for ours, theirs in pairs]
+    random = torch.Generator().manual_seed(seed)
+    differences = []
+    for _ in range(resamples):
+        pick = torch.randint(len(labels), (len(labels),), generator=random)
+        target = labels[pick]
+        differences.append(np.mean([value(metric, a[pick], target) - value(metric, b[pick], target) for a, b in kept]))
+    low, high = np.percentile(differences, (2.5, 97.5))
+    return float(low), float(high)
+
+
+def gain(metric: str, ours: Mapping[int, Tensor], theirs: Mapping[int, Tensor], labels: Tensor) -> Gain | None:
+    """Pair the logits [N V] of student and baseline seed by seed; None where no seed has both."""
+    pairs = {seed: (ours[seed], theirs[seed]) for seed in ours if seed in theirs}
+    if not pairs:
+        return None
+    per_seed = {str(seed): value(metric, a, labels) - value(metric, b, labels) for seed, (a, b) in pairs.items()}
+    spread = Spread.of(list(per_seed.values()))
+    return Gain(per_seed, spread.mean, spread.sd, bootstrap(metric, list(pairs.values()), labels))
+
+
+def verdict(models: Mapping[Role, Mapping[str, Any]], metric: str, gained: Gain | None) -> dict[str, Any]:
+    """Sum up results of `pipelines.evaluate`: spreads over seeds, the gain, what is kept, how much smaller and faster.
+
+    `answer` and `reason` say it in words; `sentence` is both.
+    """
+    spreads = {role: Spread.of([seed[metric] for seed in model["seeds"].values()]) for role, model in models.items()}
+    facts: dict[str, Any] = {str(role): asdict(spread) for role, spread in spreads.items()}
+    facts |= {"retained": _retained(spreads), **_ratios(models)}
+    if gained is not None:
+        facts["gain"] = {**asdict(gained), "wins": gained.wins, "seeds": len(gained.per_seed)}
+    facts["outcome"] = outcome = gained.outcome if gained is not None else "no_baseline"
+    facts["answer"] = ANSWERS[outcome]
+    facts["reason"] = f"{_reason(gained, metric)} {_cost(facts, metric)}".strip()
+    return facts | {"sentence": f"{facts['answer']}: {facts['reason']}"}
+
+
+def _reason(gained: Gain | None, metric: str) -> str:
+    """Say in plain words what the answer rests on, doubts included."""
+    if gained is None:
+        return "nothing was trained without a teacher to compare with."
+    seeds, wins = len(gained.per_seed), gained.wins
+    where = f"on each of {seeds} seeds" if wins in (0, seeds) else f"on {wins} of {seeds} seeds"
+    where = where if seeds > 1 else "on the one seed that was run"
+    same, size = "the same model trained without a teacher", _size(gained, metric)
+    match gained.outcome:
+        case "won":
+            return f"{where} the student beats {same}, by {size}."
+        case "likely":
+            few = "one seed cannot tell it from luck" if gained.interval[0] > 0 else "these rows are too few to be sure"
+            return f"{where} the student beats {same}, by {size}; {few}."
+        case "unclear":
+            return f"the student beats {same} {where} only, by {size}."
+        case _ if gained.mean == 0:
+            return f"the student scores just what {same} does."
+        case _:
+            return f"{where} the student {'beats' if wins else 'does not beat'} {same}; it is {size} behind."
+
+
+def _size(gained: Gain, metric: str) -> str:
+    low, high = (f"{100 * bound:+.1f}".replace("-", "−") for bound in gained.interval)
+    average = " on average" if len(gained.per_seed) > 1 else ""
+    return f"{abs(100 * gained.mean):.1f} points of {TITLES[metric]}{average} (95 % interval over rows {low} to {high})"
+
+
+def _cost(facts: Mapping[str, Any], metric: str) -> str:
+    """Say what the student keeps of the teacher, and at what cost."""
+    kept, smaller, faster = facts["retained"], facts["smaller"], facts["faster"]
+    said = [f"keeps {100 * kept:.1f} % of the teacher's {TITLES[metric]}"] if kept is not None else []
+    said += [f"is {_times(smaller, 'smaller', 'larger')}"] if smaller is not None else []
+    said += [f"is {_times(faster, 'faster', 'slower')} on single rows"] if faster is not None else []
+    return f"The student {_join(said)}." if said else ""
+
+
+def _retained(spreads: Mapping[Role, Spread]) -> float | None:
+    """Share of the teacher's score that the student keeps; without meaning where the teacher's is not above 0."""
+    if "teacher" not in spreads or "student" not in spreads or spreads["teacher"].mean <= 0:
+        return None
+    return spreads["student"].mean / spreads["teacher"].mean
+
+
+def _ratios(models: Mapping[Role, Mapping[str, Any]]) -> dict[str, float | None]:
+    """Return how many times smaller (parameters) and faster (median for one row) the student is than the teacher."""
+    if "teacher" not in models or "student" not in models:
+        return {"smaller": None, "faster": None}
+    teacher, student = models["teacher"], models["student"]
+    timed = "latency" in teacher and "latency" in student
+    return {
+        "smaller": teacher["parameters"] / student["parameters"],
+        "faster": teacher["latency"]["1"]["p50_ms"] / student["latency"]["1"]["p50_ms"] if timed else None,
+    }
+
+
+def _times(ratio: float, more: str, less: str) -> str:
+    if 0.95 < ratio < 1.05:
+        return f"no {more}"
+    return f"{ratio:.1f}× {more}" if ratio > 1 else f"{1 / ratio:.1f}× {less}"
+
+
+def _join(said: Sequence[str]) -> str:
+    return said[0] if len(said) == 1 else f"{', '.join(said[:-1])} and {said[-1]}"

@@ -1,0 +1,1 @@
+"""Students: from sizes, from layers of the teacher, from a folder."""

@@ -1,0 +1,61 @@
+"""The model that learns."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from distill import capture
+from distill.protocols import TrainedModel
+from distill.types import Batch, Needs, Outputs, Shape
+
+
+class Student(TrainedModel):
+    """A transformers model behind one call: `student(batch, needs)`."""
+
+    def __init__(self, model: PreTrainedModel, *, has_head: bool) -> None:
+        """Take a model in fp32; `has_head` says whether it has outputs for a task."""
+        super().__init__()
+        capture.prepare(model)
+        self.model = model
+        self.shape: Shape = capture.shape_of(model, trained_head=has_head)
+        self.offers: Needs = capture.offers_of(model, self.shape)
+
+    def forward(self, batch: Batch, needs: Needs) -> Outputs:
+        """Run on a batch and return what is needed."""
+        return capture.forward(self.model, batch, needs)
+
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """Return the trained parameters for an optimiser: biases and norms (one dimension) are not decayed."""
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        return [
+            {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+
+    def freeze_unused(self, batch: Batch, needs: Needs) -> list[str]:
+        """Freeze what no output in `needs` depends on (a head while only hidden states are matched) and return its names.
+
+        Data-parallel training stops at parameters without gradient, and an optimiser would decay them for nothing.
+        """
+        for parameter in self.parameters():
+            parameter.requires_grad_(True)
+        outputs = self(batch, needs)
+        sum(tensor.float().sum() for tensor in _tensors(outputs)).backward()  # type: ignore[union-attr]
+        unused = [name for name, parameter in self.named_parameters() if parameter.grad is None]
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name not in unused)
+            parameter.grad = None
+        return unused
+
+    def save(self, folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+        """Write a folder that transformers loads."""
+        self.model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+def _tensors(outputs: Outputs) -> list[torch.Tensor]:
+    heads = [tensor for layer in outputs.relations.values() for tensor in (layer.query, layer.key, layer.value)]
+    logits = [] if outputs.logits is None else [outputs.logits]
+    return [*logits, *outputs.hidden_states.values(), *outputs.attentions.values(), *heads]

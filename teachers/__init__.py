@@ -1,0 +1,1 @@
+"""Teachers: a live model, or none."""

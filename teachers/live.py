@@ -1,0 +1,55 @@
+"""A teacher that runs beside the student."""
+
+import torch
+
+
+from configs.data import Task
+from distill import capture
+from distill.models import Loaded
+from distill.protocols import Teacher
+from distill.types import Batch, Needs, Outputs
+
+
+class LiveTeacher(Teacher):
+    """A frozen transformers model in eval mode."""
+
+    def __init__(self, loaded: Loaded, task: Task, fingerprint: str, order: list[int] | None = None) -> None:
+        """Freeze a model; `order` lists, for each of the run's classes, the teacher's output that means it."""
+        self._model = loaded.model.eval().requires_grad_(False)
+        self._name = loaded.source
+        self._fingerprint = fingerprint
+        self._order = None if order is None else torch.tensor(order)
+        capture.prepare(self._model)
+        self.shape = capture.shape_of(self._model, trained_head=loaded.trained_head and task.kind != "text")
+        self._offers = capture.offers_of(self._model, self.shape)
+
+    @property
+    def offers(self) -> Needs:
+        """All layers, and logits where the head was trained."""
+        return self._offers
+
+    @property
+    def fingerprint(self) -> str:
+        """The digest of its files."""
+        return self._fingerprint
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch, needs: Needs) -> Outputs:
+        """Run on a batch; nothing it returns carries a gradient."""
+        if self._model.training:
+            raise RuntimeError(f"the teacher {self._name} is in train mode")
+        outputs = capture.forward(self._model, batch, needs)
+        if outputs.logits is None or self._order is None:
+            return outputs
+        logits = outputs.logits.index_select(-1, self._order)
+        return Outputs(logits, outputs.hidden_states, outputs.attentions, outputs.relations)
+
+    def to(self, device: torch.device) -> None:
+        """Move weights to a device."""
+        self._model.to(device)  # type: ignore[arg-type]
+        if self._order is not None:
+            self._order = self._order.to(device)
+
+    def describe(self) -> str:
+        """Say where it came from."""
+        return f"the live teacher {self._name}"

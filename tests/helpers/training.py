@@ -1,0 +1,76 @@
+"""Run a train stage of a tiny run in a process of its own, cut it where asked, and print what it ended with.
+
+    python -m tests.helpers.training RUN.yaml STAGE [--die-after STEP] [--die-in-validation]
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from rich.console import Console
+from safetensors.torch import load_file
+
+from configs.load import load
+from pipelines import train
+from pipelines.machine import prepare
+from pipelines.run import Run
+from pipelines.train import Train
+
+
+class Cut(pl.Callback):
+    """Die without a word, as a machine does that loses power."""
+
+    def __init__(self, step: int, where: str) -> None:
+        self.step = step
+        self.where = where
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        if self.where == "step" and trainer.global_step == self.step:
+            os._exit(9)
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if self.where == "validation" and trainer.global_step == self.step:
+            os._exit(9)
+
+
+def stage(path: str, name: str, overrides: tuple[str, ...] = ()) -> Train:
+    """Return a train stage of a run file."""
+    loaded = load(path, list(overrides))
+    run = Run(loaded.pipeline, prepare(loaded.pipeline.machine), Console(stderr=True, quiet=True))
+    config = loaded.pipeline.stages[name]
+    return Train(run, name, config, 0)
+
+
+def weights(output: Path) -> dict[str, Any]:
+    """Return the tensors a stage ended with."""
+    return dict(load_file(output / train.MODEL / "model.safetensors"))
+
+
+def main() -> None:
+    """Train; with a cut, die at it."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("run")
+    parser.add_argument("stage")
+    parser.add_argument("output")
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--die-at", type=int)
+    parser.add_argument("--where", default="step")
+    given = parser.parse_args()
+    if given.die_at is not None:
+        original = pl.Trainer.__init__
+
+        def with_cut(self: pl.Trainer, *args: Any, callbacks: list[pl.Callback], **kwargs: Any) -> None:
+            original(self, *args, callbacks=[*callbacks, Cut(given.die_at, given.where)], **kwargs)
+
+        pl.Trainer.__init__ = with_cut  # type: ignore[method-assign]
+    output = Path(given.output)
+    output.mkdir(parents=True, exist_ok=True)
+    stage(given.run, given.stage, tuple(given.overrides)).run(output)
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()
