@@ -62,7 +62,10 @@ def _parse(text: str, origin: Origin) -> tuple[Path, Node]:
     if value.lstrip()[0] not in "[{'\"":
         return path, Node(scalar(value.strip()), origin)
     problems: list[Problem] = []
-    node = read(value, lambda line: origin, problems)
+    try:
+        node = read(value, lambda line: origin, problems)
+    except Fault as fault:
+        node, problems = None, [fault.problem]
     for problem in problems:
         raise Fault(replace(problem, path=(*path, *problem.path)))
     return path, node or Node(None, origin)

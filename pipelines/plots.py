@@ -18,6 +18,7 @@ POINTS = 120
 """A curve longer than this is averaged over neighbouring steps."""
 STEEP = 30.0
 """A curve whose values span a larger factor than this is drawn on a logarithmic axis."""
+NAME_WIDTH, NAME_HEIGHT = 90, 14
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Axis:
     start: float
     end: float
     log: bool = False
+    about: int = 5
+    """How many ticks are wanted."""
 
     def __call__(self, value: float) -> float:
         """Return the pixel of a number."""
@@ -38,7 +41,7 @@ class Axis:
     @property
     def ticks(self) -> list[float]:
         """Round numbers inside the axis."""
-        return decades(self.low, self.high) if self.log else round_numbers(self.low, self.high)
+        return decades(self.low, self.high) if self.log else round_numbers(self.low, self.high, self.about)
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,14 @@ def score_by_size(evaluation: Mapping[str, Any], title: str) -> Markup:
     x = Axis(min(sizes) / 1.8, max(sizes) * 1.8, 56, 424, log=True)
     y = padded([score for found in scores.values() for score in found], 232, 20)
     parts = [_grid(x, y, short_count, percent), _axis_titles("parameters (log)", title, x, y)]
-    for role, model in models.items():
-        parts += [_mark(role, x(model["parameters"]), y(score), 3, "seed") for score in scores[role]]
-        mean = sum(scores[role]) / len(scores[role])
-        parts.append(_whisker(role, x(model["parameters"]), y(min(scores[role])), y(max(scores[role]))))
-        label = f"{role}: {percent(mean)} {title}, {short_count(model['parameters'])} parameters"
-        parts += [_mark(role, x(model["parameters"]), y(mean), 7, "mean", label), _name(role, x, model, y(mean))]
+    means = {role: (x(model["parameters"]), y(sum(scores[role]) / len(scores[role]))) for role, model in models.items()}
+    for role, (across, height) in means.items():
+        parts.append(_whisker(role, across, y(min(scores[role])), y(max(scores[role]))))
+        parts += [_mark(role, across, y(score), 3, "seed") for score in scores[role]]
+        label = f"{role}: {title} {percent(sum(scores[role]) / len(scores[role]))}"
+        label += f", {short_count(models[role]['parameters'])} parameters"
+        parts.append(_mark(role, across, height, 7, "mean", label))
+    parts += _names(means, (x.start + x.end) / 2)
     return _svg(440, 280, f"{title} by size", parts)
 
 
@@ -90,8 +95,8 @@ def curves(name: str, lines: Sequence[Line], write: Callable[[float], str] = sho
     values = [value for line in lines for _, value in line.points]
     steps = [step for line in lines for step, _ in line.points]
     log = min(values) > 0 and max(values) / min(values) > STEEP
-    x = Axis(0.0, max(*steps, 1.0), 36, 232)
-    y = Axis(min(values) / 1.2, max(values) * 1.2, 122, 10, log=True) if log else padded(values, 122, 10)
+    x = Axis(0.0, max(*steps, 1.0), 36, 232, about=3)
+    y = Axis(min(values) / 1.2, max(values) * 1.2, 122, 10, log=True) if log else padded(values, 122, 10, about=3)
     parts = [_grid(x, y, short_count, write)]
     parts += [_polyline(line, x, y) for line in lines]
     return _svg(240, 144, f"{name} over steps", parts)
@@ -104,14 +109,14 @@ def thinned(points: Curve, most: int = POINTS) -> Curve:
     return [(sum(s for s, _ in group) / len(group), sum(v for _, v in group) / len(group)) for group in groups]
 
 
-def padded(values: Sequence[float], start: float, end: float) -> Axis:
+def padded(values: Sequence[float], start: float, end: float, about: int = 5) -> Axis:
     """Return an axis that holds the values with some air around them."""
     low, high = min(values), max(values)
     air = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
-    return Axis(low - air, high + air, start, end)
+    return Axis(low - air, high + air, start, end, about=about)
 
 
-def round_numbers(low: float, high: float, about: int = 5) -> list[float]:
+def round_numbers(low: float, high: float, about: int) -> list[float]:
     """Return multiples of 1, 2 or 5 times a power of ten between the ends: a few of them, `about` times 0.7 to 1.8."""
     rough = (high - low) / about
     power = 10.0 ** math.floor(math.log10(rough))
@@ -190,12 +195,17 @@ def _whisker(role: str, x: float, low: float, high: float) -> Markup:
     return line.format(role, x, low, high)
 
 
-def _name(role: str, x: Axis, model: Mapping[str, Any], height: float) -> Markup:
-    """Write a role beside its mark, on the side that has room."""
-    at = x(model["parameters"])
-    left = at > (x.start + x.end) / 2
+def _names(marks: Mapping[str, tuple[float, float]], middle: float) -> list[Markup]:
+    """Write each role beside its mark, on the side that has room, below another name that would touch it."""
     text = Markup('<text class="name {}" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>')
-    return text.format(role, at - 13 if left else at + 13, height + 4, "end" if left else "start", role)
+    parts, taken = [], list[tuple[float, float]]()
+    for role, (across, height) in sorted(marks.items(), key=lambda item: item[1][1]):
+        near = [y for x, y in taken if abs(x - across) < NAME_WIDTH]
+        height = max([height, *(y + NAME_HEIGHT for y in near)])
+        taken.append((across, height))
+        side = (across - 13, "end") if across > middle else (across + 13, "start")
+        parts.append(text.format(role, side[0], height + 4, side[1], role))
+    return parts
 
 
 def _rule(role: str, x: float, top: float, bottom: float, title: str) -> Markup:

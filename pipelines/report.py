@@ -49,6 +49,8 @@ class StageView:
     files: StageFiles
     share: float
     """Part of the run's time."""
+    bar: float
+    """Time as part of the longest stage's."""
     panels: list[Panel]
 
 
@@ -109,8 +111,9 @@ def tiles(evaluation: Mapping[str, Any], title: str) -> list[Tile]:
 
 def stage_views(files: RunFiles) -> list[StageView]:
     """Return the stages with their share of the time and their curves."""
-    total = sum(stage.seconds for stage in files.stages) or 1.0
-    return [StageView(stage, stage.seconds / total, panels(stage)) for stage in files.stages]
+    times = [stage.seconds for stage in files.stages]
+    total, longest = sum(times) or 1.0, max(times, default=0.0) or 1.0
+    return [StageView(stage, stage.seconds / total, stage.seconds / longest, panels(stage)) for stage in files.stages]
 
 
 def panels(stage: StageFiles) -> list[Panel]:
@@ -188,7 +191,9 @@ def highlight(text: str) -> Markup:
 def _gain_tile(gain: Mapping[str, Any]) -> Tile:
     low, high = gain["interval"]
     note = f"ahead on {gain['wins']} of {gain['seeds']} seeds; 95 % interval {numbers.points(low)} to {numbers.points(high)}"
-    return Tile(numbers.points(gain["mean"]), "points", "over the same model without a teacher", note)
+    if gain["mean"] > 0:
+        return Tile(numbers.points(gain["mean"]), "points", "ahead of the same model without a teacher", note)
+    return Tile(numbers.percent(-gain["mean"]), "points", "behind the same model without a teacher", note)
 
 
 def _ratio_tile(ratio: float, more: str, less: str, note: str) -> Tile:

@@ -124,28 +124,23 @@ def _reason(gained: Gain | None, metric: str) -> str:
     """Say in plain words what the answer rests on, doubts included."""
     if gained is None:
         return "nothing was trained without a teacher to compare with."
-    seeds, wins = len(gained.per_seed), gained.wins
-    where = f"on each of {seeds} seeds" if wins in (0, seeds) else f"on {wins} of {seeds} seeds"
-    where = where if seeds > 1 else "on the one seed that was run"
-    same, size = "the same model trained without a teacher", _size(gained, metric)
+    seeds, size = len(gained.per_seed), f"{abs(100 * gained.mean):.1f} points of {TITLES[metric]}"
+    low, high = (f"{100 * bound:+.1f}".replace("-", "−") for bound in gained.interval)
+    average = " on average" if seeds > 1 else ""
+    by = f"by {size}{average} (95 % interval over rows {low} to {high})"
+    same = "the same model trained without a teacher"
     match gained.outcome:
         case "won":
-            return f"{where} the student beats {same}, by {size}."
+            return f"on each of {seeds} seeds the student beats {same}, {by}."
         case "likely":
+            where = f"on each of {seeds} seeds" if seeds > 1 else "on the one seed that was run"
             few = "one seed cannot tell it from luck" if gained.interval[0] > 0 else "these rows are too few to be sure"
-            return f"{where} the student beats {same}, by {size}; {few}."
+            return f"{where} the student beats {same}, {by}; {few}."
         case "unclear":
-            return f"the student beats {same} {where} only, by {size}."
-        case _ if gained.mean == 0:
-            return f"the student scores just what {same} does."
+            return f"the student beats {same} on {gained.wins} of {seeds} seeds only, {by}."
         case _:
-            return f"{where} the student {'beats' if wins else 'does not beat'} {same}; it is {size} behind."
-
-
-def _size(gained: Gain, metric: str) -> str:
-    low, high = (f"{100 * bound:+.1f}".replace("-", "−") for bound in gained.interval)
-    average = " on average" if len(gained.per_seed) > 1 else ""
-    return f"{abs(100 * gained.mean):.1f} points of {TITLES[metric]}{average} (95 % interval over rows {low} to {high})"
+            ahead = f", and ahead on {gained.wins or 'none'} of {seeds} seeds" if seeds > 1 else ""
+            return f"the student is {size} behind {same}{average} (95 % interval over rows {low} to {high}){ahead}."
 
 
 def _cost(facts: Mapping[str, Any], metric: str) -> str:

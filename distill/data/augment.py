@@ -8,8 +8,8 @@ As pseudocode, for a text x and each copy of it::
     repeat N_a times:
         replace each w, with probability p_t, by a word drawn from C(w)
 
-As in the authors' code, stop words and all that is not letters only are left alone, copies equal to the original or to an
-earlier copy are left out, and of a pair each side is replaced by itself, so that it gets N_a new rows a side. Unlike
+As in the authors' code, stop words and all that is not letters only are left alone, copies equal to the original or to
+an earlier copy are left out, and of a pair each side is replaced by itself, so that it gets N_a new rows a side. Unlike
 there, words are replaced where they stand, so that spacing, capitals and punctuation stay; candidates are whole words,
 never punctuation or special tokens; and while one side of a pair is replaced the other is the original's (their code
 left the last copy of the first side in place).

@@ -18,7 +18,7 @@ class Batching:
     """How rows are grouped."""
 
     batch_size: int
-    """Rows of a window."""
+    """Rows of a window; the few that are left over at the end of an epoch make some windows larger by a row or so."""
     tokens: int | None = None
     """Padded tokens of a window, instead of a number of rows."""
     bucket_window: int = 50
@@ -55,13 +55,18 @@ def _buckets(order: Indices, lengths: NDArray[np.int64], batching: Batching) -> 
     if batching.tokens is not None:
         rows = max(1, int(batching.tokens / max(1.0, float(lengths.mean()))))
     size = rows * batching.bucket_window
-    return [order[start : start + size] for start in range(0, len(order), size)]
+    whole = max(1, len(order) // size)
+    return [order[size * number : size * (number + 1) if number < whole - 1 else None] for number in range(whole)]
 
 
 def _cut(rows: Indices, lengths: NDArray[np.int64], batching: Batching) -> list[Indices]:
-    """Cut rows sorted by length into windows: by number, or so that rows × longest stays within the budget."""
+    """Cut rows sorted by length into windows: by number, or so that rows × longest stays within the budget.
+
+    What is left over of a number is spread over the windows: the last step of an epoch is as good as any other, and no
+    window is smaller than the number of its parts.
+    """
     if batching.tokens is None:
-        return [rows[start : start + batching.batch_size] for start in range(0, len(rows), batching.batch_size)]
+        return np.array_split(rows, max(1, len(rows) // batching.batch_size))
     cuts, start = [], 0
     sizes = lengths[rows]
     for stop in range(1, len(rows) + 1):

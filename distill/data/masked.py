@@ -127,7 +127,11 @@ def load_masked_lm(source: ModelSource, candidates: int, where: str) -> MaskedLM
     if not has_masked_lm(load_config(source, where)):
         raise ModelError(f"{where}: {source.path} was saved without the head of a masked language model")
     model, report = AutoModelForMaskedLM.from_pretrained(
-        source.path, revision=source.revision, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+        str(source.folder or source.path),
+        revision=source.revision,
+        dtype=torch.float32,
+        use_safetensors=True,
+        output_loading_info=True,
     )
     if report["missing_keys"]:
         raise ModelError(f"{where}: {source.path} lacks weights: {', '.join(sorted(report['missing_keys'])[:5])}")

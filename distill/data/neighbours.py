@@ -5,16 +5,16 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import AutoModel, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
+from configs.data import Task
 from distill.data.augment import Proposer, Question
-from distill.data.locate import missing
 from distill.data.readers import read_lines
 from distill.data.tokenise import plain
 from distill.data.words import whole_words
 from distill.errors import DataError
 from distill.files import digest
-from distill.models import ModelSource, load_tokenizer
+from distill.models import ModelSource, load
 
 Vectors = NDArray[np.float32]
 
@@ -93,17 +93,15 @@ class Neighbours(Proposer):
 def load_neighbours(source: ModelSource, candidates: int, where: str) -> Neighbours:
     """Load GloVe vectors where the path is a file, an encoder's embedding matrix otherwise.
 
-    Raise DataError for a file that holds no vectors, ModelError for a folder that is no model.
+    Raise DataError for a file that holds no vectors, ModelError for what is neither there nor a model.
     """
     path = Path(source.path).expanduser()
     if path.is_file():
         words, vectors = read_glove(path)
         return Neighbours(words, vectors, candidates)
-    if source.is_local and not path.is_dir():
-        raise DataError(f"{where}: {missing(path)}")
-    tokenizer = load_tokenizer(source, where)
-    model = AutoModel.from_pretrained(source.path, revision=source.revision, use_safetensors=True)
-    return from_embeddings(tokenizer, model.get_input_embeddings().weight.detach().float().numpy(), candidates)
+    loaded = load(source, Task(kind="text"), (), where)
+    matrix = loaded.model.get_input_embeddings().get_parameter("weight")
+    return from_embeddings(loaded.tokenizer, matrix.detach().float().numpy(), candidates)
 
 
 def from_embeddings(tokenizer: PreTrainedTokenizerFast, matrix: Vectors, candidates: int) -> Neighbours:

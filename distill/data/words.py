@@ -22,8 +22,8 @@ again further then once here there all any both each few more most other some su
 very just now
 """
 STOP_WORDS = frozenset(_STOP_WORDS.split())
-"""English words whose replacement changes the grammar of a sentence more than its wording: pronouns, auxiliaries and what
-is left of their contractions (don't, they'll), articles, conjunctions, prepositions, adverbs and quantifiers."""
+"""English words whose replacement changes a sentence's grammar more than its wording: pronouns, auxiliaries and what is
+left of their contractions (don't, they'll), articles, conjunctions, prepositions, adverbs and quantifiers."""
 
 
 class Span(NamedTuple):

@@ -43,8 +43,6 @@ def test_token_windows_keep_to_their_budget(lengths, tokens):
 def test_the_split_changes_neither_windows_nor_counts(lengths, parts):
     labelled = lengths % 2 == 0
     whole, cut = (Plan(lengths, labelled, Batching(8, parts=n), 0, epochs=2.0, pad_to=64) for n in (1, parts))
-    if any(len(window) < parts for window in windows(lengths, Batching(8), 0, 0)):
-        return  # a window smaller than the number of parts is joined to another
     for step in range(whole.steps):
         assert sorted(whole.parts(step)[0]) == sorted(np.concatenate(cut.parts(step)))
         assert whole.counts(step) == cut.counts(step)
@@ -57,6 +55,13 @@ def test_counts_are_those_of_the_rows():
     assert counts["examples"] == 4 and counts["labelled"] == 3
     assert counts["positions"] == 17 and counts["pairs"] == 9 + 25 + 4 + 49
     assert counts["padded_positions"] == 2 * 3 + 2 * 7 and counts["padded_pairs"] == 2 * 9 + 2 * 49
+
+
+def test_no_window_is_smaller_than_the_batch_and_none_much_larger():
+    for rows in (8, 9, 15, 94, 407, 1000):
+        sizes = [len(window) for window in windows(np.full(rows, 5), Batching(8, bucket_window=10), 0, 0)]
+        assert min(sizes) >= 8 and max(sizes) <= 8 + 7 and sum(sizes) == rows
+        assert rows < 90 or max(sizes) <= 9
 
 
 def test_buckets_waste_little_on_padding():

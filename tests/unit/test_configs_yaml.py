@@ -21,7 +21,15 @@ def parsed(text: str) -> tuple[object, list[str]]:
         *[(word, True) for word in ("true", "True", "TRUE")],
         *[(word, False) for word in ("false", "False", "FALSE")],
         *[(word, None) for word in ("null", "~", "")],
-        *[("1e-4", 1e-4), ("1e-5", 1e-5), ("5E3", 5000.0), ("-1.5", -1.5), (".5", 0.5), ("2.", 2.0), ("1.5e+3", 1500.0)],
+        *[
+            ("1e-4", 1e-4),
+            ("1e-5", 1e-5),
+            ("5E3", 5000.0),
+            ("-1.5", -1.5),
+            (".5", 0.5),
+            ("2.", 2.0),
+            ("1.5e+3", 1500.0),
+        ],
         *[("0", 0), ("12", 12), ("-3", -3), ("+4", 4)],
         *[(text, text) for text in ("yes", "no", "on", "off", "Yes", "NO", "y", "n", "tRUE")],
         *[(text, text) for text in ("007", "0x1f", "0o7", "1_000", "1:30", "2020-01-01", ".nan", ".inf", "1e999")],
@@ -131,7 +139,5 @@ def test_places_without_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "folder.yaml").mkdir()
     write(tmp_path)
     assert problems("folder.yaml") == ["folder.yaml: a folder, not a YAML file"]
-    assert problems("rn.yaml") == [
-        "rn.yaml: no such file; did you mean `run.yaml`? Choices: folder.yaml, run.yaml"
-    ]
+    assert problems("rn.yaml") == ["rn.yaml: no such file; did you mean `run.yaml`? Choices: folder.yaml, run.yaml"]
     assert problems(Path("elsewhere/run.yaml")) == ["elsewhere/run.yaml: no such file"]

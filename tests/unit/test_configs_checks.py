@@ -1,0 +1,181 @@
+"""What sections must know of each other."""
+
+from pathlib import Path
+
+import pytest
+
+from configs.checks import custom_paths
+from configs.load import load
+from tests.helpers.run_yaml import problems, write
+
+WHOLE = """\
+about: A run.
+expect: A score.
+teacher: {model: teacher}
+student: {kind: sizes}
+data:
+  train: {path: train.csv}
+  validation: {kind: held_out, of: train}
+  augmented: {kind: stage, stage: augment}
+  held: {kind: held_out, of: augmented}
+stages:
+  teacher:
+    kind: train
+    trains: teacher
+    data: [train]
+    objective: [{kind: task}]
+    training: {epochs: 1}
+  early:
+    kind: train
+    data: [train]
+    objective: [{kind: logits}, {kind: hidden}]
+    training: {epochs: 1}
+  augment: {kind: augment, data: train}
+  late:
+    kind: train
+    start: early
+    data: [augmented, held]
+    validation: validation
+    objective: [{kind: logits}]
+    training: {epochs: 1, keep: best}
+  alone:
+    kind: train
+    teacher: none
+    data: [train]
+    objective: [{kind: task}]
+    training: {epochs: 1}
+  evaluate: {kind: evaluate, data: validation, student: late, baseline: alone}
+  export: {kind: export, student: late, data: held}
+"""
+
+
+@pytest.fixture(autouse=True)
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, WHOLE)
+
+
+def test_parts_that_fit_are_no_problem() -> None:
+    pipeline = load("run.yaml").pipeline
+    teacher = pipeline.stages["teacher"]
+    assert teacher.kind == "train"
+    assert teacher.teacher == "none"
+
+
+@pytest.mark.parametrize(
+    ("override", "what"),
+    [
+        ("stages.late.start=erly", "there is no stage `erly`; did you mean `early`? Choices: early, fresh"),
+        ("stages.late.start=alone", "stage `alone` does not come before `late`; Choices: early, fresh"),
+        ("stages.late.start=late", "stage `late` does not come before `late`; Choices: early, fresh"),
+        ("stages.late.start=augment", "stage `augment` is of kind `augment` and trains nothing; Choices: early, fresh"),
+        ("stages.late.start=teacher", "stage `teacher` trains the teacher, not the student; Choices: early, fresh"),
+        ("stages.evaluate.student=lat", "there is no stage `lat`; did you mean `late`? Choices: alone, early, late"),
+        ("stages.evaluate.student=export", "stage `export` does not come before `evaluate`; Choices: alone, early, late"),
+        ("stages.export.student=evaluate", "stage `evaluate` is of kind `evaluate` and trains nothing; "
+         "did you mean `late`? Choices: alone, early, late"),
+        ("stages.export.student=teacher", "stage `teacher` trains the teacher, not the student; "
+         "Choices: alone, early, late"),
+        ("stages.evaluate.baseline=early", "stage `early` learns from a teacher, a baseline does not; Choices: alone"),
+        ("stages.evaluate.baseline=teacher", "stage `teacher` trains the teacher, not the student; Choices: alone"),
+        ("stages.evaluate.data=validaton", "there is no source `validaton`; did you mean `validation`? "
+         "Choices: augmented, held, train, validation"),
+        ("stages.augment.data=x", "there is no source `x`; Choices: augmented, held, train, validation"),
+        ("stages.late.data.1=tain", "there is no source `tain`; did you mean `train`? "
+         "Choices: augmented, held, train, validation"),
+        ("stages.late.validation=x", "there is no source `x`; Choices: augmented, held, train, validation"),
+        ("stages.early.data.0=augmented", "source `augmented` is written by stage `augment`, "
+         "which does not come before `early`"),
+        ("stages.early.data.0=held", "source `held` is written by stage `augment`, which does not come before `early`"),
+        ("stages.augment.data=held", "source `held` is written by stage `augment`, "
+         "which does not come before `augment`"),
+        ("data.augmented.stage=augmnt", "there is no stage `augmnt`; did you mean `augment`? Choices: augment"),
+        ("data.augmented.stage=early", "stage `early` writes no rows; Choices: augment"),
+        ("data.validation.of=trian", "there is no source `trian`; did you mean `train`? "
+         "Choices: augmented, held, train"),
+        ("data.validation.of=validation", "held out of itself: validation → validation"),
+        ("stages.teacher.teacher=task", "a stage that trains the teacher learns from labels alone; "
+         "write `teacher: none`"),
+        ("stages.late.training.micro_batch_size=33", "33 is more than the `batch_size` of 32 it is a part of"),
+        ("stages.alone.training.keep=best", "`best` is judged on validation rows; name a source in `validation`"),
+        ("stages.alone.objective.0.kind=attention", "`attention` needs a teacher, and this stage has none; "
+         "Choices: custom, task"),
+        ("stages.teacher.objective.0.kind=logits", "`logits` needs a teacher, and this stage has none; "
+         "Choices: custom, task"),
+        ("task.metric=pearson", "`pearson` does not measure classification; Choices: accuracy, f1, f1_macro, mcc"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit(override: str, what: str) -> None:
+    path = override.partition("=")[0]
+    assert problems("run.yaml", override) == [f"override: {override}: {path}: {what}"]
+
+
+def test_nothing_to_choose_from_is_said() -> None:
+    found = problems("run.yaml", "stages.early=null", "stages.late.start=fresh", "stages.alone=null")
+    assert found == ["run.yaml:36: stages.evaluate.baseline: there is no stage `alone`; none fits"]
+
+
+def test_a_circle_of_held_out_sources_is_one_problem() -> None:
+    found = problems("run.yaml", "data.train={kind: held_out, of: other}", "data.other={kind: held_out, of: train}")
+    assert found == [
+        "override: data.train={kind: held_out, of: other}: data.train.of: held out of itself: train → other → train"
+    ]
+
+
+def test_a_source_outside_a_circle_is_not_blamed_for_it() -> None:
+    found = problems("run.yaml", "data.train={kind: held_out, of: train}")
+    assert [line.split(": ")[-2:] for line in found] == [["held out of itself", "train → train"]]
+
+
+def test_fresh_is_no_name_of_a_stage() -> None:
+    override = "stages.fresh={kind: augment, data: train}"
+    what = "stages.fresh: `fresh` means a new model where a stage starts; give the stage another name"
+    assert problems("run.yaml", override) == [f"override: {override}: {what}"]
+
+
+def test_micro_batches_of_a_token_budget_have_no_bound() -> None:
+    load("run.yaml", ["stages.late.training.micro_batch_size=33", "stages.late.training.tokens_per_batch=4096"])
+
+
+def test_plain_text_has_no_task_to_learn() -> None:
+    found = problems("run.yaml", "task.kind=text")
+    assert [line.split(": ")[1:3] for line in found] == [
+        ["stages.teacher.objective.0.kind", "`task` needs a task, and `task.kind` is `text`; Choices"],
+        ["stages.early.objective.0.kind", "`logits` needs a task, and `task.kind` is `text`; Choices"],
+        ["stages.late.objective.0.kind", "`logits` needs a task, and `task.kind` is `text`; Choices"],
+        ["stages.alone.objective.0.kind", "`task` needs a task, and `task.kind` is `text`; Choices"],
+    ]
+    assert problems("run.yaml", "task={kind: text, metric: f1}")[-1].endswith("`f1` does not measure text; none fits")
+
+
+def test_regression_has_no_classes_to_compare() -> None:
+    found = problems("run.yaml", "task.kind=regression", "stages.alone.objective.0.label_smoothing=0.1")
+    assert [line.split(": ", 1)[1] for line in found[:2]] == [
+        "stages.early.objective.0.divergence: `kl` compares classes, and `task.kind` is `regression`; Choices: mse",
+        "stages.late.objective.0.divergence: `kl` compares classes, and `task.kind` is `regression`; Choices: mse",
+    ]
+    assert found[2].endswith("label_smoothing: smooths classes, and `task.kind` is `regression`; leave it out")
+    divergences = [f"stages.{stage}.objective.0.divergence=mse" for stage in ("early", "late")]
+    load("run.yaml", ["task={kind: regression, metric: spearman}", *divergences])
+
+
+def test_parts_are_compared_even_where_others_are_wrong() -> None:
+    found = problems("run.yaml", "seed=x", "stages.early.training.epochs=0", "stages.evaluate.student=lat")
+    assert found == [
+        "override: seed=x: seed: `x` is not a whole number of 0 or more",
+        "override: stages.early.training.epochs=0: stages.early.training.epochs: 0 is not a number above 0",
+        "override: stages.evaluate.student=lat: stages.evaluate.student: there is no stage `lat`; "
+        "did you mean `late`? Choices: alone, late",
+    ]
+
+
+@pytest.mark.parametrize("override", ["data=null", "data=[a]"])
+def test_what_cannot_be_compared_is_not_blamed(override: str) -> None:
+    assert len(problems("run.yaml", override)) == 1
+
+
+def test_paths_of_custom_terms() -> None:
+    assert custom_paths(load("run.yaml").pipeline) == []
+    term = "{kind: custom, factory: 'mine:term'}"
+    texts = [f"stages.early.objective.2={term}", f"stages.alone.objective.0={term}", "task.kind=classification"]
+    assert custom_paths(load("run.yaml", texts).pipeline) == ["stages.early.objective.2", "stages.alone.objective.0"]
