@@ -20,7 +20,7 @@ def explain(error: ValidationError, tree: Node, shape: Shape) -> list[Problem]:
     misspelt: set[Path] = set()
     for details in error.errors(include_url=False):
         place = _locate(details["loc"], tree, shape)
-        if place is not None:
+        if place is not None and not _follows(details, place):
             path, what = _describe(details, place)
             found.setdefault(path, what)
             misspelt.update((*path[:-1], near) for near in _meant(details, place))
@@ -66,6 +66,11 @@ def _locate(loc: tuple[int | str, ...], tree: Node, shape: Shape) -> _Place | No
         node = dict(place.node.children).get(key, Node(None, place.node.origin))
         place = _Place((*place.path, key), node, arm.child(key), arm, place.node)
     return place
+
+
+def _follows(details: ErrorDetails, place: _Place) -> bool:
+    """Return whether a list is called too short only because pydantic does not count its wrong items."""
+    return details["type"] == "too_short" and len(place.node.children) >= details["ctx"]["min_length"]
 
 
 def _is_member(arm: Shape, member: str) -> bool:

@@ -103,7 +103,7 @@ class _Reader:
             if key in found:
                 first = found[key].origin
                 self.note(event, (*path, key), f"given twice{f', first at {first}' if first.line else ''}")
-            elif key == "<<":
+            elif key == "<<" and isinstance(event, yaml.ScalarEvent) and event.implicit[0]:  # quoted, it is any key
                 self.note(event, (*path, key), "merge keys are not read here; use `extends`, or write the keys out")
             else:
                 found[key] = node

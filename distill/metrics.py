@@ -72,12 +72,12 @@ def names(kind: Kind, outputs: int) -> tuple[str, ...]:
 
 
 def value(name: str, logits: Tensor, labels: Tensor) -> float:
-    """Return one metric of logits [N V] against labels [N]."""
+    """Return one metric of logits [N V] against labels [N], to seven digits: torchmetrics counts in fp32."""
     rows = labelled(labels)
     if not rows.any():
         raise DataError("metrics: none of the rows to score on has a label")
     function = {**_CLASSIFICATION, **_REGRESSION}[name]
-    return float(function(logits[rows].cpu().double(), labels[rows].cpu()))
+    return round(float(function(logits[rows].cpu().double(), labels[rows].cpu())), 7)
 
 
 def labelled(labels: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ def agreement(kind: Kind, student: Tensor, teacher: Tensor) -> dict[str, float]:
         return {"agreement": float(_pearson(student.double(), teacher.double().flatten()))}
     told, learned = (logits.double().log_softmax(-1) for logits in (teacher, student))
     return {
-        "agreement": float(_accuracy(student, teacher.argmax(-1))),
+        "agreement": round(float(_accuracy(student, teacher.argmax(-1))), 7),
         "agreement_kl": float(regression.kl_divergence(told, learned, log_prob=True)),
     }
 

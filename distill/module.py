@@ -120,6 +120,14 @@ class DistillModule(pl.LightningModule):
         factor = partial(factor_at, training=training, steps=self._recipe.steps)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": LambdaLR(optimiser, factor), "interval": "step"}}
 
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Cut the norm over student and projectors together; Lightning's own refuses a fused optimiser under autocast."""
+        if gradient_clip_val:
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write down what the checkpoint belongs to."""
         checkpoint["distill"] = {"fingerprint": self._recipe.fingerprint, "teacher": self._teacher.fingerprint}

@@ -2,13 +2,17 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from configs.errors import UserError
+
+if TYPE_CHECKING:
+    from configs.load import Loaded
+    from pipelines.run import Run
 
 app = typer.Typer(
     name="distill",
@@ -145,12 +149,15 @@ def _walk(source: str, overrides: list[str] | None, allow_code: bool, kinds: fro
 
     loaded = load(source, overrides or [])
     run = _prepared(loaded, allow_code)
+    from pipelines import launch
     from pipelines.runner import walk
 
+    if launch.needs_processes(run.device):
+        sys.exit(launch.start(run.device))
     walk(run, loaded, kinds)
 
 
-def _prepared(loaded, allow_code: bool):  # noqa: ANN001, ANN202
+def _prepared(loaded: "Loaded", allow_code: bool) -> "Run":
     from pipelines.machine import prepare
     from pipelines.run import Run
 

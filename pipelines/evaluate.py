@@ -41,10 +41,16 @@ class Comparison:
 
 
 def evaluate(
-    comparison: Comparison, output: Path, *, timed: bool = True, progress: Progress | None = None
+    comparison: Comparison,
+    output: Path,
+    *,
+    timed: bool = True,
+    seconds: float = 1.0,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Score every model on every row, time them, say whether distillation was worth it; write `output/results.json`.
 
+    Where models are timed, each is for about `seconds` per batch size.
     Raises `ModelError` where a model cannot be scored on the task.
     """
     kind, metric = _kind(comparison), _metric(comparison)
@@ -54,7 +60,7 @@ def evaluate(
         models[role], logits[role] = _run(comparison, role, progress)
     for role, by_seed in logits.items():
         models[role]["seeds"] = {str(seed): _scores(kind, logits, role, seed, comparison.rows) for seed in by_seed}
-    setting = _time(comparison, models) if timed else None
+    setting = _time(comparison, models, seconds) if timed else None
     gained = gain(metric, logits.get("student", {}), logits.get("baseline", {}), comparison.rows.labels)
     results = {
         "data": comparison.data,
@@ -140,10 +146,11 @@ def _scores(
     return found | agreement(kind, logits[role][seed], teacher.get(seed, next(iter(teacher.values()))))
 
 
-def _time(comparison: Comparison, models: Mapping[Role, dict[str, Any]]) -> dict[str, Any]:
+def _time(comparison: Comparison, models: Mapping[Role, dict[str, Any]], seconds: float) -> dict[str, Any]:
     """Add the latency of every role's first model, all measured in turns; return the setting."""
     loaded = {role: _load(comparison, role, trained[0][1]) for role, trained in comparison.models.items()}
-    times = latency.measure({role: latency.runner(model) for role, model in loaded.items()}, comparison.rows)
+    runners = {role: latency.runner(model) for role, model in loaded.items()}
+    times = latency.measure(runners, comparison.rows, seconds=seconds)
     for role in loaded:
         models[role]["latency"] = times[role]
     return latency.setting(comparison.rows, comparison.device)

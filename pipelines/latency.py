@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import cycle
 from time import perf_counter
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from transformers import PreTrainedModel
 from pipelines.score import EncodedRows, Inputs, head_output
 
 Runner = Callable[[Inputs], object]
+Name = TypeVar("Name", bound=str)
 
 SAMPLE = 64
 """Batches drawn for each batch size."""
@@ -41,19 +43,19 @@ class Setting:
 
 
 def measure(
-    runners: Mapping[str, Runner],
+    runners: Mapping[Name, Runner],
     rows: EncodedRows,
     *,
     sizes: Sequence[int] = (1, 32),
     seconds: float = 1.0,
     seed: int = 0,
-) -> dict[str, dict[str, dict[str, float]]]:
+) -> dict[Name, dict[str, dict[str, float]]]:
     """Time every runner on the same batches of real rows; {runner: {batch size: {p50_ms, p95_ms}}}.
 
     Runners take turns (A B A B), so that a busy spell of the machine hits all of them alike. Each batch size takes
     about `seconds` per runner.
     """
-    found: dict[str, dict[str, dict[str, float]]] = {name: {} for name in runners}
+    found: dict[Name, dict[str, dict[str, float]]] = {name: {} for name in runners}
     for size in sizes:
         for name, times in _times(runners, _batches(rows, size, seed), seconds * len(runners)).items():
             found[name][str(size)] = asdict(summary(times))
@@ -91,11 +93,11 @@ def _batches(rows: EncodedRows, size: int, seed: int) -> list[Inputs]:
     return [rows.collate(random.choice(len(rows), size, replace=size > len(rows))) for _ in range(SAMPLE)]
 
 
-def _times(runners: Mapping[str, Runner], batches: Sequence[Inputs], seconds: float) -> dict[str, list[float]]:
+def _times(runners: Mapping[Name, Runner], batches: Sequence[Inputs], seconds: float) -> dict[Name, list[float]]:
     for batch in batches[:WARMUP]:
         for run in runners.values():
             run(batch)
-    times: dict[str, list[float]] = {name: [] for name in runners}
+    times: dict[Name, list[float]] = {name: [] for name in runners}
     turns = cycle(batches)
     end = perf_counter() + seconds
     while min(map(len, times.values())) < FEWEST or perf_counter() < end:

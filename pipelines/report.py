@@ -55,7 +55,7 @@ class StageView:
 
 
 def write_report(run: Path) -> Path:
-    """Write `report.html` and `report.md` into the folder of a run, from the JSON and CSV files there; return the first.
+    """Write `report.html` and `report.md` into a run's folder, from the JSON and CSV files there; return the first.
 
     Raises `DataError` where one of those files is damaged; what is not written yet is left out.
     """
@@ -70,14 +70,14 @@ def describe(files: RunFiles) -> dict[str, Any]:
     evaluation, record = files.evaluation, files.record
     title = TITLES.get(evaluation.get("metric", ""), evaluation.get("metric", ""))
     return {
-        "name": record.get("name") or files.folder.resolve().name,
+        "name": files.title,
         "record": record,
         "evaluation": evaluation,
         "title": title,
         "verdict": evaluation.get("verdict", {}),
         "tiles": tiles(evaluation, title) if evaluation else [],
         "models": [(role, evaluation["models"][role]) for role in ROLES if role in evaluation.get("models", {})],
-        "metrics": _metrics(evaluation),
+        "metrics": metrics_of(evaluation),
         "by_size": plots.score_by_size(evaluation, title) if evaluation else "",
         "by_seed": plots.seed_by_seed(evaluation, title) if _has_seeds(evaluation) else "",
         "stages": stage_views(files),
@@ -124,6 +124,16 @@ def panels(stage: StageFiles) -> list[Panel]:
     return [_panel(stage, name) for name in wanted]
 
 
+def metrics_of(evaluation: Mapping[str, Any]) -> list[str]:
+    """Return the metrics in the order of the table: the one that decides first, those about the teacher last."""
+    found = {
+        name for model in evaluation.get("models", {}).values() for seed in model["seeds"].values() for name in seed
+    }
+    order = (evaluation.get("metric"), *TITLES)
+    known = sorted(found & set(order), key=order.index)
+    return [*known, *sorted(found - set(order))]
+
+
 def templates() -> Environment:
     """Return the templates: everything put in is escaped, and a name that is not there is an error."""
     found = Environment(
@@ -138,7 +148,13 @@ def templates() -> Environment:
         name: getattr(numbers, name)
         for name in ("percent", "points", "spread", "short_count", "short", "milliseconds", "megabytes", "duration")
     }
-    found.filters |= {"markdown": markdown, "fence": fence, "highlight": highlight, "metric": metric_title}
+    found.filters |= {
+        "markdown": markdown,
+        "fence": fence,
+        "highlight": highlight,
+        "code": code,
+        "metric": metric_title,
+    }
     found.filters |= {"over_seeds": over_seeds, "classes": classes}
     return found
 
@@ -171,6 +187,11 @@ def markdown(text: object) -> Markup:
     return Markup(re.sub(r"([\\`*_{}\[\]|#~])", r"\\\1", str(escape(flat))))
 
 
+def code(text: object) -> Markup:
+    """Escape text for a Markdown code span."""
+    return escape(" ".join(str(text).replace("`", "'").split()))
+
+
 def fence(text: str) -> Markup:
     """Put text into a code block with a fence longer than any in it."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
@@ -189,8 +210,8 @@ def highlight(text: str) -> Markup:
 
 
 def _gain_tile(gain: Mapping[str, Any]) -> Tile:
-    low, high = gain["interval"]
-    note = f"ahead on {gain['wins']} of {gain['seeds']} seeds; 95 % interval {numbers.points(low)} to {numbers.points(high)}"
+    low, high = map(numbers.points, gain["interval"])
+    note = f"ahead on {gain['wins']} of {gain['seeds']} seeds; 95 % interval {low} to {high}"
     if gain["mean"] > 0:
         return Tile(numbers.points(gain["mean"]), "points", "ahead of the same model without a teacher", note)
     return Tile(numbers.percent(-gain["mean"]), "points", "behind the same model without a teacher", note)
@@ -198,16 +219,6 @@ def _gain_tile(gain: Mapping[str, Any]) -> Tile:
 
 def _ratio_tile(ratio: float, more: str, less: str, note: str) -> Tile:
     return Tile(f"{max(ratio, 1 / ratio):.1f}×", "", more if ratio >= 1 else less, note)
-
-
-def _metrics(evaluation: Mapping[str, Any]) -> list[str]:
-    """Return the metrics in the order of the table: the one that decides first, those about the teacher last."""
-    found = {
-        name for model in evaluation.get("models", {}).values() for seed in model["seeds"].values() for name in seed
-    }
-    order = (evaluation.get("metric"), *TITLES)
-    known = sorted(found & set(order), key=order.index)
-    return [*known, *sorted(found - set(order))]
 
 
 def _has_seeds(evaluation: Mapping[str, Any]) -> bool:

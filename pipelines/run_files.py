@@ -75,6 +75,11 @@ class RunFiles:
         """`run.json`: what was run, where and when."""
         return read_json(self.folder / "run.json")
 
+    @property
+    def title(self) -> str:
+        """The name of what was run, else of the folder."""
+        return str(self.record.get("name") or self.folder.resolve().name)
+
     @cached_property
     def config(self) -> dict[str, Any]:
         """The resolved configuration; empty where there is none."""

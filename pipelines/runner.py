@@ -3,7 +3,8 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,7 +14,7 @@ from configs.errors import UserError
 from configs.load import Loaded
 from configs.show import show
 from distill.files import write_json
-from pipelines.build import stages
+from pipelines.stages import stages
 from pipelines.check import preflight
 from pipelines.machine import facts
 from pipelines.report import write_report
@@ -65,13 +66,18 @@ def _chosen(run: Run, kinds: frozenset[str]) -> Iterable[Stage]:
     return (stage for stage in stages(run) if not kinds or stage.kind in kinds)
 
 
-def _locked(run: Run) -> FileLock:
+@contextmanager
+def _locked(run: Run) -> Iterator[None]:
     """Keep a second run out of the same folder. Raise UserError where one is at work."""
     lock = FileLock(run.folder / ".lock")
     try:
-        return lock.acquire(timeout=0).lock  # type: ignore[return-value]
+        lock.acquire(timeout=0)
     except Timeout:
         raise UserError(f"{run.folder}: another run is at work in this folder; give `output=…` another one") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _write_run(run: Run, loaded: Loaded) -> None:

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from distill.data.collate import collate
+from distill.data.table import TokenTable
 from distill.errors import ModelError
 
 Inputs = Mapping[str, Tensor]
@@ -30,6 +33,15 @@ class EncodedRows:
     """[N] tokens"""
     labels: Tensor
     """[N] int64 class or float32 score; see `distill.types.Batch`"""
+
+    @classmethod
+    def of(cls, table: TokenTable, pad_id: int) -> "EncodedRows":
+        """Take the rows of a token table."""
+
+        def pad(rows: Indices) -> Inputs:
+            return cast(Inputs, collate(table, rows, pad_id))
+
+        return cls(pad, table.lengths, torch.from_numpy(table.labels))
 
     def __len__(self) -> int:
         return len(self.lengths)

@@ -7,8 +7,10 @@ from typing import Any
 from configs.stages import AugmentStage, EvaluateStage, ExportStage, TrainStage
 from distill.callbacks.progress import ProgressLine
 from distill.files import digest
+from distill.models import ModelSource
 from pipelines import evaluate, export
 from pipelines.augment import Augment
+from pipelines.card import model_card
 from pipelines.run import Run
 from pipelines.stage import Stage, results_of
 from pipelines.train import MODEL, Train
@@ -53,12 +55,12 @@ class Evaluate(Stage):
         """Score and time the models."""
         run, config = self._run, self._config
         rows = run.scored_rows(config.data)
-        models: dict[Role, list[tuple[int, Path]]] = {"student": self._folders(config.student)}
+        models: dict[Role, list[tuple[int, ModelSource]]] = {"student": self._folders(config.student)}
         if config.baseline is not None:
             models["baseline"] = self._folders(config.baseline)
         loaded = run.load_teacher("task")
         if loaded.trained_head:
-            models = {"teacher": [(run.config.seed, run.local_teacher())], **models}
+            models = {"teacher": [(run.config.seed, run.teacher_source("task"))], **models}
         order = run.label_order(loaded)
         comparison = evaluate.Comparison(
             models=models,
@@ -66,7 +68,7 @@ class Evaluate(Stage):
             task=run.config.task,
             labels=run.labels,
             data=config.data,
-            orders={} if order is None else {"teacher": order},
+            orders={"teacher": order},
             device=run.device.torch_name,
         )
         total = len(rows) * sum(len(folders) for folders in models.values())
@@ -109,8 +111,19 @@ class Export(Stage):
     def run(self, output: Path) -> dict[str, Any]:
         """Export the best student."""
         run, config = self._run, self._config
-        seed = best_seed(run, config.student)
-        return export.export(self._job(seed), output)
+        student = export.Trained(
+            source=trained(run, config.student, best_seed(run, config.student)),
+            rows=run.scored_rows(config.data),
+            task=run.config.task,
+            labels=run.labels,
+            card=model_card(run.folder),
+        )
+        return export.export(student, config.formats, output)
+
+
+def trained(run: Run, name: str, seed: int | None) -> ModelSource:
+    """Return where the model of a train stage lies."""
+    return ModelSource(str(run.stage_folder(name, seed) / MODEL))
 
 
 def best_seed(run: Run, name: str) -> int | None:

@@ -208,7 +208,7 @@ def _loggers(names: tuple[str, ...], output: Path, first: int) -> list[Logger]:
     for name in names:
         match name:
             case "csv":
-                made.append(loggers.CSVLogger(output, name="log", version=f"from-{first}"))
+                made.append(loggers.CSVLogger(output, name="log", version=f"from-{first}", flush_logs_every_n_steps=1))
             case "tensorboard":
                 made.append(loggers.TensorBoardLogger(output, name="log", version="tensorboard"))
             case "wandb":

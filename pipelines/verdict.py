@@ -113,7 +113,12 @@ def verdict(models: Mapping[Role, Mapping[str, Any]], metric: str, gained: Gain 
     facts: dict[str, Any] = {str(role): asdict(spread) for role, spread in spreads.items()}
     facts |= {"retained": _retained(spreads), **_ratios(models)}
     if gained is not None:
-        facts["gain"] = {**asdict(gained), "wins": gained.wins, "seeds": len(gained.per_seed)}
+        facts["gain"] = {
+            **asdict(gained),
+            "interval": list(gained.interval),
+            "wins": gained.wins,
+            "seeds": len(gained.per_seed),
+        }
     facts["outcome"] = outcome = gained.outcome if gained is not None else "no_baseline"
     facts["answer"] = ANSWERS[outcome]
     facts["reason"] = f"{_reason(gained, metric)} {_cost(facts, metric)}".strip()
@@ -140,20 +145,21 @@ def _reason(gained: Gain | None, metric: str) -> str:
             return f"the student beats {same} on {gained.wins} of {seeds} seeds only, {by}."
         case _:
             ahead = f", and ahead on {gained.wins or 'none'} of {seeds} seeds" if seeds > 1 else ""
-            return f"the student is {size} behind {same}{average} (95 % interval over rows {low} to {high}){ahead}."
+            interval = f"(95 % interval over rows {low} to {high})"
+            return f"{average.lstrip()} the student is {size} behind {same} {interval}{ahead}.".lstrip()
 
 
 def _cost(facts: Mapping[str, Any], metric: str) -> str:
     """Say what the student keeps of the teacher, and at what cost."""
     kept, smaller, faster = facts["retained"], facts["smaller"], facts["faster"]
-    said = [f"keeps {100 * kept:.1f} % of the teacher's {TITLES[metric]}"] if kept is not None else []
+    said = [f"keeps {100 * kept:.1f} % of the teacher’s {TITLES[metric]}"] if kept is not None else []
     said += [f"is {_times(smaller, 'smaller', 'larger')}"] if smaller is not None else []
     said += [f"is {_times(faster, 'faster', 'slower')} on single rows"] if faster is not None else []
     return f"The student {_join(said)}." if said else ""
 
 
 def _retained(spreads: Mapping[Role, Spread]) -> float | None:
-    """Share of the teacher's score that the student keeps; without meaning where the teacher's is not above 0."""
+    """Share of the teacher’s score that the student keeps; without meaning where the teacher’s is not above 0."""
     if "teacher" not in spreads or "student" not in spreads or spreads["teacher"].mean <= 0:
         return None
     return spreads["student"].mean / spreads["teacher"].mean

@@ -21,7 +21,7 @@ class Collector:
         """Take what the source says of its columns and bad rows, and what the task says of labels."""
         self._source = source
         self._task = task
-        self._columns = _used(source.columns, task)
+        self._columns = _used(source, task)
         self._rows: list[Row] = []
         self._notes: Counter[str] = Counter()
         self._seen: dict[int, str] = {}
@@ -115,13 +115,14 @@ class Collector:
 
 def wanted_columns(source: Files, task: Task) -> tuple[str, ...]:
     """Return the columns a source has to have."""
-    columns = _used(source.columns, task)
+    columns = _used(source, task)
     return tuple(name for name in (columns.text, columns.pair, columns.label, columns.id) if name is not None)
 
 
-def _used(columns: Columns, task: Task) -> Columns:
-    """Return the columns that are read: plain text needs no label."""
-    return columns.model_copy(update={"label": None}) if task.kind == "text" else columns
+def _used(source: Files, task: Task) -> Columns:
+    """Return the columns that are read: running text needs no label."""
+    unlabelled = task.kind == "text" or source.pack
+    return source.columns.model_copy(update={"label": None}) if unlabelled else source.columns
 
 
 def _normal(text: str, column: str) -> str:

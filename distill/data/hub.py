@@ -28,9 +28,7 @@ def read_folder(path: Path, source: Files) -> Reading:
     try:
         found = datasets.load_from_disk(str(path))
     except FileNotFoundError:
-        raise DataError(
-            f"{path} is a folder that `datasets` did not write; for the files in it write {path}/*.csv"
-        ) from None
+        raise DataError(f"`datasets` did not write folder {path}; for the files in it write {path}/*.csv") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: damaged: {_first_line(error)}") from None
     return _reading(_split(found, source, str(path)), source)
@@ -50,12 +48,9 @@ def read_hub(source: Files) -> Reading:
     try:
         found = datasets.load_dataset(source.path, source.name, split=source.split, revision=source.revision)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        hint = (
-            f"; HF_HUB_OFFLINE is set and no copy is in the cache; fetch it with: {_fetch(source)}" if offline else ""
-        )
-        raise DataError(
-            f"{source.path}: no such file here, and no such data set on the hub: {_first_line(error)}{hint}"
-        ) from None
+        problem = f"{source.path}: no file or folder here, nor a data set on the hub that can be read"
+        hint = f"; HF_HUB_OFFLINE is set; fetch the data where the hub answers: {_fetch(source)}" if offline else ""
+        raise DataError(f"{problem}: {_first_line(error)}{hint}") from None
     return _reading(_split(found, source, source.path), source)
 
 
@@ -120,9 +115,10 @@ def _answers(url: str) -> bool:
 
 
 def _fetch(source: Files) -> str:
-    return f"hf download --repo-type dataset {source.path}" + (
-        f" --revision {source.revision}" if source.revision else ""
-    )
+    """Return the command that leaves a copy in the cache of `datasets`, where loading offline looks for it."""
+    given = [repr(source.path), *([repr(source.name)] if source.name else [])]
+    options = [f"revision={source.revision!r}"] if source.revision else []
+    return f'python -c "from datasets import load_dataset; load_dataset({", ".join(given + options)})"'
 
 
 def _first_line(error: Exception) -> str:

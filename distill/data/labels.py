@@ -104,7 +104,7 @@ def permutation(model: Sequence[str], run: Sequence[str], where: str) -> list[in
     """
     if list(model) == list(run):
         return None
-    if any(_NAMELESS.fullmatch(name) for name in model):
+    if any(_NAMELESS.fullmatch(name) for name in model) and set(model) != set(run):
         raise DataError(
             f"{where}: the outputs are called {', '.join(model)}, which tells nothing of the classes {', '.join(run)}; "
             "write the names into `id2label` of its config.json, or use these in `task.labels` and `label_names`"

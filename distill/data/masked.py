@@ -121,7 +121,7 @@ def has_masked_lm(config: PretrainedConfig) -> bool:
     return any(name.endswith("ForMaskedLM") or name == "BertForPreTraining" for name in config.architectures or ())
 
 
-def load_masked_lm(source: ModelSource, candidates: int, where: str) -> MaskedLM:
+def load_masked_lm(source: ModelSource, candidates: int, where: str, device: str | torch.device = "cpu") -> MaskedLM:
     """Load a masked language model. Raise ModelError where its head is missing: a new one would propose noise."""
     tokenizer = load_tokenizer(source, where)
     if not has_masked_lm(load_config(source, where)):
@@ -135,7 +135,7 @@ def load_masked_lm(source: ModelSource, candidates: int, where: str) -> MaskedLM
     )
     if report["missing_keys"]:
         raise ModelError(f"{where}: {source.path} lacks weights: {', '.join(sorted(report['missing_keys'])[:5])}")
-    return MaskedLM(model, tokenizer, candidates)
+    return MaskedLM(model.to(device), tokenizer, candidates)
 
 
 def _cutting(tokenizer: PreTrainedTokenizerFast, config: PretrainedConfig, *, pairs: bool) -> Tokenizer:

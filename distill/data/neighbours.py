@@ -1,16 +1,16 @@
 """Words near a word in an embedding: an encoder's own matrix, or GloVe vectors."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from configs.data import Task
 from distill.data.augment import Proposer, Question
 from distill.data.readers import read_lines
-from distill.data.tokenise import plain
 from distill.data.words import whole_words
 from distill.errors import DataError
 from distill.files import digest
@@ -32,26 +32,18 @@ class Neighbours(Proposer):
     A word is looked up as it is written, then in lower case. Each word's neighbours are computed once.
     """
 
-    def __init__(
-        self,
-        words: Sequence[str],
-        vectors: Vectors,
-        candidates: int,
-        spell: Callable[[Sequence[str]], Vectors] | None = None,
-    ) -> None:
-        """Take words with their vectors [V D], and what gives vectors [N D] for words that are not among them."""
+    def __init__(self, words: Sequence[str], vectors: Vectors, candidates: int) -> None:
+        """Take words with their vectors [V D]."""
         self._words = tuple(words)
         self._vectors = _normalised(vectors)
         self._index = {word: number for number, word in reversed(list(enumerate(words)))}
         self._candidates = candidates
-        self._spell = spell
         self._known: dict[str, tuple[str, ...]] = {}
 
     @property
     def fingerprint(self) -> str:
         """A digest of words, vectors and the number of candidates."""
-        kind = "spelled" if self._spell else "listed"
-        return digest(kind, str(self._candidates), "\n".join(self._words), self._vectors.tobytes())
+        return digest(str(self._candidates), "\n".join(self._words), self._vectors.tobytes())
 
     def propose(self, questions: Sequence[Question]) -> list[tuple[str, ...]]:
         """Return the nearest words; none for a word that has no vector."""
@@ -59,25 +51,24 @@ class Neighbours(Proposer):
         return [self._known[question.word] for question in questions]
 
     def _learn(self, words: Sequence[str]) -> None:
-        listed = {word: number for word in words if (number := self._find(word)) is not None}
-        others = [word for word in words if word not in listed]
-        self._known.update(dict.fromkeys(others, ()))
-        self._keep(list(listed), self._vectors[list(listed.values())])
-        if others and self._spell is not None:
-            self._keep(others, _normalised(self._spell(others)))
+        """Remember the neighbours of words."""
+        self._known.update(dict.fromkeys(words, ()))
+        found = [(word, number) for word in words if (number := self._find(word)) is not None]
+        step = max(1, _AT_ONCE // len(self._words))
+        for start in range(0, len(found), step):
+            part = found[start : start + step]
+            near = self._near(self._vectors[[number for _, number in part]])
+            for (word, number), numbers in zip(part, near, strict=True):
+                self._known[word] = self._nearest(word, self._vectors[number], numbers)
 
     def _find(self, word: str) -> int | None:
         return self._index.get(word, self._index.get(word.lower()))
 
-    def _keep(self, words: Sequence[str], vectors: Vectors) -> None:
-        """Remember the neighbours of words with normalised vectors [N D]."""
-        step = max(1, _AT_ONCE // len(self._words))
+    def _near(self, vectors: Vectors) -> NDArray[np.int64]:
+        """Return which words are nearest to vectors [N D], a few more than asked for, in no order."""
         count = min(len(self._words), self._candidates + _SPARE)
-        for start in range(0, len(words), step):
-            wanted = vectors[start : start + step]
-            near = np.argpartition(-(wanted @ self._vectors.T), count - 1, axis=1)[:, :count]
-            for word, vector, numbers in zip(words[start : start + step], wanted, near, strict=True):
-                self._known[word] = self._nearest(word, vector, numbers)
+        cosines = torch.from_numpy(vectors) @ torch.from_numpy(self._vectors).T
+        return cosines.topk(count, sorted=False).indices.numpy()
 
     def _nearest(self, word: str, vector: Vectors, numbers: NDArray[np.int64]) -> tuple[str, ...]:
         """Sort a few words by their cosine in fp64; a word without direction has no neighbours."""
@@ -107,19 +98,11 @@ def load_neighbours(source: ModelSource, candidates: int, where: str) -> Neighbo
 def from_embeddings(tokenizer: PreTrainedTokenizerFast, matrix: Vectors, candidates: int) -> Neighbours:
     """Return the neighbours in an encoder's embedding matrix [V D], among the pieces that are whole words.
 
-    A word of several pieces stands at the mean of their vectors.
+    A word of several pieces has no vector there, and none that could be made of the pieces' was any good when looked at:
+    it gets no proposals. GloVe vectors know it.
     """
     words = whole_words(tokenizer)
-    core = plain(tokenizer)
-
-    def spell(texts: Sequence[str]) -> Vectors:
-        encoded = core.encode_batch(list(texts), add_special_tokens=False)
-        unknown = tokenizer.unk_token_id
-        pieces = [[number for number in found.ids if number != unknown] for found in encoded]
-        none = np.zeros(matrix.shape[1], dtype=np.float32)
-        return np.stack([matrix[numbers].mean(0) if numbers else none for numbers in pieces])
-
-    return Neighbours(list(words.values()), matrix[list(words)], candidates, spell)
+    return Neighbours(list(words.values()), matrix[list(words)], candidates)
 
 
 def read_glove(path: Path) -> tuple[list[str], Vectors]:

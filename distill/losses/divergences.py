@@ -84,4 +84,4 @@ def _relative_entropy(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 def _never_negative(value: Tensor) -> Tensor:
     """Lift what rounding pushed below 0 back to 0 and leave the gradient as it is."""
-    return value + (value.clamp_min(0.0) - value).detach()
+    return torch.where(value < 0.0, value - value.detach(), value)

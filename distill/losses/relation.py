@@ -6,25 +6,20 @@ the unmasked keys.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from distill.losses.closed_form import FLOOR, softmax_kl
-from distill.losses.reduction import blank, count, upcast
+from distill.losses.blocks import Block, blocks
+from distill.losses.closed_form import softmax_kl
+from distill.losses.reduction import count, upcast
 from distill.protocols import LossTerm
 from distill.types import Batch, Heads, Needs, Outputs
 
 Pair = Literal["qq", "kk", "vv", "qk"]
-
-CPU_BLOCK = 1 << 17
-"""Relations computed at once, in numbers: small enough for the cache of one core."""
-GPU_BLOCK = 1 << 26
 
 
 def relation_kl(
@@ -47,8 +42,7 @@ def relation_kl(
     cut = _relation_heads((student_a, student_b, teacher_a, teacher_b), mask, heads)
     student = [student_a] if student_b is student_a else [student_a, student_b]
     teacher = [teacher_a] if teacher_b is teacher_a else [teacher_a, teacher_b]
-    wanted = torch.is_grad_enabled() and any(states.requires_grad for states in student)
-    total: Tensor = _RelationKL.apply(_Call(teacher, mask, cut, wanted), *student)  # type: ignore[no-untyped-call]
+    total: Tensor = _RelationKL.apply(teacher, mask, cut, *student)  # type: ignore[no-untyped-call]
     return total, count(mask, mask)
 
 
@@ -100,52 +94,51 @@ def _relation_heads(tensors: tuple[Tensor, Tensor, Tensor, Tensor], mask: Tensor
     return cut
 
 
-@dataclass(frozen=True)
-class _Call:
-    teacher: list[Tensor]
-    """a and b, or a alone where b is the same tensor; so for the student's."""
-    mask: Tensor
-    heads: int
-    gradient: bool
-
-
 class _RelationKL(torch.autograd.Function):
-    """Value and gradient in one pass over blocks; keeps no more than tensors of the size of the student's a and b."""
+    """`sum_and_gradients` for autograd: keeps no more than tensors of the size of the student's a and b."""
 
     @staticmethod
-    def forward(ctx: Any, call: _Call, *inputs: Tensor) -> Tensor:
+    def forward(ctx: Any, teacher: list[Tensor], mask: Tensor, heads: int, *student: Tensor) -> Tensor:
         """Return the sum over unmasked queries of the mean over relation heads."""
-        student, teacher = ([_recut(s.transpose(1, 2), call.heads) for s in sides] for sides in (inputs, call.teacher))
-        scale = 1.0 / (call.heads * math.sqrt(student[0].shape[-1]))
-        gradients = [torch.zeros_like(states, dtype=upcast(states[:0]).dtype) for states in student]
-        total = gradients[0].new_zeros(())
-        with torch.autocast(call.mask.device.type, enabled=False):
-            for block in _blocks(call.mask, call.heads):
-                taken = [block.take(states) for states in student]
-                part, slope = softmax_kl(block.logits(taken), block.logits([block.take(states) for states in teacher]))
-                total += part
-                if call.gradient:
-                    for states, gradient in zip(gradients, _at_inputs(slope, taken), strict=True):
-                        block.give(states, gradient.mul_(scale))
+        own, taught = ([_recut(states.transpose(1, 2), heads) for states in side] for side in (student, teacher))
+        with torch.autocast(mask.device.type, enabled=False):
+            total, gradients = sum_and_gradients(own, taught, blocks(mask, heads))
         ctx.save_for_backward(*gradients)
-        ctx.inputs = [(states.shape[1], states.dtype) for states in inputs]
-        return total / call.heads
+        ctx.inputs = [(states.shape[1], states.dtype) for states in student]
+        return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients for the student's a and b."""
         kept = zip(ctx.saved_tensors, ctx.inputs, strict=True)
-        return None, *(_recut(outer * gradient, heads).transpose(1, 2).to(dtype) for gradient, (heads, dtype) in kept)
+        at_student = (_recut(outer * gradient, heads).transpose(1, 2).to(dtype) for gradient, (heads, dtype) in kept)
+        return None, None, None, *at_student
 
 
-def _recut(states: Tensor, heads: int) -> Tensor:
-    """Return [B T H A] as [B T R d]."""
-    return states.flatten(2).view(*states.shape[:2], heads, -1)
+def sum_and_gradients(
+    student: list[Tensor], teacher: list[Tensor], work: Iterable[Block]
+) -> tuple[Tensor, list[Tensor]]:
+    """Return the sum over queries of the mean over heads of the KL, and its gradients at the student's tensors.
+
+    Each side is [a, b], or [a] where one tensor is both; all are [B T R d].
+    """
+    heads, width = student[0].shape[2:]
+    scale = 1.0 / (heads * math.sqrt(width))
+    gradients = [torch.zeros_like(states, dtype=upcast(states[:0]).dtype) for states in student]
+    total = gradients[0].new_zeros(())
+    for block in work:
+        own = [block.take(states) for states in student]
+        taught = [block.take(states) for states in teacher]
+        part, slope = softmax_kl(block.logits(own), block.logits(taught))
+        total += part
+        for states, gradient in zip(gradients, _at_inputs(slope, own), strict=True):
+            block.give(states, gradient.mul_(scale))
+    return total / heads, gradients
 
 
 def _at_inputs(slope: Tensor, taken: list[Tensor]) -> list[Tensor]:
-    """Return the gradients at a and b, or at the one tensor that is both, [P d n] from that at the logits aᵀ·b [P n n]."""
+    """Return the gradients at a and b, or at the one tensor that is both, [P d n], from that at aᵀ·b [P n n]."""
     a, b = taken[0], taken[-1]
     at_a = torch.bmm(b, slope.transpose(1, 2))
     if len(taken) == 1:
@@ -153,60 +146,6 @@ def _at_inputs(slope: Tensor, taken: list[Tensor]) -> list[Tensor]:
     return [at_a, torch.bmm(a, slope)]
 
 
-@dataclass(frozen=True)
-class _Block:
-    """E examples, n of their tokens and r of their relation heads, related at once as P = E·r products.
-
-    Inside, states are [P d n]: with the short width d first the products with n×n matrices are several times faster.
-    """
-
-    examples: slice
-    tokens: slice | Tensor
-    heads: slice
-    keep: Tensor | None = None
-    """[E n]; None where every token counts."""
-
-    def take(self, states: Tensor) -> Tensor:
-        """Return states [B T R d] as [P d n]. Masked tokens are zero: as queries they relate alike on both sides."""
-        picked = upcast(states[self.examples, self.tokens, self.heads])
-        return blank(picked, self.keep).permute(0, 2, 3, 1).flatten(0, 1)
-
-    def logits(self, taken: list[Tensor]) -> Tensor:
-        """Return aᵀ·b/√d [P n n], FLOOR at masked keys."""
-        a, b = taken[0], taken[-1]
-        logits = torch.bmm((a * (1.0 / math.sqrt(a.shape[1]))).transpose(1, 2), b)
-        if self.keep is None:
-            return logits
-        off = ~self.keep.bool()[:, None, None]
-        return logits.view(off.shape[0], -1, *logits.shape[1:]).masked_fill(off, FLOOR).flatten(0, 1)
-
-    def give(self, states: Tensor, gradient: Tensor) -> None:
-        """Write a gradient [P d n] to its places in states [B T R d]."""
-        examples = states[self.examples].shape[0]
-        by_example = gradient.view(examples, -1, *gradient.shape[1:])
-        states[self.examples, self.tokens, self.heads] = by_example.permute(0, 3, 1, 2)
-
-
-def _blocks(mask: Tensor, heads: int) -> Iterator[_Block]:
-    """Cut the work: on a CPU by runs of examples of one length, elsewhere by rows, without asking for lengths."""
-    if mask.device.type != "cpu":
-        yield from _cut(slice(0, len(mask)), slice(0, mask.shape[1]), heads, GPU_BLOCK, mask)
-        return
-    lengths = mask.bool().sum(1).tolist()
-    holes = (mask.bool() != (torch.arange(mask.shape[1]) < mask.bool().sum(1, keepdim=True))).any(1).tolist()
-    start = 0
-    for (length, hole, _), run in groupby(zip(lengths, holes, (i if h else 0 for i, h in enumerate(holes)))):
-        stop = start + len(list(run))
-        if length:
-            tokens = mask[start].nonzero().squeeze(1) if hole else slice(0, length)
-            yield from _cut(slice(start, stop), tokens, length, heads, CPU_BLOCK)
-        start = stop
-
-
-def _cut(rows, tokens, length, heads, size, mask=None):
-    step = min(heads, max(1, size // length**2))
-    stride = max(1, size // (length**2 * step))
-    for first in range(rows.start, rows.stop, stride):
-        examples = slice(first, min(first + stride, rows.stop))
-        for head in range(0, heads, step):
-            yield _Block(examples, tokens, slice(head, head + step), None if mask is None else mask[examples])
+def _recut(states: Tensor, heads: int) -> Tensor:
+    """Return [B T H A] as [B T R d]."""
+    return states.flatten(2).view(*states.shape[:2], heads, -1)

@@ -71,7 +71,8 @@ def test_parts_that_fit_are_no_problem() -> None:
         ("stages.late.start=augment", "stage `augment` is of kind `augment` and trains nothing; Choices: early, fresh"),
         ("stages.late.start=teacher", "stage `teacher` trains the teacher, not the student; Choices: early, fresh"),
         ("stages.evaluate.student=lat", "there is no stage `lat`; did you mean `late`? Choices: alone, early, late"),
-        ("stages.evaluate.student=export", "stage `export` does not come before `evaluate`; Choices: alone, early, late"),
+        ("stages.evaluate.student=export", "stage `export` does not come before `evaluate`; "
+         "Choices: alone, early, late"),
         ("stages.export.student=evaluate", "stage `evaluate` is of kind `evaluate` and trains nothing; "
          "did you mean `late`? Choices: alone, early, late"),
         ("stages.export.student=teacher", "stage `teacher` trains the teacher, not the student; "

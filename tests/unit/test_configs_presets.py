@@ -34,7 +34,7 @@ def test_bases_are_not_listed(own: Path) -> None:
 
 def test_a_preset_says_what_it_is(own: Path) -> None:
     assert presets.describe("small") == ("Small.", "A score.")
-    with pytest.raises(ConfigError, match="^configs/presets/family/mid.yaml: a preset says `about` and `expect` in"):
+    with pytest.raises(ConfigError, match=r"^configs/presets/family/mid\.yaml: a preset says `about` and `expect` in"):
         presets.describe("family/mid")
 
 
