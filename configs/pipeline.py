@@ -9,7 +9,7 @@ from configs.data import Source, Task
 from configs.section import Section
 from configs.stages import Stage
 from configs.students import Student
-from configs.teachers import LiveTeacher
+from configs.teachers import Teacher
 from configs.training import Machine
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
@@ -29,7 +29,7 @@ class Pipeline(Section):
     repeats: PositiveInt = 1
     """How often the student's stages run, under the seeds seed, seed + 1, …"""
     task: Task = Task()
-    teacher: LiveTeacher
+    teacher: Teacher
     student: Student
     data: dict[Name, Source]
     """The sources, by name."""

@@ -1,6 +1,8 @@
 """Where the knowledge comes from."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt
 
 from configs.section import Section
 
@@ -10,8 +12,25 @@ class LiveTeacher(Section):
 
     kind: Literal["live"] = "live"
     model: str
-    """A folder, or a name on the hub."""
+    """A folder, a name on the hub, or `package:NAME` for an installed package that carries its model."""
     revision: str | None = None
     """Commit, tag or branch on the hub."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Type the teacher's weights are held in."""
+
+
+class FreshTeacher(Section):
+    """A BERT with random weights and a WordPiece vocabulary made from the run's own rows; a stage has to train it."""
+
+    kind: Literal["fresh"]
+    vocabulary: PositiveInt = 4000
+    """Pieces of the vocabulary."""
+    layers: PositiveInt = 4
+    hidden_size: PositiveInt = 256
+    intermediate_size: PositiveInt = 1024
+    heads: PositiveInt = 4
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Type the teacher's weights are held in."""
+
+
+Teacher = Annotated[LiveTeacher | FreshTeacher, Field(discriminator="kind")]

@@ -21,3 +21,12 @@ class DeadLoss(UserError):
 
 class ResumeError(UserError):
     """A checkpoint that is damaged, or belongs to another run."""
+
+
+class Stopped(Exception):
+    """A training that was asked to stop and saved itself; the same command goes on with it."""
+
+    def __init__(self, signal: int, step: int) -> None:
+        """Say by which signal, and after which optimiser step."""
+        super().__init__(f"stopped after step {step}; the same command goes on from there")
+        self.signal = signal

@@ -234,7 +234,7 @@ def _custom(section: CustomTerm, sides: Sides, where: str) -> LossTerm:
         raise ConfigError([f"{where}: `{section.factory}` is code of your own; it runs only under --allow-code"])
     term = _factory(section.factory, where)(section.options)
     if not isinstance(term, LossTerm):
-        raise ConfigError([f"{where}: `{section.factory}` returned a {type(term).__name__}, no LossTerm"])
+        raise ConfigError([f"{where}: `{section.factory}` returned `{type(term).__name__}`, no LossTerm"])
     return term
 
 

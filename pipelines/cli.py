@@ -1,11 +1,14 @@
 """The command line. It imports torch only when a command needs it."""
 
+import logging
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from configs.errors import UserError
@@ -35,6 +38,7 @@ AllowCode = Annotated[
 
 USER_ERROR = 2
 STOPPED = 75
+INTERRUPTED = 130
 
 
 @app.command()
@@ -64,10 +68,16 @@ def export(source: Source, overrides: Overrides = None) -> None:
 @app.command()
 def check(source: Source, overrides: Overrides = None, allow_code: AllowCode = False) -> None:
     """Check a run before it costs anything: configuration, rows, labels, models, layers, memory. Writes nothing."""
-    from configs.load import load
-    from pipelines.check import preflight
+    from tempfile import TemporaryDirectory
 
-    preflight(_prepared(load(source, overrides or []), allow_code))
+    from configs.load import load
+
+    loaded = load(source, overrides or [])
+    with TemporaryDirectory() as scratch:
+        run = _prepared(loaded, allow_code, Path(scratch))
+        from pipelines.check import preflight
+
+        preflight(run)
     Console().print("[green]✓[/] all checks passed")
 
 
@@ -133,15 +143,31 @@ def doctor() -> None:
 
 
 def main() -> None:
-    """Run a command; a user's error is one message and exit code 2."""
+    """Run a command; a user's error is one message and exit code 2, a stop that can be resumed is 75."""
+    logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
     try:
         app(standalone_mode=True)
     except UserError as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {_plain(error)}", highlight=False, soft_wrap=True)
+        _complain(f"[bold red]error:[/] {escape(str(error))}")
         sys.exit(USER_ERROR)
     except KeyboardInterrupt:
-        Console(stderr=True).print("stopped; the same command goes on from the last checkpoint")
-        sys.exit(130)
+        _complain("stopped; the same command goes on from the last checkpoint")
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        _stopped(error)
+        raise
+
+
+def _stopped(error: Exception) -> None:
+    """Exit in order if the error is no error but a training that saved itself; torch is loaded if it was one."""
+    errors = sys.modules.get("distill.errors")
+    if errors is not None and isinstance(error, errors.Stopped):
+        _complain(str(error))
+        sys.exit(INTERRUPTED if error.signal == signal.SIGINT else STOPPED)
+
+
+def _complain(text: str) -> None:
+    Console(stderr=True).print(text, highlight=False, soft_wrap=True)
 
 
 def _walk(source: str, overrides: list[str] | None, allow_code: bool, kinds: frozenset[str]) -> None:
@@ -157,14 +183,9 @@ def _walk(source: str, overrides: list[str] | None, allow_code: bool, kinds: fro
     walk(run, loaded, kinds)
 
 
-def _prepared(loaded: "Loaded", allow_code: bool) -> "Run":
+def _prepared(loaded: "Loaded", allow_code: bool, cache: Path | None = None) -> "Run":
     from pipelines.machine import prepare
     from pipelines.run import Run
 
-    return Run(loaded.pipeline, prepare(loaded.pipeline.machine), Console(), allow_code=allow_code)
+    return Run(loaded.pipeline, prepare(loaded.pipeline.machine), Console(), allow_code=allow_code, cache=cache)
 
-
-def _plain(error: UserError) -> str:
-    from rich.markup import escape
-
-    return escape(str(error))

@@ -49,7 +49,7 @@ def megabytes(number: float) -> str:
 
 def duration(seconds: float) -> str:
     """Write a time as 8.4 s, 3 min 20 s or 2 h 05 min."""
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

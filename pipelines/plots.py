@@ -126,9 +126,9 @@ def round_numbers(low: float, high: float, about: int) -> list[float]:
 
 
 def decades(low: float, high: float) -> list[float]:
-    """Return 1, 2 and 5 times the powers of ten between the ends, or the powers alone where those are many."""
+    """Return 1, 2 and 5 times the powers of ten between the ends; over a factor of 100, the powers alone."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    factors = (1, 2, 5) if len(powers) <= 3 else (1,)
+    factors = (1, 2, 5) if high < 100 * low else (1,)
     return [factor * 10.0**power for power in powers for factor in factors if low <= factor * 10.0**power <= high]
 
 

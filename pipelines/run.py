@@ -1,6 +1,6 @@
 """What all stages of a run share: configuration, folder, device, rows, teacher, labels."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from configs.data import Embedded, Files, Held, StageData
 from configs.pipeline import Pipeline
 from configs.stages import TrainStage
+from configs.teachers import FreshTeacher, LiveTeacher
 from distill.data.collate import collate
 from distill.data.labels import encode, label_names, permutation
 from distill.data.rows import Rows
@@ -25,28 +26,42 @@ from pipelines.score import EncodedRows
 from pipelines.score import permute, predict
 from pipelines.screen import Screen
 from pipelines.stage import results_of
+from teachers import fresh
 
 
 class Run:
     """The shared context; everything in it is read once, when first asked for."""
 
-    def __init__(self, config: Pipeline, device: Device, console: Console, *, allow_code: bool = False) -> None:
-        """Take a checked configuration and the machine it runs on."""
+    def __init__(
+        self,
+        config: Pipeline,
+        device: Device,
+        console: Console,
+        *,
+        allow_code: bool = False,
+        cache: Path | None = None,
+    ) -> None:
+        """Take a checked configuration and the machine it runs on; what can be made again lies in `cache`."""
         self.config = config
         self.device = device
         self.console = console
         self.screen = Screen(console)
         self.allow_code = allow_code
         self.folder = config.output
+        self.cache = cache or config.output / "cache"
         self._rows: dict[str, Rows] = {}
         self._tables: dict[tuple[str, ...], TokenTable] = {}
 
     # models
 
-    @property
+    @cached_property
     def base(self) -> ModelSource:
-        """The teacher model as given."""
-        return ModelSource(self.config.teacher.model, self.config.teacher.revision)
+        """The teacher model as given, or as made from nothing."""
+        match self.config.teacher:
+            case LiveTeacher() as teacher:
+                return ModelSource(teacher.model, teacher.revision)
+            case FreshTeacher() as teacher:
+                return ModelSource(str(fresh.make(teacher, self._texts(), self.config.seed, self.cache / "teacher")))
 
     def teacher_source(self, kind: str) -> ModelSource:
         """Where the teacher of a stage lies: as given (`base`), or as fine-tuned in this run (`task`), if it is."""
@@ -112,10 +127,17 @@ class Run:
     def _tokens(self, name: str) -> TokenTable:
         rows, task = self.rows(name), self.config.task
         limits = Limits(task.max_length, len(self.tokenizer))
-        cache = self.folder / "tokens"
+        tokens = self.cache / "tokens"
         if self._is_plain_text(name):
-            return pack(rows, self.tokenizer, limits, cache)
-        return tokenise(rows, encode(rows, task, self.labels), self.tokenizer, limits, cache)
+            return pack(rows, self.tokenizer, limits, tokens)
+        return tokenise(rows, encode(rows, task, self.labels), self.tokenizer, limits, tokens)
+
+    def _texts(self) -> Iterator[str]:
+        """Yield all texts that no stage has to write first."""
+        given = [name for name, source in self.config.data.items() if not isinstance(source, StageData)]
+        for name in given:
+            for row in self.rows(name):
+                yield row.text if row.pair is None else f"{row.text} {row.pair}"
 
     def _is_plain_text(self, name: str) -> bool:
         """Whether a source is running text, to be packed."""

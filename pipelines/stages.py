@@ -84,10 +84,8 @@ class Evaluate(Stage):
         run.screen.comparison(results)
         return {"verdict": results["verdict"], "metric": results["metric"]}
 
-    def _folders(self, name: str) -> list[tuple[int, Path]]:
-        return [
-            (run_seed(self._run, seed), self._run.stage_folder(name, seed) / MODEL) for seed in self._run.seeds_of(name)
-        ]
+    def _folders(self, name: str) -> list[tuple[int, ModelSource]]:
+        return [(run_seed(self._run, seed), trained(self._run, name, seed)) for seed in self._run.seeds_of(name)]
 
 
 class Export(Stage):

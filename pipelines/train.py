@@ -14,6 +14,7 @@ from configs.training import Training
 from distill.callbacks.checkpoints import BEST, AtomicIO, Checkpoints, checkpoints, load_best
 from distill.callbacks.log import LossLog
 from distill.callbacks.progress import ProgressLine
+from distill.callbacks.stop import Stop
 from distill.callbacks.watch import Watch
 from distill.data.buckets import Batching
 from distill.data.module import DistillData
@@ -142,10 +143,9 @@ class Train(Stage):
         per_epoch = data.plan.steps_of(0)
         accumulate = data.plan.batching.parts // run.device.devices
         monitor = f"validation/{main_metric(run.config.task)}" if training.keep == "best" else None
-        callbacks: list[pl.Callback] = [
-            LossLog(training.log_every, data.plan.steps, per_epoch, line.report),
-            Checkpoints(state, training.checkpoint_every, monitor),
-        ]
+        saver = Checkpoints(state, training.checkpoint_every, monitor)
+        log = LossLog(training.log_every, data.plan.steps, per_epoch, line.report)
+        callbacks: list[pl.Callback] = [log, saver, Stop(saver)]
         if training.watch != "off":
             callbacks.append(Watch(training.watch, lambda shares: run.screen.shares(shares)))
         return pl.Trainer(

@@ -70,10 +70,12 @@ class Checkpoints(pl.Callback):
         self._save_if_due(trainer)
 
     def _save_if_due(self, trainer: pl.Trainer) -> None:
-        step = trainer.global_step
-        if step % self.every:
-            return
-        trainer.save_checkpoint(self.folder / f"step-{step}.ckpt")
+        if trainer.global_step % self.every == 0:
+            self.save(trainer)
+
+    def save(self, trainer: pl.Trainer) -> None:
+        """Save now, at the end of a window, and drop all but the newest two."""
+        trainer.save_checkpoint(self.folder / f"step-{trainer.global_step}.ckpt")
         if trainer.is_global_zero:
             for old in checkpoints(self.folder)[:-2]:
                 old.unlink()

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Encoding
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForMaskedLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
@@ -56,7 +56,8 @@ class MaskedLM(Proposer):
         words = whole_words(tokenizer)
         self._model = model.train(False)
         self._tokenizer = tokenizer
-        self._core = _cutting(tokenizer, model.config, pairs=beside_original)
+        self._core = plain(tokenizer)
+        self._core.enable_truncation(min(_LONGEST, tokenizer.model_max_length, _positions(model)))
         self._words = list(words.values())
         self._word_ids = torch.tensor(list(words), device=model.device)
         self._candidates = min(candidates, len(words))
@@ -138,11 +139,12 @@ def load_masked_lm(source: ModelSource, candidates: int, where: str, device: str
     return MaskedLM(model.to(device), tokenizer, candidates)
 
 
-def _cutting(tokenizer: PreTrainedTokenizerFast, config: PretrainedConfig, *, pairs: bool) -> Tokenizer:
-    core = plain(tokenizer)
-    longest = min(_LONGEST, tokenizer.model_max_length, config.max_position_embeddings)
-    core.enable_truncation(longest, strategy="longest_first" if pairs else "only_first")
-    return core
+def _positions(model: PreTrainedModel) -> int:
+    """Return how many tokens a model can take: RoBERTa's kin use up positions for padding."""
+    tables = (module for name, module in model.named_modules() if name.endswith("position_embeddings"))
+    padding = next((table.padding_idx for table in tables if isinstance(table, nn.Embedding)), None)
+    longest: int = model.config.max_position_embeddings
+    return longest if padding is None else longest - padding - 1
 
 
 def _places(text: str, encoding: Encoding, unknown: int | None) -> dict[tuple[int, ...], int]:

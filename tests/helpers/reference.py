@@ -1,7 +1,7 @@
 """Losses written out as plain loops over numbers, straight from their formulas; slow, and easy to check by eye.
 
-Numbers are 0-dimensional tensors, so that autograd gives the reference for gradients too. `relation_kl_naive` is the usual
-vectorised formula, the baseline that speed is measured against.
+Numbers are 0-dimensional tensors, so that autograd gives the reference for gradients too. `relation_kl_naive` is the
+usual vectorised formula, the baseline that speed is measured against.
 """
 
 import math
@@ -154,7 +154,7 @@ def relation_kl_naive(
 
 
 def huawei_attention(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
-    """TinyBERT's released attention loss of one layer: masks by −10000, cuts at −100, averages all elements [B H T T]."""
+    """TinyBERT's released attention loss of one layer: masks by −10000, cuts at −100, averages all of [B H T T]."""
     examples, heads, positions, _ = student.shape
 
     def seen(scores: Tensor, b: int, h: int, q: int, k: int) -> Tensor | float:

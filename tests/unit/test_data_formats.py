@@ -15,7 +15,7 @@ from distill.data.rows import Row, Rows
 from distill.data.sources import read
 from distill.errors import DataError
 
-EXPECTED = [("Good, \"really\" good.", "5"), ("NA", "1"), ("Zoë\u2028says\nno", "null"), ("مرحبا 👋", "1")]
+EXPECTED = [('Good, "really" good.', "5"), ("NA", "1"), ("Zoë\u2028says\nno", "null"), ("مرحبا 👋", "1")]
 
 
 def rows_of(path: Path | str, task: Task = Task(), **fields: Any) -> Rows:
@@ -263,8 +263,7 @@ def test_ids_that_are_not_unique(tmp_path: Path) -> None:
 def test_everything_dropped(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "text,label\n,1\nonly\n")
     expected = (
-        f"data.train: {path}: no rows are left "
-        "(1 rows dropped: empty text, 1 rows dropped: too few or too many fields)"
+        f"data.train: {path}: no rows are left (1 rows dropped: empty text, 1 rows dropped: too few or too many fields)"
     )
     assert problem(path, bad_rows="drop") == expected
 

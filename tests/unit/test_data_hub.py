@@ -67,7 +67,7 @@ def test_a_hub_that_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     expected = (
         "data.train: nobody/nothing is no file or folder here, and the hub (http://127.0.0.1:9) did not answer within "
-        "3 s; fetch the data where it does (python -c \"from datasets import load_dataset; "
+        '3 s; fetch the data where it does (python -c "from datasets import load_dataset; '
         "load_dataset('nobody/nothing', 'en', revision='abc')\"), then set HF_HUB_OFFLINE=1"
     )
     assert problem("nobody/nothing", name="en", revision="abc") == expected
@@ -91,7 +91,9 @@ def test_offline_without_a_copy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert text.endswith(f"HF_HUB_OFFLINE is set; fetch the data where the hub answers: {command}")
 
 
-@pytest.mark.parametrize("path", ["./sst2", "/data/sst2", "~/sst2", "train.csv", "owner/train.jsonl.gz", "a/b/c", "*/x"])
+@pytest.mark.parametrize(
+    "path", ["./sst2", "/data/sst2", "~/sst2", "train.csv", "owner/train.jsonl.gz", "a/b/c", "*/x"]
+)
 def test_what_is_written_like_a_file_is_never_sought_on_the_hub(
     path: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -55,7 +55,9 @@ def test_rows_are_what_the_tokenizer_makes_of_them(side: str) -> None:
 
 
 def test_pairs_lose_tokens_of_their_longer_text_first() -> None:
-    texts, pairs = zip(*[(a, b) for (a, _), (b, _) in zip(sentences(40), sentences(40, seed=1), strict=True)], strict=True)
+    texts, pairs = zip(
+        *[(a, b) for (a, _), (b, _) in zip(sentences(40), sentences(40, seed=1), strict=True)], strict=True
+    )
     core = tokenizer()
     rows = rows_of(texts, pairs)
     table = tokenise(rows, unlabelled(rows), core, LIMITS)

@@ -17,7 +17,9 @@ def pick(random: Random, choices: Sequence[str]) -> str:
     return choices[int(random.random() * len(choices))]
 
 
-def frame(random: Random, openers: Sequence[str], remarks: Sequence[str], closers: Sequence[str]) -> tuple[str, list[str]]:
+def frame(
+    random: Random, openers: Sequence[str], remarks: Sequence[str], closers: Sequence[str]
+) -> tuple[str, list[str]]:
     """Choose how a message opens, and the sentences around it; an empty sentence is the place of the message."""
     opener = pick(random, openers) if random.random() < _OPENED else ""
     remark = [pick(random, remarks)] if random.random() < _REMARKED else []

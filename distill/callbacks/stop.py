@@ -1,0 +1,66 @@
+"""Stop at a step boundary when asked to, with everything saved."""
+
+import signal
+from types import FrameType
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.distributed as dist
+
+from distill.callbacks.checkpoints import Checkpoints
+from distill.errors import Stopped
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+EVERY = 10
+"""Steps between two looks at each other's flags in a distributed run."""
+
+
+class Stop(pl.Callback):
+    """Turn the first signal into a flag; at the end of the step save and raise Stopped. A second one acts at once.
+
+    The handler itself does nothing but remember: saving or talking to other ranks inside a handler is how checkpoints
+    get lost. In a distributed run all ranks stop at the same step, whichever of them was asked.
+    """
+
+    def __init__(self, saver: Checkpoints) -> None:
+        """Save through `saver`."""
+        self.saver = saver
+        self.asked: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take over the signals, from Lightning too."""
+        for number in SIGNALS:
+            self._before[number] = signal.signal(number, self._remember)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop here if anybody was asked to."""
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        number = self._agreed(trainer)
+        if number:
+            self.saver.save(trainer)
+            raise Stopped(number, trainer.global_step)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Give the signals back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self.asked = number
+        signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
+
+    def _agreed(self, trainer: pl.Trainer) -> int:
+        """Return the signal any rank was sent, or 0."""
+        if trainer.world_size == 1:
+            return self.asked or 0
+        if trainer.global_step % EVERY:
+            return 0
+        flag = torch.tensor(self.asked or 0, device=trainer.strategy.root_device)
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+        return int(flag)

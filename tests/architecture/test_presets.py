@@ -1,0 +1,44 @@
+"""Every preset loads, is wired up right, and says what it should score."""
+
+import pytest
+
+from configs import presets
+from configs.load import load
+from configs.stages import TrainStage
+
+NAMES = (
+    "demo",
+    "demo-scratch",
+    "logits/any",
+    "minilm/general",
+    "regression/stsb",
+    "tinybert/reference",
+    "tinybert/sst2",
+)
+
+
+def test_none_is_forgotten():
+    assert tuple(presets.names()) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_loads_and_says_what_to_expect(name):
+    pipeline = load(name).pipeline
+    about, expect = presets.describe(name)
+    assert len(about) > 40 and len(expect) > 40
+    assert pipeline.about == about and any(isinstance(stage, TrainStage) for stage in pipeline.stages.values())
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("demo")])
+def test_a_local_folder_takes_the_place_of_a_hub_name(name, tmp_path):
+    pipeline = load(name, [f"teacher.model={tmp_path}"]).pipeline
+    assert pipeline.teacher.model == str(tmp_path)
+
+
+def test_each_stage_of_tinybert_has_data_rate_and_epochs_of_its_own():
+    stages = load("tinybert/sst2").pipeline.stages
+    assert list(stages) == [
+        "teacher", "general", "augment", "intermediate", "prediction", "baseline", "evaluate", "export",
+    ]
+    rates = {name: stages[name].training.learning_rate for name in ("general", "intermediate", "prediction")}
+    assert len(set(rates.values())) == 3

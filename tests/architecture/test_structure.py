@@ -1,0 +1,138 @@
+"""The shape of the house: who imports whom, how large things are, what is in the wheel, what the README promises."""
+
+import ast
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("configs", "distill", "teachers", "students", "pipelines")
+SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+
+
+def _functions(path: Path) -> list[tuple[str, int]]:
+    """Names of a file's functions with their lines, docstrings not counted."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            doc = ast.get_docstring(node, clean=False)
+            lines = (node.end_lineno or 0) - node.lineno + 1 - (doc.count("\n") + 1 if doc else 0)
+            found.append((f"{path.relative_to(ROOT)}:{node.name}", lines))
+    return found
+
+
+def test_files_and_functions_fit_in_the_eye():
+    sizes = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES}
+    functions = dict(pair for path in SOURCES for pair in _functions(path))
+    lengths = sorted(functions.values())
+    assert max(sizes.values()) <= 300, max(sizes, key=lambda name: sizes[name])
+    assert statistics.median(sizes.values()) <= 120
+    assert lengths[-1] <= 50, max(functions, key=lambda name: functions[name])
+    assert statistics.median(lengths) <= 8 and lengths[int(0.9 * len(lengths))] <= 22
+
+
+def test_every_public_thing_has_a_docstring_and_types():
+    lacking = []
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                if ast.get_docstring(node) is None and not _is_nested(path, node):
+                    lacking.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}")
+    assert lacking == []
+
+
+def _is_nested(path: Path, wanted: ast.AST) -> bool:
+    """Whether a function stands inside another one."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    inner = {
+        child.lineno
+        for outer in ast.walk(tree)
+        if isinstance(outer, ast.FunctionDef)
+        for child in ast.walk(outer)
+        if isinstance(child, ast.FunctionDef) and child is not outer
+    }
+    return getattr(wanted, "lineno", 0) in inner
+
+
+def test_imports_go_one_way():
+    linter = shutil.which("lint-imports", path=str(Path(sys.executable).parent))
+    assert linter, "import-linter belongs to the extra `dev`"
+    done = subprocess.run([linter, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
+FORBIDDEN = {
+    r"\bpickle\b": "pickles are never read or written",
+    r"torch\.load\((?![^)]*weights_only=True)": "torch.load without weights_only=True",
+    r"yaml\.(?:unsafe_|full_)?load\(": "YAML is loaded by our strict loader only",
+    r"(?<![.\w])(?:eval|exec)\(": "no code is made from text",
+    r"shell=True": "no shell",
+    r"trust_remote_code": "no foreign code",
+    r"extractall\(": "no archives are unpacked",
+    r"\bTODO\b|\bFIXME\b|NotImplementedError": "nothing is left undone",
+}
+
+
+@pytest.mark.parametrize("pattern", FORBIDDEN)
+def test_the_tree_holds_nothing_dangerous_or_unfinished(pattern):
+    found = [
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for path in SOURCES
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if re.search(pattern, line) and not line.strip().startswith(("#", '"""'))
+    ]
+    assert found == [], FORBIDDEN[pattern]
+
+
+def test_help_is_quick_and_loads_no_torch():
+    code = "import sys; sys.argv = ['distill', '--help']\nfrom pipelines.cli import main\ntry:\n    main()\nexcept SystemExit:\n    pass\nassert not {'torch', 'lightning', 'transformers'} & set(sys.modules)"
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.5, seconds
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> list[str]:
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    ignored = shutil.ignore_patterns(".git", ".venv*", "*.egg-info", "runs", "build", "dist", "__pycache__")
+    shutil.copytree(ROOT, source, ignore=ignored)
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(source)]
+    subprocess.run(command, check=True, capture_output=True)
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as archive:
+        return archive.namelist()
+
+
+def test_the_wheel_holds_the_five_packages_and_nothing_else(wheel):
+    tops = {name.split("/")[0] for name in wheel if ".dist-info" not in name}
+    assert tops == set(PACKAGES)
+
+
+def test_the_wheel_holds_all_that_is_read_at_run_time(wheel):
+    data = [path for package in PACKAGES for path in (ROOT / package).rglob("*") if path.suffix in (".yaml", ".j2", ".py")]
+    assert {str(path.relative_to(ROOT)) for path in data} <= set(wheel)
+
+
+def test_the_readme_tells_the_truth():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = set(re.findall(r"^(?:\$ )?(make [\w-]+|distill \w+)", readme, flags=re.MULTILINE))
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    from pipelines.cli import app
+
+    known = {command.name or command.callback.__name__ for command in app.registered_commands}
+    assert {"make demo", "make test", "distill run"} <= commands
+    for command in commands:
+        tool, word = command.split()
+        assert word in (targets if tool == "make" else known), command
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", readme):
+        assert (ROOT / link).exists(), link
