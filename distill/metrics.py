@@ -24,7 +24,7 @@ class TaskMetrics(Metric):
     """Every metric of a task over all rows of an epoch, on all ranks.
 
     It keeps the logits and computes at the end: a correlation or an F1 of the whole is no mean of those of batches.
-    States are flat, so that a rank without rows can still be gathered from; they are saved with checkpoints.
+    States are flat and float32, so that a rank without rows can still be gathered from; checkpoints hold them.
     """
 
     full_state_update = False
@@ -45,11 +45,13 @@ class TaskMetrics(Metric):
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Take the logits [B V] and labels [B] of a batch."""
         self.logits.append(logits.detach().float().flatten())
-        self.labels.append(labels.detach())
+        self.labels.append(labels.detach().float())  # class numbers are exact up to 2²⁴
 
     def compute(self) -> dict[str, float]:
         """Return the scores of all rows with a label."""
-        return score(self.kind, dim_zero_cat(self.logits).view(-1, self.outputs), dim_zero_cat(self.labels))
+        labels = dim_zero_cat(self.labels)
+        labels = labels.long() if self.kind == "classification" else labels
+        return score(self.kind, dim_zero_cat(self.logits).view(-1, self.outputs), labels)
 
 
 def score(kind: Kind, logits: Tensor, labels: Tensor) -> dict[str, float]:

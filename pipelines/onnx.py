@@ -99,10 +99,11 @@ class _Positional(nn.Module):
 @contextmanager
 def _quietly() -> Iterator[None]:
     """Keep the exporters' advice on their own insides off the screen; what they cannot do, they raise."""
-    logging.disable(logging.WARNING)
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(before)

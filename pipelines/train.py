@@ -64,6 +64,7 @@ class Train(Stage):
         state = output / "checkpoints" / self.fingerprint()
         module, data = self.assemble()
         saved = checkpoints(state)
+        _clear_logs(output / "log", first=_step_of(saved))
         with ProgressLine(self._run.console, self.title) as line:
             trainer = self._trainer(output, state, data, line, first=_step_of(saved))
             trainer.fit(module, datamodule=data, ckpt_path=saved[-1] if saved else None, weights_only=True)
@@ -158,11 +159,13 @@ class Train(Stage):
             gradient_clip_val=training.gradient_clip or None,
             val_check_interval=_validation_interval(training, per_epoch, data.plan.steps) * accumulate,
             check_val_every_n_epoch=None,
+            limit_val_batches=None if data.validation is not None else 0,
             logger=_loggers(run.config.machine.loggers, output, first),
             callbacks=callbacks,
             plugins=[AtomicIO()],
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
+            log_every_n_steps=min(50, data.plan.steps * accumulate),  # Lightning's own; ours is `log_every`
             enable_progress_bar=False,
             enable_model_summary=False,
             enable_checkpointing=False,
@@ -216,6 +219,13 @@ def _loggers(names: tuple[str, ...], output: Path, first: int) -> list[Logger]:
             case "mlflow":
                 made.append(loggers.MLFlowLogger(experiment_name=output.parent.name, run_name=output.name))
     return made
+
+
+def _clear_logs(folder: Path, first: int) -> None:
+    """Drop what was logged from this step on: by an older training of the stage, or by one that was cut."""
+    for old in folder.glob("from-*"):
+        if int(old.name.removeprefix("from-")) >= first:
+            shutil.rmtree(old)
 
 
 def _step_of(saved: list[Path]) -> int:

@@ -98,8 +98,8 @@ def load_neighbours(source: ModelSource, candidates: int, where: str) -> Neighbo
 def from_embeddings(tokenizer: PreTrainedTokenizerFast, matrix: Vectors, candidates: int) -> Neighbours:
     """Return the neighbours in an encoder's embedding matrix [V D], among the pieces that are whole words.
 
-    A word of several pieces has no vector there, and none that could be made of the pieces' was any good when looked at:
-    it gets no proposals. GloVe vectors know it.
+    A word of several pieces has no vector there, and the mean of its pieces' is near to nothing like it: it gets no
+    proposals. GloVe vectors know it.
     """
     words = whole_words(tokenizer)
     return Neighbours(list(words.values()), matrix[list(words)], candidates)

@@ -9,8 +9,16 @@ import pytest
 
 from configs.data import StageData, Task
 from configs.stages import AugmentStage
-from distill.data.augment import BY_MASKED_LM, BY_NEIGHBOURS, BY_NEIGHBOURS_ALONE, BY_NOBODY, COPIES
-from distill.data.augment import Proposer, Question, augment
+from distill.data.augment import (
+    BY_MASKED_LM,
+    BY_NEIGHBOURS,
+    BY_NEIGHBOURS_ALONE,
+    BY_NOBODY,
+    COPIES,
+    Proposer,
+    Question,
+    augment,
+)
 from distill.data.augmented import ROWS_A_PART, Augmentation, write_augmented
 from distill.data.rows import Row, Rows
 from distill.data.sources import read
@@ -41,7 +49,7 @@ def stage(**fields: Any) -> AugmentStage:
 
 
 def rows_of(*texts: str, pairs: Sequence[str] | None = None, label: str | None = "x") -> Rows:
-    seconds = pairs or [None] * len(texts)
+    seconds = [None] * len(texts) if pairs is None else pairs
     return Rows.of([Row(a, b, label, n) for n, (a, b) in enumerate(zip(texts, seconds, strict=True))])
 
 

@@ -7,9 +7,17 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from tokenizers.decoders import ByteLevel, WordPiece
-from transformers import BertConfig, BertForMaskedLM, BertModel, PreTrainedModel, PreTrainedTokenizerFast
-from transformers import RobertaConfig, RobertaForMaskedLM, RobertaTokenizerFast
-from transformers import BertTokenizerFast
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertModel,
+    BertTokenizerFast,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaForMaskedLM,
+    RobertaTokenizerFast,
+)
 
 from distill.data.augment import Question
 from distill.data.masked import MaskedLM, has_masked_lm, load_masked_lm

@@ -15,14 +15,15 @@ from distill.data.rows import Row, Rows
 from distill.data.sources import read
 from distill.errors import DataError
 
+CLASSES = Task()
 EXPECTED = [('Good, "really" good.', "5"), ("NA", "1"), ("Zoë\u2028says\nno", "null"), ("مرحبا 👋", "1")]
 
 
-def rows_of(path: Path | str, task: Task = Task(), **fields: Any) -> Rows:
+def rows_of(path: Path | str, task: Task = CLASSES, **fields: Any) -> Rows:
     return read("train", {"train": Files(path=str(path), **fields)}, task, stage_outputs={}, seed=0)
 
 
-def problem(path: Path | str, task: Task = Task(), **fields: Any) -> str:
+def problem(path: Path | str, task: Task = CLASSES, **fields: Any) -> str:
     with pytest.raises(DataError) as caught:
         rows_of(path, task, **fields)
     return str(caught.value)
@@ -128,27 +129,39 @@ def test_ids_of_the_file_enter_the_ids_of_the_rows(tmp_path: Path) -> None:
     assert len(set(rows_of(path).ids.tolist())) == 1
 
 
+QUOTES = "set `quoting: false` if quotes are part of the texts"
+UNLABELLED = "the row has no label; for rows without labels set `columns.label: null`"
+SURROUNDED = {
+    "a.csv": ("text,label\none,1\n", "three,0\n"),
+    "a.tsv": ("text\tlabel\none\t1\n", "three\t0\n"),
+    "a.jsonl": ('{"text": "one", "label": "1"}\n', '{"text": "three", "label": "0"}\n'),
+}
+"""What stands before and after a bad row."""
+
 BAD_ROWS = [
-    ("a.csv", "text,label\none,1\ntwo\nthree,0\n", ":3: 1 fields where the header has 2", "too few or too many fields"),
-    ("a.csv", 'text,label\none,1\n"t\nw",0,9\nthree,0\n', ":3: 3 fields where the header has 2", "too few or too many fields"),
-    ("a.csv", "text,label\none,1\n ,0\nthree,0\n", ":3: `text` is empty", "empty text"),
-    ("a.csv", "text,label\none,1\ntwo,\nthree,0\n", ":3: the row has no label; for rows without labels set `columns.label: null`", "no label"),
-    ("a.csv", 'text,label\none,1\n"two"x,0\nthree,0\n', ":3: ',' expected after '\"'; set `quoting: false` if quotes are part of the texts", "broken quotes or fields"),
-    ("a.tsv", 'text\tlabel\none\t1\n"two\t0\nmore"\t0\nthree\t0\n', ":3: a quoted field runs on to line 4, over tabs; set `quoting: false` if quotes are part of the texts", "broken quotes or fields"),
-    ("a.jsonl", '{"text": "one", "label": "1"}\n{"text": "two" "label": 0}\n{"text": "three", "label": "0"}\n', ":2: broken JSON: Expecting ',' delimiter at column 16", "broken JSON"),
-    ("a.jsonl", '{"text": "one", "label": "1"}\n["two"]\n{"text": "three", "label": "0"}\n', ":2: an array where an object is expected, one a line", "broken JSON"),
-    ("a.jsonl", '{"text": "one", "label": "1"}\n{"label": "0"}\n{"text": "three", "label": "0"}\n', ":2: `text` is empty", "empty text"),
-    ("a.jsonl", '{"text": "one", "label": "1"}\n{"text": "a\\ud800", "label": "0"}\n{"text": "three", "label": "0"}\n', ":2: `text` holds half of a surrogate pair at character 1", "lone surrogate"),
-    ("a.jsonl", '{"text": "one", "label": "1"}\n{"text": "two", "label": null}\n{"text": "three", "label": "0"}\n', ":2: the row has no label; for rows without labels set `columns.label: null`", "no label"),
+    ("a.csv", "two", "3: 1 fields where the header has 2", "too few or too many fields"),
+    ("a.csv", '"t\nw",0,9', "3: 3 fields where the header has 2", "too few or too many fields"),
+    ("a.csv", " ,0", "3: `text` is empty", "empty text"),
+    ("a.csv", "two,", f"3: {UNLABELLED}", "no label"),
+    ("a.csv", '"two"x,0', f"3: ',' expected after '\"'; {QUOTES}", "broken quotes or fields"),
+    ("a.tsv", '"two\t0\nmore"\t0', f"3: a quoted field runs on to line 4, over tabs; {QUOTES}",
+     "broken quotes or fields"),
+    ("a.jsonl", '{"text": "two" "label": 0}', "2: broken JSON: Expecting ',' delimiter at column 16", "broken JSON"),
+    ("a.jsonl", '["two"]', "2: an array where an object is expected, one a line", "broken JSON"),
+    ("a.jsonl", '{"label": "0"}', "2: `text` is empty", "empty text"),
+    ("a.jsonl", '{"text": "a\\ud800", "label": "0"}', "2: `text` holds half of a surrogate pair at character 1",
+     "lone surrogate"),
+    ("a.jsonl", '{"text": "two", "label": null}', f"2: {UNLABELLED}", "no label"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "content", "text", "kind"), BAD_ROWS)
+@pytest.mark.parametrize(("name", "bad", "text", "kind"), BAD_ROWS)
 def test_a_bad_row_is_an_error_or_dropped_and_counted(
-    tmp_path: Path, name: str, content: str, text: str, kind: str
+    tmp_path: Path, name: str, bad: str, text: str, kind: str
 ) -> None:
-    path = write(tmp_path / name, content)
-    assert problem(path) == f"data.train: {path}{text}"
+    before, after = SURROUNDED[name]
+    path = write(tmp_path / name, f"{before}{bad}\n{after}")
+    assert problem(path) == f"data.train: {path}:{text}"
     rows = rows_of(path, bad_rows="drop")
     assert pairs(rows) == [("one", "1"), ("three", "0")]
     assert rows.notes == {f"rows dropped: {kind}": 1}

@@ -98,14 +98,14 @@ def test_what_is_written_like_a_file_is_never_sought_on_the_hub(
     path: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match="not found; |no file matches "):
+    with pytest.raises(DataError, match=r"not found; |no file matches "):
         locate(Files(path=path))
 
 
 def test_what_is_in_a_folder_here_is_never_sought_on_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
-    with pytest.raises(DataError, match="^data/sst2 not found; data is empty$"):
+    with pytest.raises(DataError, match=r"^data/sst2 not found; data is empty$"):
         locate(Files(path="data/sst2"))
     assert locate(Files(path="glue"))[0].format == "hub"
     assert locate(Files(path="owner/sst2"))[0].format == "hub"

@@ -37,7 +37,8 @@ def test_fewer_than_two_classes_are_an_error(rows: Rows, found: str) -> None:
 
 def test_labels_become_numbers_or_scores() -> None:
     classes = encode(labelled("b", None, "a"), Task(), ("a", "b"))
-    assert (classes.dtype, classes.tolist()) == (np.int64, [1, IGNORED, 0])
+    assert classes.dtype == np.int64
+    assert classes.tolist() == [1, IGNORED, 0]
     scores = encode(labelled(0.5, None), Task(kind="regression"), ())
     assert scores.dtype == np.float32
     assert scores[0] == 0.5 and math.isnan(scores[1])

@@ -24,6 +24,7 @@ from distill.models import ModelSource, load_tokenizer
 
 SHARED = Path(os.environ.get("DISTILL_SHARED", Path(__file__).parents[3] / "shared"))
 MODEL = SHARED / "models" / "minilm_l6_fp16"
+CLASSES = Task()
 PAIR = Columns(text="#1 String", pair="#2 String", label="Quality")
 TREC = r"(?P<label>[A-Z]+):(?P<fine>\w+) (?P<text>.*)"
 
@@ -34,7 +35,7 @@ def source(path: str, **fields: object) -> Files:
     return Files.model_validate({"path": str(SHARED / "data" / path), **fields})
 
 
-def rows_of(files: Files, task: Task = Task()) -> Rows:
+def rows_of(files: Files, task: Task = CLASSES) -> Rows:
     return read("train", {"train": files}, task, stage_outputs={}, seed=0)
 
 

@@ -105,6 +105,13 @@ def test_contents_differ_exactly_where_texts_do(given_pairs: list[tuple[str, str
     assert len(set(found.tolist())) == len(set(usable))
 
 
+def test_many_rows_come_back_whole_and_in_order(tmp_path: Path) -> None:
+    lines = [f"row {number}" for number in range(70_000)]
+    found = rows("train", {"train": Files(path=str(text_file(tmp_path, lines)), columns=PLAIN)})
+    assert texts(found) == lines
+    assert found.documents == [0] * len(lines)
+
+
 def test_errors_of_parts(tmp_path: Path) -> None:
     path = text_file(tmp_path, ["one", "two", "three"])
     greedy = held_sources(path, 0.5, 0.6)

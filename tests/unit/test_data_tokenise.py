@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from transformers import BertTokenizerFast
 
@@ -20,7 +21,7 @@ LIMITS = Limits(12, VOCAB)
 
 
 def rows_of(texts: Sequence[str], pairs: Sequence[str] | None = None) -> Rows:
-    seconds = pairs or [None] * len(texts)
+    seconds = [None] * len(texts) if pairs is None else pairs
     return Rows.of([Row(a, b, None, number) for number, (a, b) in enumerate(zip(texts, seconds, strict=True))])
 
 
@@ -29,12 +30,11 @@ def unlabelled(rows: Rows) -> Labels:
 
 
 def row(table: TokenTable, number: int) -> list[int]:
-    return table.tokens[table.offsets[number] : table.offsets[number + 1]].tolist()
+    ids: list[int] = table.tokens[table.offsets[number] : table.offsets[number + 1]].tolist()
+    return ids
 
 
 def lines_of(texts: Sequence[str], documents: Sequence[int]) -> Rows:
-    import pyarrow as pa
-
     rows = rows_of(texts)
     return Rows(rows.table.append_column("document", pa.array(documents, pa.int32())))
 

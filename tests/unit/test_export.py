@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -111,11 +111,16 @@ def test_int8_is_judged_by_what_it_says() -> None:
     assert parity("onnx_int8", Task(), 3 * logits, logits).holds
 
 
-@pytest.mark.parametrize(("noise", "holds"), [(0.05, True), (0.5, False)])
-def test_int8_of_a_regression_is_judged_by_correlation(noise: float, holds: bool) -> None:
-    scores = torch.randn(100, 1, generator=torch.Generator().manual_seed(0))
-    near = scores + noise * torch.randn(100, 1, generator=torch.Generator().manual_seed(1))
-    assert parity("onnx_int8", Task(kind="regression"), near, scores).holds is holds
+@pytest.mark.parametrize(
+    ("kind", "noise", "holds"),
+    [("regression", 0.1, True), ("regression", 0.18, False), ("text", 0.18, True), ("text", 0.3, False)],
+)
+def test_int8_without_classes_is_judged_by_correlation(
+    kind: Literal["regression", "text"], noise: float, holds: bool
+) -> None:
+    outputs = torch.randn(100, 4, generator=torch.Generator().manual_seed(0))
+    near = outputs + noise * torch.randn(100, 4, generator=torch.Generator().manual_seed(1))
+    assert parity("onnx_int8", Task(kind=kind), near, outputs).holds is holds
 
 
 def test_no_number_is_never_parity() -> None:

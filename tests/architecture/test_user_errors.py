@@ -1,0 +1,92 @@
+"""What a user gets wrong is told at set-up, in one message, with exit code 2."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import tiny
+from tests.helpers.cli import caller
+
+KD = {"kind": "train", "data": ["train"], "validation": "validation", "training": {"epochs": 1, "batch_size": 8}}
+STAGES = {"student": {**KD, "objective": [{"kind": "logits"}]}}
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    return caller(monkeypatch, capsys)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    return tiny.run_file(tmp_path_factory.mktemp("errors"), STAGES)
+
+
+CASES = {
+    "a key that is none": (["task.max_lenght=3"], "did you mean `max_length`?"),
+    "a value out of range": (["stages.student.training.learning_rate=-1"], "stages.student.training.learning_rate"),
+    "a kind that is none": (["student.kind=size"], "did you mean `sizes`?"),
+    "a source that is none": (["stages.student.data=[trian]"], "did you mean `train`?"),
+    "a file that is not there": (["data.train.path={folder}/trian.csv"], "did you mean `train.csv`?"),
+    "a column that is not there": (["data.train.columns.label=lable"], "did you mean `label`?"),
+    "a label that is none": (["task.labels=[negative, positiv]"], "label `positive` not in task.labels"),
+    "a teacher that is not there": (["teacher.model={folder}/teecher"], "did you mean `teacher`?"),
+    "a teacher folder without weights": (["teacher.model={folder}/bare"], "bare lacks *.safetensors, tokenizer.json"),
+    "a teacher whose head was never trained": (["teacher.model={folder}/body"], "needs teacher logits"),
+    "a teacher of other labels": (
+        ["teacher.model={folder}/other"], "labels are matched by name: the model has bad, good, which the run does not know"
+    ),
+    "a teacher package that is not there": (["teacher.model=package:no_such_package"], "is not installed: pip install"),
+    "heads that cannot be paired": (
+        ["student.heads=2", "stages.student.objective=[{kind: attention}]"], "the student has 2 heads, the teacher 4"
+    ),
+    "layers that cannot be paired": (
+        ["student.layers=6", "stages.student.objective=[{kind: hidden}]"], "the student has 6 layers, the teacher 4"
+    ),
+    "a layer that does not exist": (
+        ["stages.student.objective=[{kind: hidden, layers: {1: 9}}]"], "teacher layer 9 does not exist"
+    ),
+    "more tokens than positions": (["task.max_length=500"], "500 is more than the 64 positions"),
+    "sizes that do not divide": (["student.hidden_size=18"], "hidden_size 18 is not a multiple of heads 4"),
+    "an architecture that is none": (["student.architecture=brt"], "student.architecture: unknown `brt`"),
+    "layers of the teacher it has not": (["student={kind: teacher_layers, layers: [1, 7]}"], "must rise and stay below 4"),
+    "code nobody allowed": (
+        ["stages.student.objective=[{kind: custom, factory: 'os:getcwd'}]"], "runs only under --allow-code"
+    ),
+    "devices that are not there": (["machine.accelerator=gpu"], "torch sees none"),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def other_teachers(run):
+    folder = run.parent
+    tiny.model_folder(folder / "body", head=False)
+    (folder / "bare").mkdir()
+    (folder / "bare/config.json").write_text("{}", encoding="utf-8")
+    config = json.loads((tiny.model_folder(folder / "other") / "config.json").read_text(encoding="utf-8"))
+    config |= {"id2label": {"0": "bad", "1": "good"}, "label2id": {"bad": 0, "good": 1}}
+    (folder / "other/config.json").write_text(json.dumps(config), encoding="utf-8")
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+@pytest.mark.parametrize("case", CASES)
+def test_one_message_and_exit_code_two(run, call, tmp_path, case, command):
+    overrides, expected = CASES[case]
+    given = [override.replace("{folder}", str(run.parent)) for override in overrides]
+    code, _, err = call(command, str(run), f"output={tmp_path / 'out'}", *given)
+    assert code == 2 and expected in err.replace("\n", " "), err
+    assert "Traceback" not in err
+    assert not list((tmp_path / "out").rglob("*.safetensors")) if (tmp_path / "out").exists() else True
+
+
+def test_teacher_labels_in_another_order_are_matched_by_name(run, call, tmp_path):
+    folder = run.parent
+    config = json.loads((tiny.model_folder(folder / "swapped") / "config.json").read_text(encoding="utf-8"))
+    config |= {"id2label": {"0": "positive", "1": "negative"}, "label2id": {"positive": 0, "negative": 1}}
+    (folder / "swapped/config.json").write_text(json.dumps(config), encoding="utf-8")
+    scores = {}
+    for teacher in ("teacher", "swapped"):
+        code, out, err = call("check", str(run), f"output={tmp_path}", f"teacher.model={folder / teacher}")
+        assert code == 0, err
+        scores[teacher] = float(out.split("teacher's score")[1].split("accuracy ")[1].split(",")[0])
+    assert scores["teacher"] == pytest.approx(1.0 - scores["swapped"], abs=2e-3)
