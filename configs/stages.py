@@ -38,11 +38,13 @@ class AugmentStage(Section):
     data: str
     """Name of the source to augment; the rows written hold the originals too."""
     masked_model: str | None = None
-    """Masked language model that proposes words for single-piece words; none takes the run's teacher model if it has such a head."""
+    """Masked language model that proposes words for single-piece words; none takes the teacher model if it has that
+    head, and without one the embeddings propose for all words."""
     embeddings: str | None = None
-    """Encoder whose embedding matrix, or GloVe text file whose vectors, propose words for the rest; none takes the teacher's."""
+    """GloVe text file, or encoder whose embedding matrix proposes words by nearness; none takes the teacher's.
+    A matrix of pieces knows the words that are one piece; GloVe knows the others too."""
     copies: PositiveInt = 20
-    """New rows per row (N_a)."""
+    """New rows per row (N_a); for pairs per side, with the other side as it was."""
     candidates: PositiveInt = 15
     """Proposals per word (K)."""
     probability: Fraction = 0.4

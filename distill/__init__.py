@@ -1,0 +1,1 @@
+"""The core: types, losses, data, and the module that trains."""

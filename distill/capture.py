@@ -1,9 +1,9 @@
 """Run a transformers model and keep just what a loss needs of its inside.
 
-Hidden states come from transformers' own capturing, for the layers asked for. Attention scores, queries, keys and values
-come from an attention function registered with transformers: it looks at the layers asked for and leaves every other
-layer to SDPA. (With SDPA, `output_attentions=True` returns an empty tuple without an error; eager attention returns
-probabilities, where TinyBERT's target is the score before the softmax.)
+Hidden states come from transformers' own capturing, for the layers asked for. Attention scores, queries, keys and
+values come from an attention function registered with transformers: it looks at the layers asked for and leaves every
+other layer to SDPA. (With SDPA, `output_attentions=True` returns an empty tuple without an error; eager attention
+returns probabilities, where TinyBERT's target is the score before the softmax.)
 """
 
 import inspect
@@ -69,12 +69,12 @@ def shape_of(model: PreTrainedModel, *, trained_head: bool) -> Shape:
         hidden_size=config.hidden_size,
         heads=heads,
         head_size=getattr(config, "head_dim", None) or config.hidden_size // heads,
-        outputs=config.num_labels if trained_head else 0,
+        outputs=int(config.num_labels or 0) if trained_head else 0,
     )
 
 
 def offers_of(model: PreTrainedModel, shape: Shape) -> Needs:
-    """Return the most a prepared model can be asked for; attentions only where its layers call the attention function."""
+    """Return the most a prepared model can be asked for; attentions only where layers call the attention function."""
     blocks = frozenset(range(1, shape.layers + 1))
     seen = frozenset(_attention_layers(model)) & blocks
     return Needs(shape.outputs > 0, blocks | {0}, seen, seen)

@@ -9,13 +9,13 @@ from typing import Any
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a sibling file, then put it in place of `path`: at any moment the old one or the new one is there, whole."""
+    """Let `write` fill a sibling file, then put it in place of `path`: at any moment one of both is there, whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     write(partial)
     with partial.open("rb+") as handle:
         os.fsync(handle.fileno())
-    os.replace(partial, path)
+    partial.replace(path)
     _sync_folder(path.parent)
 
 
@@ -30,7 +30,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def digest(*parts: str | bytes) -> str:
-    """Return the first 16 hex digits of the SHA-256 over the parts, each with its length, so that none runs into the next."""
+    """Return the first 16 hex digits of the SHA-256 over the parts, each preceded by its length."""
     total = hashlib.sha256()
     for part in parts:
         raw = part.encode() if isinstance(part, str) else part

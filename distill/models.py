@@ -4,10 +4,18 @@ import json
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from configs.data import Task
 from configs.errors import suggest
@@ -55,18 +63,22 @@ def load_tokenizer(source: ModelSource, where: str) -> PreTrainedTokenizerFast:
     """Load the tokenizer of a model. Raise ModelError where there is none."""
     path = _checked(source, where)
     try:
-        return AutoTokenizer.from_pretrained(path, revision=source.revision, use_fast=True)
+        found: Any = AutoTokenizer.from_pretrained(path, revision=source.revision, use_fast=True)
     except (OSError, ValueError) as error:
         raise ModelError(f"{where}: no tokenizer could be loaded from {source.path}: {_first_line(error)}") from error
+    if not isinstance(found, PreTrainedTokenizerFast):
+        raise ModelError(f"{where}: {source.path} has no fast tokenizer (tokenizer.json)")
+    return found
 
 
 def load_config(source: ModelSource, where: str) -> PretrainedConfig:
     """Load the configuration of a model alone. Raise ModelError where there is none."""
     path = _checked(source, where)
     try:
-        return AutoConfig.from_pretrained(path, revision=source.revision)
+        found: PretrainedConfig = AutoConfig.from_pretrained(path, revision=source.revision)
     except (OSError, ValueError) as error:
         raise ModelError(f"{where}: {source.path} is no model: {_first_line(error)}") from error
+    return found
 
 
 def load(
@@ -113,11 +125,14 @@ def set_labels(config: PretrainedConfig, task: Task, labels: tuple[str, ...]) ->
 
 def label_names(config: PretrainedConfig) -> tuple[str, ...]:
     """Return the class names of a model in the order of its outputs."""
-    return tuple(config.id2label[index] for index in range(config.num_labels))
+    named: dict[int, str] = config.id2label  # type: ignore[assignment]
+    return tuple(named[index] for index in sorted(named))
 
 
 def fingerprint(source: ModelSource) -> str:
-    """Return a digest of a model: of its files where it is a folder, of name and revision on the hub."""
+    """Return a digest of a model: of its files where it is local, of name and revision on the hub."""
+    if Path(source.path).is_file():
+        return digest_file(Path(source.path))
     folder = source.folder
     if folder is None:
         return digest(source.path, source.revision or "")

@@ -23,6 +23,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
@@ -106,7 +107,7 @@ class DistillModule(pl.LightningModule):
         for logger in self.loggers:
             logger.log_metrics(scores, step=self.global_step)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Return AdamW over student and projectors, with the schedule of the learning rate."""
         training = self._recipe.training
         projectors = {"params": list(self.objective.parameters()), "weight_decay": training.weight_decay}
@@ -118,12 +119,13 @@ class DistillModule(pl.LightningModule):
             fused=training.precision != "fp16",  # the gradient scaler has to look at gradients between unscale and step
         )
         factor = partial(factor_at, training=training, steps=self._recipe.steps)
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": LambdaLR(optimiser, factor), "interval": "step"}}
+        schedule = LRSchedulerConfigType(scheduler=LambdaLR(optimiser, factor), interval="step")
+        return OptimizerLRSchedulerConfig(optimizer=optimiser, lr_scheduler=schedule)
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Cut the norm over student and projectors together; Lightning's own refuses a fused optimiser under autocast."""
+        """Cut the norm over student and projectors; Lightning's own refuses a fused optimiser under autocast."""
         if gradient_clip_val:
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)

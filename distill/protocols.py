@@ -10,7 +10,7 @@ from distill.types import Batch, Needs, Outputs, Shape, Unit
 
 
 class Teacher(ABC):
-    """A frozen source of knowledge. A plain object, no `nn.Module`: it is never in a checkpoint, an optimiser or DDP."""
+    """A frozen source of knowledge. A plain object, no `nn.Module`: never in a checkpoint, an optimiser or DDP."""
 
     shape: Shape | None
     """Sizes, None where there is no model."""

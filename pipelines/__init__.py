@@ -1,0 +1,1 @@
+"""Composes the parts: command line, stages, runner, report."""

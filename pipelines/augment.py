@@ -15,7 +15,7 @@ from pipelines.stage import Stage
 
 
 class Augment(Stage):
-    """Writes the rows of a source and their copies as Parquet, part by part; a run that was cut goes on at the next part."""
+    """Writes the rows of a source and their copies as Parquet, in parts; a run that was cut goes on at the next."""
 
     kind = "augment"
     seed = None
@@ -58,7 +58,7 @@ class Augment(Stage):
         source = self._masked_source()
         if config.masked_model is None and not has_masked_lm(load_config(source, where)):
             return None
-        return load_masked_lm(source, config.candidates, where)
+        return load_masked_lm(source, config.candidates, where, self._run.device.torch_name)
 
     def _masked_source(self) -> ModelSource:
         return self._run.base if self._config.masked_model is None else ModelSource(self._config.masked_model)

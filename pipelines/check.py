@@ -1,5 +1,7 @@
 """Preflight: all that can be known to be wrong before anything is trained."""
 
+from collections.abc import Mapping
+
 import psutil
 import torch
 from rich.table import Table
@@ -50,7 +52,7 @@ def _rows(run: Run, found: Table) -> None:
         found.add_row("labels", f"{len(run.labels)}: {shown}")
 
 
-def _reasons(notes: dict[str, int]) -> str:
+def _reasons(notes: Mapping[str, int]) -> str:
     told = ", ".join(f"{reason} {count:,}" for reason, count in notes.items() if count)
     return f" ({told})" if told else ""
 
@@ -62,7 +64,8 @@ def _tokens(run: Run, loaded: Loaded, found: Table) -> None:
         raise ModelError(f"teacher.model: the tokenizer of {loaded.source} has no padding token")
     if len(tokenizer) > config.vocab_size:
         raise ModelError(
-            f"teacher.model: the tokenizer of {loaded.source} has {len(tokenizer)} pieces, the model {config.vocab_size}"
+            f"teacher.model: the tokenizer of {loaded.source} has {len(tokenizer)} pieces, "
+            f"the model {config.vocab_size}"
         )
     positions = getattr(config, "max_position_embeddings", None)
     if positions is not None and run.config.task.max_length > positions:
@@ -72,7 +75,8 @@ def _tokens(run: Run, loaded: Loaded, found: Table) -> None:
     weights = sum(parameter.numel() for parameter in loaded.model.parameters())
     found.add_row(
         "teacher",
-        f"{loaded.source}: {config.model_type}, {config.num_hidden_layers} × {config.hidden_size}, {weights / 1e6:.1f} M",
+        f"{loaded.source}: {config.model_type}, {config.num_hidden_layers} × {config.hidden_size}, "
+        f"{weights / 1e6:.1f} M",
     )
 
 
@@ -136,5 +140,6 @@ def _memory(run: Run, loaded: Loaded, student: Student | None, found: Table) -> 
     )
     if teacher + trained > free:
         raise ModelError(
-            f"memory: teacher and training need {(teacher + trained) / 1e9:.1f} GB before activations, {free / 1e9:.1f} GB are free"
+            f"memory: teacher and training need {(teacher + trained) / 1e9:.1f} GB before activations, "
+            f"{free / 1e9:.1f} GB are free"
         )

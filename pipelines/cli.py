@@ -119,7 +119,7 @@ def schema() -> None:
     """Print the JSON Schema of a configuration, for editors."""
     import json
 
-    from configs.show import schema as build
+    from configs.schema import schema as build
 
     typer.echo(json.dumps(build(), indent=2))
 
@@ -188,4 +188,3 @@ def _prepared(loaded: "Loaded", allow_code: bool, cache: Path | None = None) -> 
     from pipelines.run import Run
 
     return Run(loaded.pipeline, prepare(loaded.pipeline.machine), Console(), allow_code=allow_code, cache=cache)
-

@@ -17,7 +17,8 @@ from pipelines.verdict import TITLES, Role, Spread
 ROLES: tuple[Role, ...] = ("teacher", "student", "baseline")
 KNOWN = {"name", "about", "expect", "config", "command", "started"}
 """Keys of `run.json` that have a place of their own; the others describe the machine."""
-LOSS = ("loss", "total")
+TOTAL = "loss"
+"""Column of the sum of all terms."""
 SHOWN = 8
 """Class names listed before the rest is only counted."""
 
@@ -111,17 +112,23 @@ def tiles(evaluation: Mapping[str, Any], title: str) -> list[Tile]:
 
 def stage_views(files: RunFiles) -> list[StageView]:
     """Return the stages with their share of the time and their curves."""
+    metric = _decisive(files)
     times = [stage.seconds for stage in files.stages]
     total, longest = sum(times) or 1.0, max(times, default=0.0) or 1.0
-    return [StageView(stage, stage.seconds / total, stage.seconds / longest, panels(stage)) for stage in files.stages]
+    return [
+        StageView(stage, stage.seconds / total, stage.seconds / longest, panels(stage, metric))
+        for stage in files.stages
+    ]
 
 
-def panels(stage: StageFiles) -> list[Panel]:
-    """Draw the loss terms of a stage, then the metrics on its validation rows; a sum of one term is not drawn twice."""
-    names = sorted({name for trace in stage.traces for name in trace.curves}, key=_panel_order)
-    terms = [name for name in names if name.startswith("loss/")]
-    wanted = [name for name in names if name.startswith(("loss/", "validation/")) or (name in LOSS and len(terms) != 1)]
-    return [_panel(stage, name) for name in wanted]
+def panels(stage: StageFiles, metric: str) -> list[Panel]:
+    """Draw a stage's losses, their sum first where there are several, and the metric on its validation rows."""
+    names = {name for trace in stage.traces for name in trace.curves}
+    terms = sorted(name for name in names if name.startswith("loss/"))
+    total = [TOTAL] if TOTAL in names and len(terms) != 1 else []
+    scores = sorted(name for name in names if name.startswith("validation/"))
+    decisive = [name for name in scores if name == f"validation/{metric}"]
+    return [_panel(stage, name) for name in (*total, *terms, *(decisive or scores))]
 
 
 def metrics_of(evaluation: Mapping[str, Any]) -> list[str]:
@@ -225,16 +232,19 @@ def _has_seeds(evaluation: Mapping[str, Any]) -> bool:
     return any(role in evaluation.get("models", {}) for role in ("student", "baseline"))
 
 
+def _decisive(files: RunFiles) -> str:
+    """Return the metric that decides."""
+    task = files.config.get("task", {})
+    named = files.evaluation.get("metric") or task.get("metric")
+    return str(named or ("spearman" if task.get("kind") == "regression" else "accuracy"))
+
+
 def _panel(stage: StageFiles, name: str) -> Panel:
     found = [(trace.seed, trace.curves[name]) for trace in stage.traces if name in trace.curves]
     last = sum(points[-1][1] for _, points in found) / len(found)
     scored = name.startswith("validation/") and name != "validation/mse"
     lines = [plots.Line(stage.role, f"seed {seed}" if seed else stage.name, points) for seed, points in found]
     title = name.replace("validation/", "validation · ").replace("loss/", "loss · ")
-    title = "loss · total" if name in LOSS else title
+    title = "loss · total" if name == TOTAL else title
     write = numbers.percent if scored else numbers.short
     return Panel(title, plots.curves(title, lines, write), write(last))
-
-
-def _panel_order(name: str) -> tuple[int, str]:
-    return (0 if name in LOSS else 1 if name.startswith("loss/") else 2, name)

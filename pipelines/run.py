@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import torch
 from rich.console import Console
@@ -19,11 +20,11 @@ from distill.data.sources import read
 from distill.data.table import TokenTable
 from distill.data.tokenise import Limits, pack, tokenise
 from distill.files import digest, digest_file
-from distill.metrics import main_metric, score
-from distill.models import Loaded, ModelSource, fingerprint, label_names as model_labels, load, load_tokenizer
+from distill.metrics import Kind, main_metric, score
+from distill.models import Loaded, ModelSource, fingerprint, load, load_config, load_tokenizer
+from distill.models import label_names as model_labels
 from pipelines.machine import Device
-from pipelines.score import EncodedRows
-from pipelines.score import permute, predict
+from pipelines.score import EncodedRows, permute, predict
 from pipelines.screen import Screen
 from pipelines.stage import results_of
 from teachers import fresh
@@ -126,7 +127,7 @@ class Run:
 
     def _tokens(self, name: str) -> TokenTable:
         rows, task = self.rows(name), self.config.task
-        limits = Limits(task.max_length, len(self.tokenizer))
+        limits = Limits(task.max_length, load_config(self.base, "teacher.model").vocab_size)
         tokens = self.cache / "tokens"
         if self._is_plain_text(name):
             return pack(rows, self.tokenizer, limits, tokens)
@@ -156,7 +157,7 @@ class Run:
         rows = as_scored(table, self.tokenizer.pad_token_id)
         picked = rows.spread(at_most or len(rows))
         logits = permute(predict(model.eval(), rows.batches(picked)), order)
-        return score(self.config.task.kind, logits, rows.labels[torch.from_numpy(picked)])
+        return score(cast(Kind, self.config.task.kind), logits, rows.labels[torch.from_numpy(picked)])
 
     @property
     def main_metric(self) -> str:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -14,12 +15,12 @@ from configs.errors import UserError
 from configs.load import Loaded
 from configs.show import show
 from distill.files import write_json
-from pipelines.stages import stages
 from pipelines.check import preflight
 from pipelines.machine import facts
 from pipelines.report import write_report
 from pipelines.run import Run
 from pipelines.stage import Stage, carry_out, is_done, results_of
+from pipelines.stages import stages
 
 POLL_SECONDS = 1.0
 
@@ -54,7 +55,7 @@ def _follow(run: Run, chosen: Iterable[Stage]) -> None:
     for stage in chosen:
         if stage.kind == "train" and not is_done(stage, run.folder):
             stage.run(stage.folder(run.folder))
-        _wait(lambda stage=stage: is_done(stage, run.folder))
+        _wait(partial(is_done, stage, run.folder))
 
 
 def _wait(ready: Callable[[], bool]) -> None:

@@ -3,7 +3,7 @@
 import math
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
@@ -72,7 +72,7 @@ class Train(Stage):
             load_best(state, module)
         results = self._results(module, data)
         if trainer.is_global_zero:
-            self._save(module.student, output)
+            self._save(cast(Student, module.student), output)
         return results
 
     def assemble(self) -> tuple[DistillModule, DistillData]:
@@ -176,7 +176,7 @@ class Train(Stage):
         """Score the final weights on the validation rows."""
         results: dict[str, Any] = {"steps": data.plan.steps, "rows": len(data.train.lengths)}
         if data.validation is not None and self._run.config.task.kind != "text":
-            results["validation"] = self._run.score(module.student.model, data.validation)
+            results["validation"] = self._run.score(cast(Student, module.student).model, data.validation)
         return results
 
     def _save(self, student: Student, output: Path) -> None:

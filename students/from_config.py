@@ -27,7 +27,7 @@ def build(sizes: SizedStudent, task: Task, labels: tuple[str, ...], teacher: Loa
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            model = family.from_config(config)
+            model = family.from_config(config)  # type: ignore[no-untyped-call]
         except ValueError as error:
             raise ModelError(f"student: {str(error).splitlines()[0]}") from error
     return Student(model, has_head=task.kind != "text")

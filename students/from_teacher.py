@@ -29,9 +29,9 @@ def build(choice: LayersStudent, task: Task, teacher: Loaded) -> Student:
 
 
 def spread(count: int, total: int) -> tuple[int, ...]:
-    """Return `count` of `total` layers, evenly spread, the last among them. Raise ModelError if there are not as many.
+    """Return `count` of `total` layers, evenly spread, the last among them. Raise ModelError if there are fewer.
 
-    Six of twelve are 1, 3, 5, 7, 9, 11: student layer m starts from the teacher layer that the uniform map pairs it with.
+    Six of twelve are 1, 3, 5, 7, 9, 11: student layer m starts as the teacher layer that the uniform map gives it.
     """
     if count > total:
         raise ModelError(f"student.layers: {count} layers of a teacher that has {total}")

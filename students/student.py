@@ -35,7 +35,7 @@ class Student(TrainedModel):
         ]
 
     def freeze_unused(self, batch: Batch, needs: Needs) -> list[str]:
-        """Freeze what no output in `needs` depends on (a head while only hidden states are matched) and return its names.
+        """Freeze what no output in `needs` depends on (a head where hidden states are matched) and return its names.
 
         Data-parallel training stops at parameters without gradient, and an optimiser would decay them for nothing.
         """

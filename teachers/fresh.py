@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import BertConfig, BertModel, BertTokenizerFast
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from configs.teachers import FreshTeacher
 from distill.files import digest
@@ -38,7 +38,7 @@ def make(sizes: FreshTeacher, texts: Iterator[str], seed: int, folder: Path) -> 
     return target
 
 
-def _tokenizer(size: int, texts: Iterator[str]) -> BertTokenizerFast:
+def _tokenizer(size: int, texts: Iterator[str]) -> PreTrainedTokenizerFast:
     """Train WordPiece as BERT uses it, lower-cased."""
     core = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     core.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -46,7 +46,7 @@ def _tokenizer(size: int, texts: Iterator[str]) -> BertTokenizerFast:
     trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=list(_SPECIAL), show_progress=False)
     core.train_from_iterator(texts, trainer)
     core.post_processor = processors.BertProcessing(
-        ("[SEP]", core.token_to_id("[SEP]")), ("[CLS]", core.token_to_id("[CLS]"))
+        ("[SEP]", _SPECIAL.index("[SEP]")), ("[CLS]", _SPECIAL.index("[CLS]"))
     )
     names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), _SPECIAL, strict=True))
-    return BertTokenizerFast(tokenizer_object=core, **names)
+    return PreTrainedTokenizerFast(tokenizer_object=core, **names)

@@ -2,7 +2,6 @@
 
 import torch
 
-
 from configs.data import Task
 from distill import capture
 from distill.models import Loaded

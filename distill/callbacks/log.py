@@ -29,7 +29,7 @@ class Report:
 
 
 class LossLog(pl.Callback):
-    """Sum the losses on the device and read them once every `every` optimiser steps: a step never waits for a number."""
+    """Sum the losses on the device and read them every `every` optimiser steps: a step never waits for a number."""
 
     def __init__(self, every: int, steps: int, steps_per_epoch: int, show: Callable[[Report], None]) -> None:
         """Report every so many optimiser steps, to the loggers and to `show`."""
@@ -37,6 +37,7 @@ class LossLog(pl.Callback):
         self.steps = steps
         self.steps_per_epoch = steps_per_epoch
         self.show = show
+        self._sums: Tensor | None = None
         self._reset()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -76,7 +77,7 @@ class LossLog(pl.Callback):
         self._reset()
 
     def _reset(self) -> None:
-        self._sums: Tensor | None = None
+        self._sums = None
         self._windows = 0
         self._examples = self._positions = 0.0
         self._since = time.perf_counter()

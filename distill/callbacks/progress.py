@@ -10,7 +10,7 @@ from distill.callbacks.log import Report
 
 
 class ProgressLine:
-    """Shows a training's state: a bar on a terminal; elsewhere (a log file, a cluster) a line every tenth of the way."""
+    """Shows a training's state: a bar on a terminal; elsewhere (a log file) a line every tenth of the way."""
 
     def __init__(self, console: Console, title: str, unit: str = "steps") -> None:
         """Write to `console` under a title."""

@@ -45,7 +45,7 @@ class PlannedBatches(Dataset[Batch]):
 
 
 class _FromHere(Sampler[int]):
-    """The numbers of the micro-batches still to come; its length is that of the whole training, as Lightning expects."""
+    """The numbers of the micro-batches to come; its length is that of the whole training, as Lightning expects."""
 
     def __init__(self, first: int, total: int) -> None:
         self.first = first

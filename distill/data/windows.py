@@ -13,7 +13,7 @@ from distill.types import Unit
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """All optimiser steps of a training, computed when asked for; the position in the data is the number of the step."""
+    """All optimiser steps of a training, computed when asked for; the position in the data is the step's number."""
 
     lengths: NDArray[np.int64]
     labelled: NDArray[np.bool_]

@@ -38,7 +38,14 @@ def test_a_local_folder_takes_the_place_of_a_hub_name(name, tmp_path):
 def test_each_stage_of_tinybert_has_data_rate_and_epochs_of_its_own():
     stages = load("tinybert/sst2").pipeline.stages
     assert list(stages) == [
-        "teacher", "general", "augment", "intermediate", "prediction", "baseline", "evaluate", "export",
+        "teacher",
+        "general",
+        "augment",
+        "intermediate",
+        "prediction",
+        "baseline",
+        "evaluate",
+        "export",
     ]
     rates = {name: stages[name].training.learning_rate for name in ("general", "intermediate", "prediction")}
     assert len(set(rates.values())) == 3

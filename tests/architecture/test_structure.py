@@ -42,9 +42,9 @@ def test_every_public_thing_has_a_docstring_and_types():
     lacking = []
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
-                if ast.get_docstring(node) is None and not _is_nested(path, node):
-                    lacking.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}")
+            public = isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+            if public and ast.get_docstring(node) is None and not _is_nested(path, node):
+                lacking.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}")
     assert lacking == []
 
 
@@ -92,7 +92,12 @@ def test_the_tree_holds_nothing_dangerous_or_unfinished(pattern):
 
 
 def test_help_is_quick_and_loads_no_torch():
-    code = "import sys; sys.argv = ['distill', '--help']\nfrom pipelines.cli import main\ntry:\n    main()\nexcept SystemExit:\n    pass\nassert not {'torch', 'lightning', 'transformers'} & set(sys.modules)"
+    code = (
+        "import sys; sys.argv = ['distill', '--help']\n"
+        "from pipelines.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "assert not {'torch', 'lightning', 'transformers'} & set(sys.modules)"
+    )
     seconds = []
     for _ in range(3):
         start = time.perf_counter()
@@ -119,7 +124,9 @@ def test_the_wheel_holds_the_five_packages_and_nothing_else(wheel):
 
 
 def test_the_wheel_holds_all_that_is_read_at_run_time(wheel):
-    data = [path for package in PACKAGES for path in (ROOT / package).rglob("*") if path.suffix in (".yaml", ".j2", ".py")]
+    data = [
+        path for package in PACKAGES for path in (ROOT / package).rglob("*") if path.suffix in (".yaml", ".j2", ".py")
+    ]
     assert {str(path.relative_to(ROOT)) for path in data} <= set(wheel)
 
 

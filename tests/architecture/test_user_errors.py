@@ -34,24 +34,32 @@ CASES = {
     "a teacher folder without weights": (["teacher.model={folder}/bare"], "bare lacks *.safetensors, tokenizer.json"),
     "a teacher whose head was never trained": (["teacher.model={folder}/body"], "needs teacher logits"),
     "a teacher of other labels": (
-        ["teacher.model={folder}/other"], "labels are matched by name: the model has bad, good, which the run does not know"
+        ["teacher.model={folder}/other"],
+        "labels are matched by name: the model has bad, good, which the run does not know",
     ),
     "a teacher package that is not there": (["teacher.model=package:no_such_package"], "is not installed: pip install"),
     "heads that cannot be paired": (
-        ["student.heads=2", "stages.student.objective=[{kind: attention}]"], "the student has 2 heads, the teacher 4"
+        ["student.heads=2", "stages.student.objective=[{kind: attention}]"],
+        "the student has 2 heads, the teacher 4",
     ),
     "layers that cannot be paired": (
-        ["student.layers=6", "stages.student.objective=[{kind: hidden}]"], "the student has 6 layers, the teacher 4"
+        ["student.layers=6", "stages.student.objective=[{kind: hidden}]"],
+        "the student has 6 layers, the teacher 4",
     ),
     "a layer that does not exist": (
-        ["stages.student.objective=[{kind: hidden, layers: {1: 9}}]"], "teacher layer 9 does not exist"
+        ["stages.student.objective=[{kind: hidden, layers: {1: 9}}]"],
+        "teacher layer 9 does not exist",
     ),
     "more tokens than positions": (["task.max_length=500"], "500 is more than the 64 positions"),
     "sizes that do not divide": (["student.hidden_size=18"], "hidden_size 18 is not a multiple of heads 4"),
     "an architecture that is none": (["student.architecture=brt"], "student.architecture: unknown `brt`"),
-    "layers of the teacher it has not": (["student={kind: teacher_layers, layers: [1, 7]}"], "must rise and stay below 4"),
+    "layers of the teacher it has not": (
+        ["student={kind: teacher_layers, layers: [1, 7]}"],
+        "must rise and stay below 4",
+    ),
     "code nobody allowed": (
-        ["stages.student.objective=[{kind: custom, factory: 'os:getcwd'}]"], "runs only under --allow-code"
+        ["stages.student.objective=[{kind: custom, factory: 'os:getcwd'}]"],
+        "runs only under --allow-code",
     ),
     "devices that are not there": (["machine.accelerator=gpu"], "torch sees none"),
 }

@@ -48,7 +48,9 @@ def _train(run: Path, output: Path, *overrides: str, processes: int = 1) -> dict
     if processes > 1:
         launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--master-port=0", "--standalone"]
         command = [sys.executable, *launcher, *arguments, f"machine.devices={processes}"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return weights(output)
 
@@ -64,7 +66,9 @@ def whole(run, tmp_path_factory) -> dict[str, torch.Tensor]:
 def test_weights_do_not_depend_on_the_split(run, whole, tmp_path, micro, processes):
     split = _train(run, tmp_path, f"stages.student.training.micro_batch_size={micro}", processes=processes)
     for name, value in whole.items():
-        torch.testing.assert_close(split[name], value, atol=2e-6, rtol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            split[name], value, atol=2e-6, rtol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 def test_the_training_moves_weights_by_far_more_than_the_bound(run, whole, tmp_path):

@@ -18,10 +18,22 @@ STAGES = {
         "kind": "train",
         "data": ["train"],
         "validation": "validation",
-        "objective": [{"kind": "logits", "temperature": 2}, {"kind": "hidden"}, {"kind": "attention"}, {"kind": "task"}],
+        "objective": [
+            {"kind": "logits", "temperature": 2},
+            {"kind": "hidden"},
+            {"kind": "attention"},
+            {"kind": "task"},
+        ],
         "training": {
-            "epochs": 3, "batch_size": 8, "micro_batch_size": 4, "bucket_window": 3, "learning_rate": 1e-3,
-            "checkpoint_every": 2, "log_every": 4, "workers": 2, "keep": "best",
+            "epochs": 3,
+            "batch_size": 8,
+            "micro_batch_size": 4,
+            "bucket_window": 3,
+            "learning_rate": 1e-3,
+            "checkpoint_every": 2,
+            "log_every": 4,
+            "workers": 2,
+            "keep": "best",
         },
     }
 }

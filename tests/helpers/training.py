@@ -1,6 +1,6 @@
 """Run a train stage of a tiny run in a process of its own, cut it where asked, and print what it ended with.
 
-    python -m tests.helpers.training RUN.yaml STAGE [--die-after STEP] [--die-in-validation]
+python -m tests.helpers.training RUN.yaml STAGE [--die-after STEP] [--die-in-validation]
 """
 
 import argparse

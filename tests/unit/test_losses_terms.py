@@ -80,6 +80,24 @@ def test_units(name, unit):
     assert term_of(TERMS[name]).unit == unit
 
 
+def test_huawei_terms_over_their_units_are_the_released_losses():
+    """Summed over layers, and divided by what the window counts: B rows, B·T positions, B·T² pairs, padding included."""
+    batch, equal = batch_of(), Shape(4, SMALL.hidden_size, SMALL.heads, 3, 3)
+    mask = batch["attention_mask"]
+    names = ["logits huawei", "hidden huawei", "attention huawei"]
+    own = outputs_of(SMALL, Needs(True, frozenset({1, 2}), frozenset({1, 2})), batch, seed=1)
+    taught = outputs_of(equal, Needs(True, frozenset({2, 4}), frozenset({2, 4})), batch, seed=2)
+    assert own.logits is not None and taught.logits is not None
+    hidden = [reference.huawei_hidden(own.hidden_states[s], taught.hidden_states[t]) for s, t in ((1, 2), (2, 4))]
+    maps = [reference.huawei_attention(own.attentions[s], taught.attentions[t], mask) for s, t in ((1, 2), (2, 4))]
+    expected = [reference.huawei_logits(own.logits, taught.logits, 1.0), hidden[0] + hidden[1], maps[0] + maps[1]]
+    counts = {"examples": 4, "padded_positions": 4 * 5, "padded_pairs": 4 * 5**2}
+    for name, released in zip(names, expected, strict=True):
+        term = term_of(TERMS[name], teacher=equal)
+        loss = term(own, taught, batch) / counts[term.unit]
+        torch.testing.assert_close(loss.double(), released, rtol=1e-5, atol=1e-6)
+
+
 def test_layers_are_summed():
     batch = batch_of()
     term = term_of(AttentionTerm(kind="attention"))

@@ -6,7 +6,7 @@ from random import Random
 _OPENED, _REMARKED, _CLOSED = 0.3, 0.08, 0.35
 _LOWER, _UPPER, _BARE, _SLIP = 0.25, 0.03, 0.15, 0.15
 """How often a message is lower-case, upper-case, without its last full stop, has a slip of the finger."""
-_ASKING = frozenset("am can could do does how is what when where which why would".split())
+_ASKING = frozenset(["am", "can", "could", "do", "does", "how", "is", "what", "when", "where", "which", "why", "would"])
 """First words of a question."""
 _SLIPPED_WORD = 5
 """Letters a word has at least for a slip to leave it readable."""

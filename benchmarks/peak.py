@@ -1,0 +1,58 @@
+"""How fast this processor multiplies matrices, and how many products the work needs."""
+
+import statistics
+
+import torch
+
+from benchmarks.clock import Kind, Lap, Stopwatch
+from benchmarks.workload import LAYERS, Sizes
+
+SHAPES = ((4096, 768, 3072), (4096, 3072, 768), (4096, 768, 768), (4096, 312, 1200))
+"""Rows × inputs × outputs: those of the two models, with many rows."""
+SECONDS = 0.25
+"""Roughly, for each shape."""
+
+
+def flops_per_token(sizes: Sizes) -> float:
+    """Return the floating-point operations one token of the recipe needs at least.
+
+    2 for each weight of the teacher (one forward pass); 6 for each of the student and the projectors (a forward pass and
+    two products of the same size backward). Only weights of the blocks count: attention adds less than 1 % at 25 tokens,
+    pooler and head see one position of a row, embeddings are look-ups.
+    """
+    teacher, student = (_weights(models) for models in (sizes.teacher, sizes.student))
+    projectors = len(LAYERS) * sizes.student["hidden_size"] * sizes.teacher["hidden_size"]
+    return 2.0 * teacher + 6.0 * (student + projectors)
+
+
+def gemm(precision: str) -> dict[str, Lap]:
+    """Time products of each shape; a lap's tokens are the million floating-point operations done."""
+    return {"×".join(map(str, shape)): _timed(shape, precision) for shape in SHAPES}
+
+
+def peak(rounds: list[dict[str, Lap]], kind: Kind) -> float:
+    """Return floating-point operations per second of the fastest shape: its median over the rounds."""
+    return max(statistics.median(laps[shape].per_second(kind) for laps in rounds) * 1e6 for shape in rounds[0])
+
+
+def _timed(shape: tuple[int, int, int], precision: str) -> Lap:
+    rows, inputs, outputs = shape
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    left, right = torch.randn(rows, inputs, dtype=dtype), torch.randn(inputs, outputs, dtype=dtype)
+    out = torch.empty(rows, outputs, dtype=dtype)
+    torch.mm(left, right, out=out)
+    watch, done = Stopwatch(), 0
+    while done == 0 or watch.lap([]).cpu < SECONDS:
+        torch.mm(left, right, out=out)
+        done += 1
+    spent = watch.lap([])
+    work = round(done * 2 * rows * inputs * outputs / 1e6)
+    return Lap(spent.wall, spent.cpu, work, rows, rows)
+
+
+def _weights(sizes: dict[str, int]) -> int:
+    """Weights of all blocks: query, key, value, output and the two of the feed-forward part."""
+    width, inner = sizes["hidden_size"], sizes["intermediate_size"]
+    return sizes["layers"] * (4 * width**2 + 2 * width * inner)
+
+
