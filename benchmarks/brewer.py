@@ -8,6 +8,7 @@ of a lap, and a clock that starts when its loop asks for the second batch.
 import copy
 import gc
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,17 @@ def eager_scores(
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), scores
 
 
+@contextmanager
+def stock_products() -> Iterator[None]:
+    """Multiply fp32 matrices as torch does by default: the fast route is set by our runs, not by the peer."""
+    before = torch.backends.mkldnn.matmul.fp32_precision  # type: ignore[attr-defined]
+    torch.backends.mkldnn.matmul.fp32_precision = "none"  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.matmul.fp32_precision = before  # type: ignore[attr-defined]
+
+
 class Brewer:
     """TextBrewer's distiller with the weights of one of our runs."""
 
@@ -67,8 +79,8 @@ class Brewer:
         self.distiller = _quiet(textbrewer.GeneralDistiller)(
             config, self._losses(textbrewer), self.teacher, self.student, _features, _features
         )
-        projectors = projectors(trained.module.objective)
-        for own, theirs in zip(projectors, self.distiller.projs, strict=False):
+        matched = [proj for proj in self.distiller.projs if proj is not None]
+        for own, theirs in zip(projectors(trained.module.objective), matched, strict=True):
             theirs.load_state_dict(own.state_dict())
 
     def lap(self, batches: Sequence[Batch]) -> Lap:
@@ -76,7 +88,7 @@ class Brewer:
         fed = _Fed([_inputs(batch) for batch in batches])
         steps = len(batches)
         optimiser = torch.optim.AdamW(self.student.parameters(), lr=5e-5, weight_decay=0.01)
-        with self.distiller:
+        with self.distiller, stock_products():
             self.distiller.train(
                 optimiser,
                 fed,
@@ -94,7 +106,8 @@ class Brewer:
     def losses(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the total of a batch and its terms."""
         options = {"output_attentions": True, "output_hidden_states": True}
-        total, terms = self.distiller.train_on_batch(_inputs(batch), options)
+        with stock_products():
+            total, terms = self.distiller.train_on_batch(_inputs(batch), options)
         return total, terms
 
     def _losses(self, textbrewer: Any) -> Any:

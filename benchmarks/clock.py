@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 Kind = str
@@ -20,15 +20,14 @@ class Lap:
     """Seconds on the wall."""
     cpu: float
     """Seconds of processor time, over all threads."""
-    tokens: int
-    """Tokens that are no padding."""
-    rows: int
-    padded: int
-    """Positions of the padded batches."""
+    work: float
+    """What was done: tokens that are no padding; of matrix products, operations."""
+    notes: Mapping[str, int] = field(default_factory=dict)
+    """Rows and padded positions of the batches."""
 
     def per_second(self, kind: Kind) -> float:
-        """Return tokens per second of a clock."""
-        return self.tokens / (self.wall if kind == "wall" else self.cpu)
+        """Return work per second of a clock."""
+        return self.work / (self.wall if kind == "wall" else self.cpu)
 
 
 class Stopwatch:
@@ -40,10 +39,14 @@ class Stopwatch:
 
     def lap(self, batches: Sequence[Mapping[str, Any]]) -> Lap:
         """Return the time since the start, spent on these batches."""
-        wall, cpu = time.perf_counter() - self.wall, time.process_time() - self.cpu
+        wall, cpu = self.seconds()
         masks = [batch["attention_mask"] for batch in batches]
-        rows, tokens = sum(len(mask) for mask in masks), sum(int(mask.sum()) for mask in masks)
-        return Lap(wall, cpu, tokens, rows, sum(mask.numel() for mask in masks))
+        notes = {"rows": sum(len(mask) for mask in masks), "padded": sum(mask.numel() for mask in masks)}
+        return Lap(wall, cpu, float(sum(int(mask.sum()) for mask in masks)), notes)
+
+    def seconds(self) -> tuple[float, float]:
+        """Return the time since the start on both clocks, wall first."""
+        return time.perf_counter() - self.wall, time.process_time() - self.cpu
 
 
 @dataclass
@@ -79,7 +82,7 @@ class Samples:
         return "cpu" if self.contended else "wall"
 
     def speed(self, name: str, kind: Kind) -> float:
-        """Return the median of a variant's tokens per second."""
+        """Return the median of a variant's work per second."""
         return statistics.median(lap.per_second(kind) for lap in self.laps[name])
 
     def ratio(self, name: str, other: str, kind: Kind) -> float:

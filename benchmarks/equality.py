@@ -36,6 +36,14 @@ class Verdict:
         """Whether speeds may be compared."""
         return max(*self.losses.values(), self.gradient, self.recipe) <= self.limit
 
+    def said(self) -> str:
+        """Return a line for the terminal."""
+        state = "equal" if self.holds else "NOT EQUAL"
+        return (
+            f"{self.precision}: {state}; largest relative differences: losses {max(self.losses.values()):.1e}, "
+            f"gradient {self.gradient:.1e} (limit {self.limit:g})"
+        )
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -105,14 +113,11 @@ def _whole(work: Workload, device: Device, name: str, changes: dict[str, Any]) -
 
 def _theirs(brewer: Brewer, batch: Batch) -> tuple[Seen, list[str]]:
     """Take TextBrewer's losses in our order: hidden, attention, logits, task."""
-    fast = torch.backends.mkldnn.matmul.fp32_precision
     with brewer.distiller:
-        brewer.student.train()
         total, terms = brewer.losses(batch)
         total.backward()
-    del fast
     order = sorted(terms, key=lambda name: ("_hidden_" not in name, "_attention_" not in name, "kd_loss" not in name))
-    gradient = flat_gradient([brewer.student, *brewer.distiller.projs[: len(brewer.hidden)]])
+    gradient = flat_gradient([brewer.student, *(proj for proj in brewer.distiller.projs if proj is not None)])
     return Seen([float(terms[name]) for name in order], gradient), order
 
 

@@ -41,6 +41,22 @@ class Laps(pl.Callback):
             self._watch = Stopwatch()
 
 
+class Save(pl.Callback):
+    """Times one checkpoint after the first step, then stops the training."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.seconds = 0.0
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Save and stop."""
+        watch = Stopwatch()
+        trainer.save_checkpoint(self.path)
+        self.seconds = watch.seconds()[0]
+        self.path.unlink()
+        trainer.should_stop = True
+
+
 class Trained:
     """The whole path of a run: its section, plan, data module, callbacks, loggers and trainer."""
 
@@ -67,6 +83,12 @@ class Trained:
         trainer.fit(self.module, datamodule=self.data)
         gc.collect()
         return trainer
+
+    def save_seconds(self) -> float:
+        """Return how long the loop stands still for a checkpoint, in seconds on the wall."""
+        saver = Save(self._folder / "checkpoint.ckpt")
+        self.fit(0, saver)
+        return saver.seconds
 
 
 class Bare:

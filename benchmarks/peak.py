@@ -1,10 +1,11 @@
 """How fast this processor multiplies matrices, and how many products the work needs."""
 
-import statistics
+from collections.abc import Callable
+from functools import partial
 
 import torch
 
-from benchmarks.clock import Kind, Lap, Stopwatch
+from benchmarks.clock import Kind, Lap, Samples, Stopwatch
 from benchmarks.workload import LAYERS, Sizes
 
 SHAPES = ((4096, 768, 3072), (4096, 3072, 768), (4096, 768, 768), (4096, 312, 1200))
@@ -25,34 +26,31 @@ def flops_per_token(sizes: Sizes) -> float:
     return 2.0 * teacher + 6.0 * (student + projectors)
 
 
-def gemm(precision: str) -> dict[str, Lap]:
-    """Time products of each shape; a lap's tokens are the million floating-point operations done."""
-    return {"×".join(map(str, shape)): _timed(shape, precision) for shape in SHAPES}
+def shapes(precision: str) -> dict[str, Callable[[int], Lap]]:
+    """Return what times the products of each shape; the work of a lap are operations."""
+    return {f"gemm {precision} {'×'.join(map(str, shape))}": partial(_timed, shape, precision) for shape in SHAPES}
 
 
-def peak(rounds: list[dict[str, Lap]], kind: Kind) -> float:
-    """Return floating-point operations per second of the fastest shape: its median over the rounds."""
-    return max(statistics.median(laps[shape].per_second(kind) for laps in rounds) * 1e6 for shape in rounds[0])
+def peak(samples: Samples, precision: str, kind: Kind) -> float:
+    """Return operations per second of the fastest shape."""
+    return max(samples.speed(name, kind) for name in shapes(precision))
 
 
-def _timed(shape: tuple[int, int, int], precision: str) -> Lap:
+def _timed(shape: tuple[int, int, int], precision: str, number: int) -> Lap:
     rows, inputs, outputs = shape
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     left, right = torch.randn(rows, inputs, dtype=dtype), torch.randn(inputs, outputs, dtype=dtype)
     out = torch.empty(rows, outputs, dtype=dtype)
     torch.mm(left, right, out=out)
     watch, done = Stopwatch(), 0
-    while done == 0 or watch.lap([]).cpu < SECONDS:
+    while watch.seconds()[1] < SECONDS:
         torch.mm(left, right, out=out)
         done += 1
-    spent = watch.lap([])
-    work = round(done * 2 * rows * inputs * outputs / 1e6)
-    return Lap(spent.wall, spent.cpu, work, rows, rows)
+    wall, cpu = watch.seconds()
+    return Lap(wall, cpu, done * 2.0 * rows * inputs * outputs)
 
 
 def _weights(sizes: dict[str, int]) -> int:
     """Weights of all blocks: query, key, value, output and the two of the feed-forward part."""
     width, inner = sizes["hidden_size"], sizes["intermediate_size"]
     return sizes["layers"] * (4 * width**2 + 2 * width * inner)
-
-

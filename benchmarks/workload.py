@@ -52,6 +52,8 @@ class Sizes:
     teacher: dict[str, int] = field(default_factory=lambda: dict(BERT_BASE))
     student: dict[str, int] = field(default_factory=lambda: dict(TINYBERT))
     seed: int = 0
+    length: int | None = None
+    """Tokens of every row; none draws them."""
 
     @property
     def rows(self) -> int:
@@ -83,7 +85,7 @@ class Workload:
 
     def _run_file(self, name: str, changes: dict[str, Any]) -> Path:
         path = self.folder / f"{name}.json"
-        training = {"max_steps": self.sizes.windows, "batch_size": BATCH, "validate_every": 0} | changes.get("training", {})
+        training = {"max_steps": 10_000, "batch_size": BATCH, "validate_every": 0} | changes.get("training", {})
         stage = {"kind": "train", "data": ["rows"], "objective": changes.get("objective", TERMS), "training": training}
         run = {
             "about": "The work of the benchmark.",
@@ -110,7 +112,7 @@ def write(folder: Path, sizes: Sizes) -> Workload:
     draw = np.random.default_rng(sizes.seed)
     lines = [
         " ".join(f"w{word}" for word in draw.integers(words, size=length - 2)) + f",{LABELS[draw.integers(2)]}"
-        for length in lengths(sizes.rows, sizes.seed)
+        for length in ([sizes.length] * sizes.rows if sizes.length else lengths(sizes.rows, sizes.seed))
     ]
     (folder / "rows.csv").write_text("\n".join(["text,label", *lines]) + "\n", encoding="utf-8")
     return Workload(folder, sizes)

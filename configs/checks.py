@@ -160,12 +160,27 @@ def _check_train(parts: Parts, name: str, stage: TrainStage) -> Findings:
         yield from _check_stage(parts, name, "start", stage.start, _not_training(stage.trains))
     if stage.trains == "teacher" and stage.teacher != "none":
         yield (*path, "teacher"), "a stage that trains the teacher learns from labels alone; write `teacher: none`"
+    yield from _check_teacher(parts, name, stage)
     size = training.micro_batch_size
     if size is not None and training.tokens_per_batch is None and size > training.batch_size:
         what = f"{size} is more than the `batch_size` of {training.batch_size} it is a part of"
         yield (*path, "training", "micro_batch_size"), what
     for i, term in enumerate(stage.objective):
         yield from _check_term(parts.task, stage, term, (*path, "objective", str(i)))
+
+
+def _check_teacher(parts: Parts, name: str, stage: TrainStage) -> Findings:
+    """Check that a teacher that is trained in this run is trained before the stage learns from it, and once."""
+    trained = [other for other, known in parts.stages.items() if _trains_teacher(known)]
+    later = [other for other in trained if other not in _before(parts, name)]
+    if stage.trains == "student" and stage.teacher == "task" and later:
+        yield ("stages", name), f"learns from the teacher that stage `{later[0]}` trains, and comes before that stage"
+    if _trains_teacher(stage) and trained[0] != name:
+        yield ("stages", name, "trains"), f"stage `{trained[0]}` trains the teacher already; a run has one teacher"
+
+
+def _trains_teacher(stage: Stage | None) -> bool:
+    return isinstance(stage, TrainStage) and stage.trains == "teacher"
 
 
 def _check_term(task: Task | None, stage: TrainStage, term: Term, path: Path) -> Findings:

@@ -5,12 +5,13 @@ _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 def percent(score: float) -> str:
     """Write a score in hundredths: 0.912 is 91.2."""
-    return signed_minus(f"{100 * score:.1f}")
+    return signed_minus(f"{_tenths(score):.1f}")
 
 
 def points(difference: float) -> str:
-    """Write a difference of scores in hundredths, with its sign: +2.9."""
-    return signed_minus(f"{100 * difference:+.1f}")
+    """Write a difference of scores in hundredths, with its sign: +2.9; what rounds to nothing has none."""
+    tenths = _tenths(difference)
+    return signed_minus(f"{tenths:+.1f}") if tenths else "0.0"
 
 
 def spread(mean: float, sd: float | None) -> str:
@@ -58,3 +59,8 @@ def duration(seconds: float) -> str:
 def signed_minus(text: str) -> str:
     """Put a true minus where a hyphen stands for one."""
     return text.replace("-", "−")
+
+
+def _tenths(score: float) -> float:
+    """Round hundredths to one digit; nothing is never minus nothing."""
+    return round(100 * score, 1) + 0.0

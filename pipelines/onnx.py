@@ -93,6 +93,7 @@ class _Positional(nn.Module):
         self.names = names
 
     def forward(self, *tensors: Tensor) -> Tensor:
+        """Run the model on its inputs, in the order of their names."""
         return head_output(self.model, dict(zip(self.names, tensors, strict=True)))
 
 

@@ -221,11 +221,13 @@ def _gain_tile(gain: Mapping[str, Any]) -> Tile:
     note = f"ahead on {gain['wins']} of {gain['seeds']} seeds; 95 % interval {low} to {high}"
     if gain["mean"] > 0:
         return Tile(numbers.points(gain["mean"]), "points", "ahead of the same model without a teacher", note)
-    return Tile(numbers.percent(-gain["mean"]), "points", "behind the same model without a teacher", note)
+    where = "behind" if numbers.percent(gain["mean"]) != "0.0" else "level with"
+    return Tile(numbers.percent(-gain["mean"]), "points", f"{where} the same model without a teacher", note)
 
 
 def _ratio_tile(ratio: float, more: str, less: str, note: str) -> Tile:
-    return Tile(f"{max(ratio, 1 / ratio):.1f}×", "", more if ratio >= 1 else less, note)
+    written = f"{max(ratio, 1 / ratio):.1f}×"
+    return Tile(written, "", f"no {more}" if written == "1.0×" else more if ratio > 1 else less, note)
 
 
 def _has_seeds(evaluation: Mapping[str, Any]) -> bool:

@@ -13,7 +13,6 @@ from configs.data import Embedded, Files, Held, StageData
 from configs.pipeline import Pipeline
 from configs.stages import TrainStage
 from configs.teachers import FreshTeacher, LiveTeacher
-from distill.data.collate import collate
 from distill.data.labels import encode, label_names, permutation
 from distill.data.rows import Rows
 from distill.data.sources import read
@@ -148,15 +147,15 @@ class Run:
     def scored_rows(self, name: str) -> EncodedRows:
         """Return the rows of a source ready to be scored and timed."""
         table = self.table((name,))
-        return as_scored(table, self.tokenizer.pad_token_id)
+        return EncodedRows.of(table, self.tokenizer.pad_token_id)
 
     def score(
         self, model: PreTrainedModel, table: TokenTable, order: list[int] | None = None, at_most: int | None = None
     ) -> dict[str, float]:
         """Score a model on the rows of a table, or on some of them spread over all lengths."""
-        rows = as_scored(table, self.tokenizer.pad_token_id)
+        rows = EncodedRows.of(table, self.tokenizer.pad_token_id)
         picked = rows.spread(at_most or len(rows))
-        logits = permute(predict(model.eval(), rows.batches(picked)), order)
+        logits = permute(predict(model, rows.batches(picked)), order)
         return score(cast(Kind, self.config.task.kind), logits, rows.labels[torch.from_numpy(picked)])
 
     @property
@@ -201,11 +200,6 @@ class Run:
                 return digest(section)
             case Files():
                 return digest(section, *(digest_file(path) for path in _local_files(source.path)))
-
-
-def as_scored(table: TokenTable, pad_id: int) -> EncodedRows:
-    """Return a table's rows as what models are scored on."""
-    return EncodedRows(lambda rows: collate(table, rows, pad_id), table.lengths, torch.from_numpy(table.labels))  # type: ignore[arg-type, return-value]
 
 
 def _dtype(config: Pipeline) -> torch.dtype:

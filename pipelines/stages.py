@@ -126,12 +126,11 @@ def trained(run: Run, name: str, seed: int | None) -> ModelSource:
 
 def best_seed(run: Run, name: str) -> int | None:
     """Return the repeat whose student scored best on its validation rows; the first where none was scored."""
-    metric = run.main_metric
-    scored = {
-        seed: results_of(run.stage_folder(name, seed))["results"].get("validation", {}).get(metric, 0.0)
-        for seed in run.seeds_of(name)
-    }
-    return max(scored, key=lambda seed: scored[seed])
+    seeds = run.seeds_of(name)
+    results = {seed: results_of(run.stage_folder(name, seed))["results"] for seed in seeds}
+    if not all("validation" in found for found in results.values()):
+        return seeds[0]
+    return max(seeds, key=lambda seed: results[seed]["validation"][run.main_metric])
 
 
 def run_seed(run: Run, seed: int | None) -> int:

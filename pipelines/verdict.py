@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from distill.metrics import labelled, value
+from pipelines.numbers import percent, points
 
 Role = Literal["teacher", "student", "baseline"]
 Outcome = Literal["won", "likely", "unclear", "lost", "no_baseline"]
@@ -129,8 +130,8 @@ def _reason(gained: Gain | None, metric: str) -> str:
     """Say in plain words what the answer rests on, doubts included."""
     if gained is None:
         return "nothing was trained without a teacher to compare with."
-    seeds, size = len(gained.per_seed), f"{abs(100 * gained.mean):.1f} points of {TITLES[metric]}"
-    low, high = (f"{100 * bound:+.1f}".replace("-", "−") for bound in gained.interval)
+    seeds, size = len(gained.per_seed), f"{percent(abs(gained.mean))} points of {TITLES[metric]}"
+    low, high = map(points, gained.interval)
     average = " on average" if seeds > 1 else ""
     by = f"by {size}{average} (95 % interval over rows {low} to {high})"
     same = "the same model trained without a teacher"
@@ -145,6 +146,8 @@ def _reason(gained: Gain | None, metric: str) -> str:
             return f"the student beats {same} on {gained.wins} of {seeds} seeds only, {by}."
         case _:
             ahead = f", and ahead on {gained.wins or 'none'} of {seeds} seeds" if seeds > 1 else ""
+            if percent(gained.mean) == "0.0":
+                return f"the student scores the same as {same}{average}{ahead}."
             interval = f"(95 % interval over rows {low} to {high})"
             return f"{average.lstrip()} the student is {size} behind {same} {interval}{ahead}.".lstrip()
 

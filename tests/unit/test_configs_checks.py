@@ -180,3 +180,11 @@ def test_paths_of_custom_terms() -> None:
     term = "{kind: custom, factory: 'mine:term'}"
     texts = [f"stages.early.objective.2={term}", f"stages.alone.objective.0={term}", "task.kind=classification"]
     assert custom_paths(load("run.yaml", texts).pipeline) == ["stages.early.objective.2", "stages.alone.objective.0"]
+
+
+def test_a_teacher_is_trained_before_anyone_learns_from_it() -> None:
+    stage = "{kind: train, trains: teacher, data: [rows], objective: [{kind: task}], training: {epochs: 1}}"
+    found = problems("run.yaml", f"stages.second={stage}", "stages.teacher=null")
+    assert "stages.early: learns from the teacher that stage `second` trains, and comes before that stage" in found[0]
+    found = problems("run.yaml", f"stages.second={stage}")
+    assert found[-1].endswith("stage `teacher` trains the teacher already; a run has one teacher")

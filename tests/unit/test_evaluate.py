@@ -151,7 +151,7 @@ def judged(differences: list[float], interval: tuple[float, float]) -> dict[str,
         ),
         ([0.01, -0.03, -0.02], (-0.05, 0.02), "No", "1.3 points of accuracy behind the same model .* ahead on 1 of 3"),
         ([-0.01, -0.02], (-0.05, -0.01), "No", "ahead on none of 2 seeds"),
-        ([0.0], (0.0, 0.0), "No", "0.0 points of accuracy behind"),
+        ([0.0], (0.0, 0.0), "No", r"scores the same as the same model trained without a teacher\."),
     ],
 )
 def test_the_verdict_claims_no_more_than_the_numbers(

@@ -1,6 +1,7 @@
 """The loss terms: what they need, what they leave out, what they learn."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -20,12 +21,13 @@ from distill.protocols import LossTerm
 from distill.types import IGNORED, Needs, Outputs, Shape
 from tests.helpers import reference
 from tests.helpers.losses import (
-    BIG,
     CLASSES,
     SCORES,
     SMALL,
     TERMS,
     batch_of,
+    given_to,
+    leaves,
     outputs_of,
     rows_of,
     term_of,
@@ -37,10 +39,7 @@ from tests.helpers.losses import (
 def test_all_that_a_term_asks_of_the_student_learns(section):
     term = term_of(section)
     batch = batch_of()
-    own, taught = (
-        outputs_of(SMALL, term.student_needs, batch, seed=1),
-        outputs_of(BIG, term.teacher_needs, batch, seed=2),
-    )
+    own, taught = given_to(term, batch)
     assert all(gradient.abs().sum() > 0 for gradient in value_and_gradients(term, own, taught, batch)[1])
 
 
@@ -81,7 +80,7 @@ def test_units(name, unit):
 
 
 def test_huawei_terms_over_their_units_are_the_released_losses():
-    """Summed over layers, and divided by what the window counts: B rows, B·T positions, B·T² pairs, padding included."""
+    """Summed over layers, divided by what the window counts: B rows, B·T positions, B·T² pairs, padding included."""
     batch, equal = batch_of(), Shape(4, SMALL.hidden_size, SMALL.heads, 3, 3)
     mask = batch["attention_mask"]
     names = ["logits huawei", "hidden huawei", "attention huawei"]
@@ -98,13 +97,48 @@ def test_huawei_terms_over_their_units_are_the_released_losses():
         torch.testing.assert_close(loss.double(), released, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("name", "formula"),
+    [
+        ("logits", partial(reference.kl, temperature=2.0)),
+        ("logits ce", reference.ce),
+        ("logits rkl", reference.rkl),
+        ("logits jsd", partial(reference.jsd, beta=0.3)),
+        ("logits mse", reference.mse),
+    ],
+)
+def test_the_divergence_is_the_one_asked_for(name, formula):
+    term, batch = term_of(TERMS[name]), batch_of()
+    own, taught = given_to(term, batch)
+    assert own.logits is not None and taught.logits is not None
+    rows = zip(own.logits.double(), taught.logits.double(), strict=True)
+    expected = reference.total([formula(s.unbind(), t.unbind()) for s, t in rows])
+    torch.testing.assert_close(term(own, taught, batch).double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("section", "formula"),
+    [
+        (HiddenTerm(kind="hidden", layers={1: 4}), reference.hidden_mse),
+        (HiddenTerm(kind="hidden", layers={1: 4}, distance="cosine"), reference.hidden_cosine),
+        (AttentionTerm(kind="attention", layers={1: 4}), reference.attention_score_mse),
+        (AttentionTerm(kind="attention", layers={1: 4}, target="probabilities"), reference.attention_probability_kl),
+    ],
+    ids=["mse", "cosine", "scores", "probabilities"],
+)
+def test_the_distance_is_the_one_asked_for(section, formula):
+    equal, batch = Shape(4, SMALL.hidden_size, SMALL.heads, 3, 3), batch_of()
+    term = term_of(section, teacher=equal)
+    own = outputs_of(SMALL, term.student_needs, batch, seed=1)
+    taught = outputs_of(equal, term.teacher_needs, batch, seed=2)
+    expected = formula(leaves(own)[0].double(), leaves(taught)[0].double(), batch["attention_mask"])
+    torch.testing.assert_close(term(own, taught, batch).double(), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_layers_are_summed():
     batch = batch_of()
     term = term_of(AttentionTerm(kind="attention"))
-    own, taught = (
-        outputs_of(SMALL, term.student_needs, batch, seed=1),
-        outputs_of(BIG, term.teacher_needs, batch, seed=2),
-    )
+    own, taught = given_to(term, batch)
     each = [
         reference.attention_score_mse(own.attentions[s], taught.attentions[t], batch["attention_mask"])
         for s, t in ((1, 2), (2, 4))
@@ -115,10 +149,7 @@ def test_layers_are_summed():
 def test_kinds_of_relation_are_summed():
     batch = batch_of()
     term = term_of(RelationsTerm(kind="relations", pairs=("qk", "vv")))
-    own, taught = (
-        outputs_of(SMALL, term.student_needs, batch, seed=1),
-        outputs_of(BIG, term.teacher_needs, batch, seed=2),
-    )
+    own, taught = given_to(term, batch)
     s, t, mask = own.relations[2], taught.relations[4], batch["attention_mask"]
     first = reference.relation_kl((s.query, s.key), (t.query, t.key), mask, 2)
     second = reference.relation_kl((s.value, s.value), (t.value, t.value), mask, 2)
@@ -168,10 +199,7 @@ def test_scores_of_another_shape_than_the_labels_are_refused():
 def test_the_temperature_follows_its_schedule():
     term = term_of(LogitsTerm(kind="logits", temperature=Schedule(start=4.0, end=1.0)))
     batch = batch_of()
-    own, taught = (
-        outputs_of(SMALL, term.student_needs, batch, seed=1),
-        outputs_of(BIG, term.teacher_needs, batch, seed=2),
-    )
+    own, taught = given_to(term, batch)
     for progress, temperature in ((0.0, 4.0), (0.5, 2.5), (1.0, 1.0)):
         batch["progress"] = progress
         fixed = term_of(LogitsTerm(kind="logits", temperature=temperature))
@@ -216,10 +244,7 @@ def test_projectors_are_the_same_for_the_same_seed():
 def test_a_position_that_counts_is_projected_and_compared_as_by_hand():
     term = Hidden("hidden", {1: 1}, hidden_mse, "positions", Projection("linear", 6, 8))
     batch = batch_of()
-    own, taught = (
-        outputs_of(SMALL, term.student_needs, batch, seed=1),
-        outputs_of(BIG, term.teacher_needs, batch, seed=2),
-    )
+    own, taught = given_to(term, batch)
     layer = term.projectors["1"]
     projected = own.hidden_states[1].double() @ layer.weight.double().T + layer.bias.double()
     expected = reference.hidden_mse(projected, taught.hidden_states[1].double(), batch["attention_mask"])

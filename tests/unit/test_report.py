@@ -234,6 +234,8 @@ def test_decades_cover_small_and_large_spans() -> None:
         (spread(0.9123, 0.004), "91.2 ± 0.4"),
         (spread(0.9123, None), "91.2"),
         (points(-0.012), "−1.2"),
+        (points(-0.0001), "0.0"),
+        (spread(-0.0001, None), "0.0"),
     ],
 )
 def test_numbers_are_written_for_people(written: str, expected: str) -> None:

@@ -1,0 +1,63 @@
+"""The command line of the benchmarks."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run what was asked for and return the exit code: 0 all goals reached, 1 below one, 3 something was skipped."""
+    given = _parser().parse_args(arguments)
+    code: int = given.run(given, Console())
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=run.__doc__)
+    commands = parser.add_subparsers(required=True)
+    tiny = commands.add_parser("tiny", help="the TinyBERT step: against TextBrewer, a bare loop, the hardware")
+    tiny.add_argument("--peer", choices=("textbrewer", "none"), default="textbrewer")
+    tiny.add_argument("--precision", default="fp32,bf16", help="fp32, bf16 or both, with a comma")
+    tiny.add_argument("--rounds", type=int, default=5)
+    tiny.add_argument("--small", action="store_true", help="tiny models: tries the benchmark, says nothing about speed")
+    tiny.add_argument("--levers", action="store_true", help="also what each lever by itself brings")
+    tiny.set_defaults(run=_tiny)
+    relations = commands.add_parser("relations", help="MiniLMv2 relations against the plain formula")
+    relations.add_argument("--rounds", type=int, default=5)
+    relations.set_defaults(run=_relations)
+    child = commands.add_parser("peak-memory")
+    child.add_argument("variant")
+    child.add_argument("folder", type=Path)
+    child.set_defaults(run=_peak_memory)
+    for command in (tiny, relations, child):
+        command.add_argument("--threads", type=int, default=2)
+        command.add_argument("--json", type=Path, default=None, help="where to write; benchmarks/results/ by default")
+    return parser
+
+
+def _tiny(given: argparse.Namespace, console: Console) -> int:
+    from benchmarks import tiny
+    from benchmarks.report import RESULTS
+
+    precisions = tuple(given.precision.split(","))
+    options = tiny.Options(given.peer, given.threads, given.rounds, precisions, given.small)
+    return tiny.run(options, console, given.json or RESULTS / "tiny.json")
+
+
+def _relations(given: argparse.Namespace, console: Console) -> int:
+    from benchmarks import relations
+    from benchmarks.report import RESULTS
+
+    return relations.run(given.threads, given.rounds, console, given.json or RESULTS / "relations.json")
+
+
+def _peak_memory(given: argparse.Namespace, console: Console) -> int:
+    import json
+
+    from benchmarks import memory
+    from benchmarks.workload import Sizes, Workload
+
+    console.print(json.dumps(memory.peak(given.variant, Workload(given.folder, Sizes()), given.threads)))
+    return 0
