@@ -29,11 +29,11 @@ LAYERS = {0: 0, 1: 3, 2: 6, 3: 9, 4: 12}
 BERT_BASE = {"layers": 12, "hidden_size": 768, "intermediate_size": 3072, "vocabulary": 30522}
 TINYBERT = {"layers": 4, "hidden_size": 312, "intermediate_size": 1200, "heads": HEADS}
 
-# The weights turn our means into TextBrewer's: its attention loss divides by query–key pairs and not by heads, and its
-# soft cross entropy carries no factor T².
+# The weights turn our means into TextBrewer's. Its hidden and attention losses are means over what is unmasked (and over
+# the width, the heads), as ours are over a window of one batch; its soft cross entropy carries no factor T², ours does.
 TERMS: list[dict[str, Any]] = [
     {"kind": "hidden", "layers": LAYERS},
-    {"kind": "attention", "layers": {own: taught for own, taught in LAYERS.items() if own}, "weight": HEADS},
+    {"kind": "attention", "layers": {own: taught for own, taught in LAYERS.items() if own}},
     {"kind": "logits", "divergence": "ce", "temperature": TEMPERATURE, "weight": 1 / TEMPERATURE**2},
     {"kind": "task"},
 ]

@@ -17,7 +17,7 @@ CASES = [
     # unknown keys
     ("seeed=1", "seeed: unknown key; did you mean `seed`? Choices: " + KEYS),
     ("extends=demo", "extends: unknown key; Choices: " + KEYS),
-    ("teacher.dtipe=float16", "teacher.dtipe: unknown key; did you mean `dtype`? "
+    ("teacher.dtipe=float16", "teacher.dtipe: unknown key for kind `live`; did you mean `dtype`? "
      "Choices: dtype, kind, model, revision"),
     ("student.layrs=3", "student.layrs: unknown key for kind `sizes`; did you mean `layers`? "
      "Choices: architecture, heads, hidden_size, intermediate_size, kind, layers, options"),
@@ -39,7 +39,7 @@ CASES = [
     ("student=foo", "student: `foo` is not a section with a `kind`; Choices: folder, sizes, teacher_layers"),
     # missing keys; one that is there under a misspelt name is not missing too
     ("teacher={}", "teacher.model: missing"),
-    ("teacher={modle: x}", "teacher.modle: unknown key; did you mean `model`? Choices: dtype, kind, model, revision"),
+    ("teacher={modle: x}", "teacher.modle: unknown key for kind `live`; did you mean `model`? Choices: dtype, kind, model, revision"),
     ("data.train={kind: embedded, name: support-desk}", "data.train.part: missing; "
      "Choices: test, train, transfer, validation"),
     # choices
@@ -153,7 +153,7 @@ stages:
         "run.yaml:3: task.max_length: 0 is not a whole number above 0",
         "run.yaml:4: teacher.dtype: `float61` is not one of the choices; did you mean `float16`? "
         "Choices: bfloat16, float16, float32",
-        "run.yaml:4: teacher.modle: unknown key; did you mean `model`? Choices: dtype, kind, model, revision",
+        "run.yaml:4: teacher.modle: unknown key for kind `live`; did you mean `model`? Choices: dtype, kind, model, revision",
         "run.yaml:5: student.layers: -1 is not a whole number above 0",
         "run.yaml:7: data.train.format: `cvs` is not one of the choices; did you mean `csv`? "
         "Choices: auto, csv, folder, hub, jsonl, lines, parquet, tsv",

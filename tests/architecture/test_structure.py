@@ -1,13 +1,14 @@
 """The shape of the house: who imports whom, how large things are, what is in the wheel, what the README promises."""
 
 import ast
+import os
 import re
 import shutil
 import statistics
 import subprocess
 import sys
-import time
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,27 +39,19 @@ def test_files_and_functions_fit_in_the_eye():
     assert statistics.median(lengths) <= 8 and lengths[int(0.9 * len(lengths))] <= 22
 
 
-def test_every_public_thing_has_a_docstring_and_types():
-    lacking = []
-    for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            public = isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
-            if public and ast.get_docstring(node) is None and not _is_nested(path, node):
-                lacking.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}")
-    assert lacking == []
+def test_every_public_thing_has_a_docstring():
+    found = {path: list(_undocumented(ast.parse(path.read_text(encoding="utf-8")))) for path in SOURCES}
+    assert {str(path.relative_to(ROOT)): names for path, names in found.items() if names} == {}
 
 
-def _is_nested(path: Path, wanted: ast.AST) -> bool:
-    """Whether a function stands inside another one."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    inner = {
-        child.lineno
-        for outer in ast.walk(tree)
-        if isinstance(outer, ast.FunctionDef)
-        for child in ast.walk(outer)
-        if isinstance(child, ast.FunctionDef) and child is not outer
-    }
-    return getattr(wanted, "lineno", 0) in inner
+def _undocumented(parent: ast.Module | ast.ClassDef) -> Iterator[str]:
+    """Names of public classes, functions and methods without a docstring; what is private stays private inside."""
+    for node in parent.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            if ast.get_docstring(node) is None:
+                yield node.name
+            if isinstance(node, ast.ClassDef):
+                yield from _undocumented(node)
 
 
 def test_imports_go_one_way():
@@ -99,10 +92,11 @@ def test_help_is_quick_and_loads_no_torch():
         "assert not {'torch', 'lightning', 'transformers'} & set(sys.modules)"
     )
     seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
+    for _ in range(3):  # time on the processor: a busy machine must not decide
+        before = os.times()
         subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
-        seconds.append(time.perf_counter() - start)
+        after = os.times()
+        seconds.append(after.children_user + after.children_system - before.children_user - before.children_system)
     assert min(seconds) < 0.5, seconds
 
 
