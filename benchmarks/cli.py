@@ -57,7 +57,7 @@ def _peak_memory(given: argparse.Namespace, console: Console) -> int:
     import json
 
     from benchmarks import memory
-    from benchmarks.workload import Sizes, Workload
+    from benchmarks.workload import read
 
-    console.print(json.dumps(memory.peak(given.variant, Workload(given.folder, Sizes()), given.threads)))
+    console.print(json.dumps(memory.peak(given.variant, read(given.folder), given.threads)))
     return 0

@@ -1,7 +1,7 @@
 """The work of the TinyBERT benchmark: BERT-base teaches a 4×312 student on rows of mean 25 tokens; no downloads."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from pipelines.run import Run
 from pipelines.train import Train
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+SIZES = "sizes.json"
 LABELS = ("negative", "positive")
 LONGEST = 128
 MEAN_LENGTH = 25
@@ -114,8 +115,14 @@ def write(folder: Path, sizes: Sizes) -> Workload:
         " ".join(f"w{word}" for word in draw.integers(words, size=length - 2)) + f",{LABELS[draw.integers(2)]}"
         for length in ([sizes.length] * sizes.rows if sizes.length else lengths(sizes.rows, sizes.seed))
     ]
+    (folder / SIZES).write_text(json.dumps(asdict(sizes)), encoding="utf-8")
     (folder / "rows.csv").write_text("\n".join(["text,label", *lines]) + "\n", encoding="utf-8")
     return Workload(folder, sizes)
+
+
+def read(folder: Path) -> Workload:
+    """Return a workload that was written before."""
+    return Workload(folder, Sizes(**json.loads((folder / SIZES).read_text(encoding="utf-8"))))
 
 
 def lengths(rows: int, seed: int) -> NDArray[np.int64]:

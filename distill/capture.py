@@ -23,6 +23,12 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from distill.types import Batch, Heads, Needs, Outputs, Shape
 
 IMPLEMENTATION = "distill"
+SHORT = 128
+"""Keys up to which a CPU attends faster by plain products: its SDPA kernel multiplies many small blocks.
+
+A layer of BERT-base, 32 rows, fp32, one core of an AMD Zen 5, ms: 2.6 against 11.3 at 10 positions, 7.2 : 12.5 at 25,
+18 : 28 at 64, 39 : 62 at 128; with 8 rows 52 : 31 at 256.
+"""
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -34,6 +40,13 @@ class _Recorder:
     layer: int = 0
     scores: dict[int, Tensor] = field(default_factory=dict)
     heads: dict[int, Heads] = field(default_factory=dict)
+
+    def sees(self, query: Tensor, key: Tensor, value: Tensor) -> bool:
+        """Count a layer, keep its heads if they are asked for, and say whether its scores are."""
+        self.layer += 1
+        if self.layer in self.needs.relations:
+            self.heads[self.layer] = Heads(query, key, value)
+        return self.layer in self.needs.attentions
 
 
 _active: ContextVar[_Recorder | None] = ContextVar("active recorder", default=None)
@@ -116,33 +129,37 @@ def _attend(
     attention_mask: Tensor | None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Attend by SDPA; in a layer somebody looks at, keep what was asked for.
+    """Attend by SDPA, or where that is faster by plain products; keep what was asked for of a layer somebody looks at.
 
     transformers calls this in place of its own functions, with their signature (query, key, value: [B H T A]).
     """
     recorder = _active.get()
-    if recorder is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    recorder.layer += 1
-    if recorder.layer in recorder.needs.relations:
-        recorder.heads[recorder.layer] = Heads(query, key, value)
-    if recorder.layer not in recorder.needs.attentions:
+    wanted = recorder is not None and recorder.sees(query, key, value)
+    plain = _is_plain(module, attention_mask, options)
+    if not wanted and not (plain and _is_short(key)):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     scale = options.get("scaling") or query.size(-1) ** -0.5
     full_key = repeat_kv(key, query.size(1) // key.size(1))
     scores = (query * scale) @ full_key.transpose(2, 3)
-    recorder.scores[recorder.layer] = scores
-    if not _is_plain(module, attention_mask, options):
+    if recorder is not None and wanted:
+        recorder.scores[recorder.layer] = scores
+    if not plain:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     full_value = repeat_kv(value, query.size(1) // value.size(1))
     return _finish(scores, full_value, attention_mask, options.get("dropout", 0.0)), None
 
 
 def _is_plain(module: nn.Module, mask: Tensor | None, options: dict[str, Any]) -> bool:
-    """Whether the scores are all that SDPA would compute with: no position bias, no implicit causal mask."""
+    """Whether the scores are all SDPA would compute with: no position bias, soft cap or implicit causal mask."""
     causal = options.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
-    return options.get("position_bias") is None and (mask is not None or not causal)
+    added = options.get("position_bias") is not None or options.get("softcap") is not None
+    return not added and (mask is not None or not causal)
+
+
+def _is_short(key: Tensor) -> bool:
+    """Whether plain products are faster than SDPA and the scores they hold are small: on a CPU, for short rows."""
+    return key.device.type == "cpu" and key.size(2) <= SHORT
 
 
 def _finish(scores: Tensor, value: Tensor, mask: Tensor | None, dropout: float) -> Tensor:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -101,7 +102,7 @@ def load(
             use_safetensors=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{where}: cannot load {source.path}: {_first_line(error)}") from error
     body_missing = [key for key in report["missing_keys"] if key.startswith(model.base_model_prefix + ".")]
     wanting = [key for key in body_missing if "pooler" not in key and "position_ids" not in key]

@@ -101,6 +101,7 @@ def _objective(run: Run, name: str, stage: TrainStage, student: Student, loaded:
     return build_objective(
         stage.objective,
         student=student.shape,
+        student_offers=student.offers,
         teacher=_stand_in(run, stage, loaded),
         task=run.config.task,
         where=f"stages.{name}",

@@ -86,6 +86,7 @@ class Train(Stage):
         objective = build_objective(
             config.objective,
             student=student.shape,
+            student_offers=student.offers,
             teacher=teacher,
             task=run.config.task,
             where=f"stages.{self.name}",

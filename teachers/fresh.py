@@ -39,14 +39,25 @@ def make(sizes: FreshTeacher, texts: Iterator[str], seed: int, folder: Path) -> 
 
 
 def _tokenizer(size: int, texts: Iterator[str]) -> PreTrainedTokenizerFast:
-    """Train WordPiece as BERT uses it, lower-cased."""
-    core = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    core.normalizer = normalizers.BertNormalizer(lowercase=True)
-    core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    """Train WordPiece as BERT uses it, lower-cased.
+
+    The pieces are numbered in the order of their letters: the trainer finds the same pieces in any order each time, and
+    numbers them as they come.
+    """
+    learner = _splitting(models.WordPiece(unk_token="[UNK]"))
     trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=list(_SPECIAL), show_progress=False)
-    core.train_from_iterator(texts, trainer)
+    learner.train_from_iterator(texts, trainer)
+    pieces = [*_SPECIAL, *sorted(set(learner.get_vocab()) - set(_SPECIAL))]
+    core = _splitting(models.WordPiece({piece: number for number, piece in enumerate(pieces)}, unk_token="[UNK]"))
     core.post_processor = processors.BertProcessing(
         ("[SEP]", _SPECIAL.index("[SEP]")), ("[CLS]", _SPECIAL.index("[CLS]"))
     )
     names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), _SPECIAL, strict=True))
     return PreTrainedTokenizerFast(tokenizer_object=core, **names)
+
+
+def _splitting(model: models.WordPiece) -> Tokenizer:
+    core = Tokenizer(model)
+    core.normalizer = normalizers.BertNormalizer(lowercase=True)
+    core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return core

@@ -39,7 +39,8 @@ CASES = [
     ("student=foo", "student: `foo` is not a section with a `kind`; Choices: folder, sizes, teacher_layers"),
     # missing keys; one that is there under a misspelt name is not missing too
     ("teacher={}", "teacher.model: missing"),
-    ("teacher={modle: x}", "teacher.modle: unknown key for kind `live`; did you mean `model`? Choices: dtype, kind, model, revision"),
+    ("teacher={modle: x}", "teacher.modle: unknown key for kind `live`; did you mean `model`? "
+     "Choices: dtype, kind, model, revision"),
     ("data.train={kind: embedded, name: support-desk}", "data.train.part: missing; "
      "Choices: test, train, transfer, validation"),
     # choices
@@ -153,7 +154,8 @@ stages:
         "run.yaml:3: task.max_length: 0 is not a whole number above 0",
         "run.yaml:4: teacher.dtype: `float61` is not one of the choices; did you mean `float16`? "
         "Choices: bfloat16, float16, float32",
-        "run.yaml:4: teacher.modle: unknown key for kind `live`; did you mean `model`? Choices: dtype, kind, model, revision",
+        "run.yaml:4: teacher.modle: unknown key for kind `live`; did you mean `model`? "
+        "Choices: dtype, kind, model, revision",
         "run.yaml:5: student.layers: -1 is not a whole number above 0",
         "run.yaml:7: data.train.format: `cvs` is not one of the choices; did you mean `csv`? "
         "Choices: auto, csv, folder, hub, jsonl, lines, parquet, tsv",

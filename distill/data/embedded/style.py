@@ -58,7 +58,8 @@ def _capital(text: str) -> str:
 def _plain(text: str) -> str:
     """Write the first word small, unless it is `I`, or capital throughout."""
     word = text.split()[0]
-    return text if word.startswith("I'") or word.isupper() else text[0].lower() + text[1:]
+    proper = word == "I" or word.startswith("I'") or (len(word) > 1 and word.isupper())
+    return text if proper else text[0].lower() + text[1:]
 
 
 def _stopped(text: str) -> str:

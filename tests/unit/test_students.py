@@ -1,0 +1,118 @@
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from configs.data import Task
+from configs.students import FolderStudent, LayersStudent, SizedStudent
+from distill.errors import ModelError
+from distill.models import Loaded, ModelSource, load
+from distill.types import Needs
+from students.build import build
+from students.from_teacher import spread
+from tests.helpers import tiny
+
+TASK = Task(labels=tiny.LABELS)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory) -> Loaded:
+    folder = tiny.model_folder(tmp_path_factory.mktemp("teacher"))
+    return load(ModelSource(str(folder)), TASK, tiny.LABELS, "teacher.model")
+
+
+def _batch(rows: int = 3):
+    ids = torch.randint(5, len(tiny.WORDS), (rows, 6), generator=torch.Generator().manual_seed(0))
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def _sizes(**given) -> SizedStudent:
+    sizes = {"kind": "sizes", "layers": 2, "hidden_size": 16, "intermediate_size": 32, "heads": 4}
+    return SizedStudent(**{**sizes, **given})
+
+
+@pytest.mark.parametrize(
+    "kind", [None, "roberta", "distilbert", "electra", "albert", "deberta-v2", "modernbert", "gpt2", "llama"]
+)
+def test_sizes_become_a_model_of_any_architecture(teacher, kind):
+    student = build(_sizes(architecture=kind), TASK, tiny.LABELS, teacher, 0)
+    shape = student.shape
+    assert (shape.layers, shape.hidden_size, shape.heads, shape.outputs) == (2, 16, 4, 2)
+    assert student.model.config.vocab_size == teacher.model.config.vocab_size
+    outputs = student(_batch(), Needs(logits=True, hidden_states=frozenset({0, 2})))
+    assert outputs.logits.shape == (3, 2) and outputs.hidden_states[2].shape == (3, 6, 16)
+    assert list(student.model.config.id2label.values()) == list(tiny.LABELS)
+
+
+def test_weights_depend_on_the_seed_alone(teacher):
+    first, again, other = (
+        build(_sizes(), TASK, tiny.LABELS, teacher, seed).model.get_input_embeddings().weight for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    state = torch.get_rng_state()
+    build(_sizes(), TASK, tiny.LABELS, teacher, 3)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_options_reach_the_architecture_and_typos_do_not(teacher):
+    student = build(_sizes(options={"hidden_dropout_prob": 0.3}), TASK, tiny.LABELS, teacher, 0)
+    assert student.model.config.hidden_dropout_prob == 0.3
+    with pytest.raises(
+        ModelError, match="unknown key `hiden_dropout_prob` of bert; did you mean `hidden_dropout_prob`"
+    ):
+        build(_sizes(options={"hiden_dropout_prob": 0.3}), TASK, tiny.LABELS, teacher, 0)
+
+
+@pytest.mark.parametrize(
+    ("count", "total", "kept"),
+    [(3, 6, (1, 3, 5)), (6, 12, (1, 3, 5, 7, 9, 11)), (1, 4, (3,)), (4, 4, (0, 1, 2, 3)), (5, 12, (1, 4, 6, 9, 11))],
+)
+def test_layers_are_spread_evenly_and_the_last_is_kept(count, total, kept):
+    assert spread(count, total) == kept
+
+
+def test_chosen_layers_are_copies_of_the_teachers(teacher):
+    student = build(LayersStudent(kind="teacher_layers", layers=(0, 3)), TASK, tiny.LABELS, teacher, 0)
+    own, taught = student.model.bert.encoder.layer, teacher.model.bert.encoder.layer
+    assert student.shape.layers == 2
+    for mine, theirs in zip(own, (taught[0], taught[3]), strict=True):
+        for a, b in zip(mine.parameters(), theirs.parameters(), strict=True):
+            assert torch.equal(a, b) and a.data_ptr() != b.data_ptr()
+    assert torch.equal(student.model.classifier.weight, teacher.model.classifier.weight)
+
+
+def test_all_layers_give_the_teachers_answers(teacher):
+    student = build(LayersStudent(kind="teacher_layers", layers=4), TASK, tiny.LABELS, teacher, 0).eval()
+    expected = teacher.model.eval()(**_batch()).logits
+    torch.testing.assert_close(student(_batch(), Needs(logits=True)).logits, expected)
+
+
+def test_a_saved_student_comes_back_the_same(teacher, tmp_path):
+    student = build(_sizes(), TASK, tiny.LABELS, teacher, 0).eval()
+    student.save(tmp_path, teacher.tokenizer)
+    again = build(FolderStudent(kind="folder", model=str(tmp_path)), TASK, tiny.LABELS, teacher, 0).eval()
+    expected = student(_batch(), Needs(logits=True)).logits
+    assert torch.equal(again(_batch(), Needs(logits=True)).logits, expected)
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    torch.testing.assert_close(plain(**_batch()).logits, expected)
+
+
+def test_another_vocabulary_is_refused(teacher, tmp_path):
+    folder = tiny.model_folder(tmp_path)
+    text = (folder / "tokenizer.json").read_text(encoding="utf-8").replace('"ba"', '"xx"')
+    (folder / "tokenizer.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ModelError, match="different vocabularies"):
+        build(FolderStudent(kind="folder", model=str(folder)), TASK, tiny.LABELS, teacher, 0)
+
+
+def test_what_no_term_needs_is_frozen(teacher):
+    student = build(_sizes(), TASK, tiny.LABELS, teacher, 0)
+    unused = student.freeze_unused(_batch(), Needs(hidden_states=frozenset({1})))
+    assert {name.removeprefix("model.").split(".")[0] for name in unused} == {"bert", "classifier"}
+    assert any("layer.1." in name for name in unused) and not any("layer.0." in name for name in unused)
+    assert student.freeze_unused(_batch(), Needs(logits=True)) == []
+
+
+def test_biases_and_norms_are_not_decayed(teacher):
+    decayed, plain = build(_sizes(), TASK, tiny.LABELS, teacher, 0).parameter_groups(0.1)
+    assert decayed["weight_decay"] == 0.1 and plain["weight_decay"] == 0.0
+    assert all(p.ndim > 1 for p in decayed["params"]) and all(p.ndim == 1 for p in plain["params"])

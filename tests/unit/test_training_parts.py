@@ -1,0 +1,126 @@
+"""The small parts of a training: learning rate, files, dead losses, signals."""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from configs.training import Training
+from distill.callbacks.checkpoints import AtomicIO, checkpoints
+from distill.callbacks.watch import Share, Watch
+from distill.errors import DeadLoss
+from distill.files import digest, write_atomically
+from distill.learning_rate import factor_at
+from tests.helpers import tiny
+from tests.helpers.training import stage
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
+def test_the_learning_rate_rises_and_falls(schedule):
+    training = Training(epochs=1, schedule=schedule, warmup=0.1)
+    factors = [factor_at(step, training, 100) for step in range(101)]
+    assert 0 < factors[0] < factors[5] < factors[9] <= 1 and factors[10] == 1.0
+    assert all(a >= b for a, b in itertools.pairwise(factors[10:]))
+    assert factors[100] == pytest.approx(1.0 if schedule == "constant" else 0.0)
+
+
+def test_without_warm_up_the_first_step_is_a_full_one():
+    assert factor_at(0, Training(epochs=1, warmup=0.0), 10) == 1.0
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old", encoding="utf-8")
+
+    def fail(partial: Path) -> None:
+        partial.write_text("half", encoding="utf-8")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, fail)
+    assert path.read_text(encoding="utf-8") == "old"
+
+
+def test_digests_keep_parts_apart():
+    assert digest("ab", "c") != digest("a", "bc") and digest("a", "b") == digest(b"a", "b")
+
+
+def test_half_written_checkpoints_are_none(tmp_path):
+    AtomicIO().save_checkpoint({"x": torch.ones(2)}, tmp_path / "step-10.ckpt")
+    AtomicIO().save_checkpoint({"x": torch.ones(2)}, tmp_path / "step-9.ckpt")
+    (tmp_path / ".step-11.ckpt.partial").write_bytes(b"half")
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-9.ckpt", "step-10.ckpt"]
+
+
+DEAD = {
+    "exactly 0": (Share("attention", 0.0, 0.0, 0.0), "is exactly 0 at the first step"),
+    "not a number": (Share("logits", float("nan"), 1.0, 0.5), "is nan at the first step"),
+    "without gradient": (Share("hidden", 1.0, 0.0, 0.0), "gives the student no gradient"),
+    "with a gradient that is no number": (Share("hidden", 1.0, float("nan"), 0.0), "gives the student no gradient"),
+}
+
+
+@pytest.mark.parametrize("case", DEAD)
+def test_dead_terms_stop_the_run(case):
+    share, message = DEAD[case]
+    with pytest.raises(DeadLoss, match=message):
+        Watch("error", lambda shares: None)._check([share])
+
+
+def test_a_live_term_does_not():
+    Watch("error", lambda shares: None)._check([Share("logits", 0.3, 0.1, 1.0)])
+
+
+def _stages(objective=({"kind": "logits"},), **training):
+    given = {"epochs": 1, "batch_size": 8, "checkpoint_every": 100, **training}
+    return {"student": {"kind": "train", "data": ["train"], "objective": list(objective), "training": given}}
+
+
+def test_a_term_that_is_exactly_zero_stops_a_real_run(tmp_path):
+    student = {"kind": "teacher_layers", "layers": 4}  # its embeddings are the teacher's
+    train = stage(str(tiny.run_file(tmp_path, _stages(objective=[{"kind": "embeddings"}]), student=student)), "student")
+    module, data = train.assemble()
+    for part in module.student.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.0
+    train.assemble = lambda: (module, data)
+    with pytest.raises(DeadLoss, match="embeddings: is exactly 0 at the first step"):
+        train.run(tmp_path / "out")
+
+
+def test_a_student_that_came_in_eval_mode_trains_with_dropout(tmp_path):
+    train = stage(str(tiny.run_file(tmp_path, _stages())), "student")
+    module, data = train.assemble()
+    module.student.eval()
+    modes, step = [], module.training_step
+
+    def watched(batch, batch_idx):
+        modes.append((module.student.training, module._teacher._model.training))
+        return step(batch, batch_idx)
+
+    module.training_step = watched
+    train.assemble = lambda: (module, data)
+    train.run(tmp_path / "out")
+    assert set(modes) == {(True, False)}
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)])
+def test_a_signal_saves_at_the_step_and_says_so(tmp_path, sent, code):
+    run = tiny.run_file(tmp_path, _stages(epochs=2000))
+    command = [sys.executable, "-c", "from pipelines.cli import main; main()", "run", str(run)]
+    job = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    folder = tmp_path / "run/seed-0/student/log"
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("from-0/metrics.csv")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    os.kill(job.pid, sent)
+    _, errors = job.communicate(timeout=60)
+    assert job.returncode == code, errors
+    assert "the same command goes on" in errors and "Traceback" not in errors
+    assert len(list((tmp_path / "run/seed-0/student/checkpoints").rglob("step-*.ckpt"))) == 1
