@@ -30,6 +30,7 @@ def preflight(run: Run) -> None:
     found = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
     found.add_row("[bold]run[/]", run.config.about)
     found.add_row("machine", run.device.describe())
+    _precision(run)
     _rows(run, found)
     loaded = run.load_teacher("base")
     _tokens(run, loaded, found)
@@ -37,6 +38,13 @@ def preflight(run: Run) -> None:
     _teacher_score(run, loaded, found)
     _memory(run, loaded, student, found)
     run.console.print(found)
+
+
+def _precision(run: Run) -> None:
+    """Refuse what the device cannot compute in."""
+    for name, stage in run.config.stages.items():
+        if isinstance(stage, TrainStage) and stage.training.precision == "fp16" and run.device.accelerator == "cpu":
+            raise ModelError(f"stages.{name}.training.precision: fp16 needs a GPU; Choices here: bf16, fp32")
 
 
 def _rows(run: Run, found: Table) -> None:
@@ -76,7 +84,7 @@ def _tokens(run: Run, loaded: Loaded, found: Table) -> None:
     found.add_row(
         "teacher",
         f"{loaded.source}: {config.model_type}, {config.num_hidden_layers} × {config.hidden_size}, "
-        f"{weights / 1e6:.1f} M",
+        f"{weights / 1e6:.1f} M, {run.config.teacher.dtype}",
     )
 
 

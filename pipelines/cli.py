@@ -184,7 +184,9 @@ def _walk(source: str, overrides: list[str] | None, allow_code: bool, kinds: fro
 
 
 def _prepared(loaded: "Loaded", allow_code: bool, cache: Path | None = None) -> "Run":
+    from pipelines.launch import is_helper
     from pipelines.machine import prepare
     from pipelines.run import Run
 
-    return Run(loaded.pipeline, prepare(loaded.pipeline.machine), Console(), allow_code=allow_code, cache=cache)
+    console = Console(quiet=is_helper())
+    return Run(loaded.pipeline, prepare(loaded.pipeline.machine), console, allow_code=allow_code, cache=cache)

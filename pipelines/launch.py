@@ -7,6 +7,11 @@ import sys
 from pipelines.machine import Device
 
 
+def is_helper() -> bool:
+    """Whether this process only trains beside rank 0, and keeps quiet."""
+    return int(os.environ.get("RANK", "0")) > 0
+
+
 def needs_processes(device: Device) -> bool:
     """Whether the run wants more processes than there are yet."""
     return device.devices > 1 and "RANK" not in os.environ

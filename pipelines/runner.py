@@ -1,6 +1,5 @@
 """Walk the stages of a run, skipping what is done."""
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +15,7 @@ from configs.load import Loaded
 from configs.show import show
 from distill.files import write_json
 from pipelines.check import preflight
+from pipelines.launch import is_helper
 from pipelines.machine import facts
 from pipelines.report import write_report
 from pipelines.run import Run
@@ -31,7 +31,7 @@ def walk(run: Run, loaded: Loaded, kinds: frozenset[str] = frozenset()) -> None:
     Rank 0 of a distributed run does everything; the others join it in training and wait for the rest.
     """
     run.folder.mkdir(parents=True, exist_ok=True)
-    if _rank() > 0:
+    if is_helper():
         _follow(run, _chosen(run, kinds))
         return
     with _locked(run):
@@ -40,6 +40,7 @@ def walk(run: Run, loaded: Loaded, kinds: frozenset[str] = frozenset()) -> None:
         for stage in _chosen(run, kinds):
             _step(run, stage)
             write_report(run.folder)
+        run.screen.ended(run.folder)
 
 
 def _step(run: Run, stage: Stage) -> None:
@@ -93,7 +94,3 @@ def _write_run(run: Run, loaded: Loaded) -> None:
         **facts(run.device),
     }
     write_json(run.folder / "run.json", record)
-
-
-def _rank() -> int:
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))

@@ -1,6 +1,7 @@
 """What a run says on the terminal."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -29,6 +30,15 @@ class Screen:
     def finished(self, stage: Stage, done: dict[str, Any]) -> None:
         """Say how long a stage took and what came out."""
         self.console.print(f"  [green]✓[/] {_summary(done)} [dim]{_time(done['seconds'])}[/]", highlight=False)
+
+    def ended(self, folder: Path) -> None:
+        """Say where the results are."""
+        exported = sorted(path.parent for path in folder.glob("export/transformers/config.json"))
+        places = {"student": exported, "report": [folder / "report.html"]}
+        self.console.print()
+        for what, paths in places.items():
+            for path in paths:
+                self.console.print(f"  {what:8} [bold]{path}[/]", highlight=False, soft_wrap=True)
 
     def skipped(self, stage: Stage, done: dict[str, Any]) -> None:
         """Say that a stage was done before."""

@@ -34,6 +34,7 @@ from teachers.live import LiveTeacher
 from teachers.none import NoTeacher
 
 PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 MODEL = "model"
 
 
@@ -106,7 +107,11 @@ class Train(Stage):
             return NoTeacher()
         run = self._run
         return LiveTeacher(
-            loaded, run.config.task, run.teacher_fingerprint(self._teacher_kind()), run.label_order(loaded)
+            loaded,
+            run.config.task,
+            run.teacher_fingerprint(self._teacher_kind()),
+            run.label_order(loaded),
+            autocast=AUTOCAST[self._config.training.precision],
         )
 
     def _student(self, loaded: Loaded) -> Student:

@@ -7,17 +7,31 @@ from distill import capture
 from distill.models import Loaded
 from distill.protocols import Teacher
 from distill.types import Batch, Needs, Outputs
+from teachers.packed import settle
 
 
 class LiveTeacher(Teacher):
     """A frozen transformers model in eval mode."""
 
-    def __init__(self, loaded: Loaded, task: Task, fingerprint: str, order: list[int] | None = None) -> None:
-        """Freeze a model; `order` lists, for each of the run's classes, the teacher's output that means it."""
+    def __init__(
+        self,
+        loaded: Loaded,
+        task: Task,
+        fingerprint: str,
+        order: list[int] | None = None,
+        *,
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        """Freeze a model.
+
+        `order` lists, for each of the run's classes, the teacher's output that means it; `autocast` is the type that
+        products are computed in during the training, none where that is the weights' own.
+        """
         self._model = loaded.model.eval().requires_grad_(False)
         self._name = loaded.source
         self._fingerprint = fingerprint
         self._order = None if order is None else torch.tensor(order)
+        self._autocast = autocast
         capture.prepare(self._model)
         self.shape = capture.shape_of(self._model, trained_head=loaded.trained_head and task.kind != "text")
         self._offers = capture.offers_of(self._model, self.shape)
@@ -44,8 +58,9 @@ class LiveTeacher(Teacher):
         return Outputs(logits, outputs.hidden_states, outputs.attentions, outputs.relations)
 
     def to(self, device: torch.device) -> None:
-        """Move weights to a device."""
-        self._model.to(device)  # type: ignore[arg-type]
+        """Move weights to a device and hold them ready for training there."""
+        self._model.to(device)
+        settle(self._model, self._autocast, device)
         if self._order is not None:
             self._order = self._order.to(device)
 

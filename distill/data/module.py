@@ -63,11 +63,11 @@ class ValidationBatches(Dataset[Inputs]):
 
     def __init__(self, table: TokenTable, pad_id: int, *, rank: int = 0, world: int = 1) -> None:
         """Take all rows of a table."""
-        order = np.argsort(table.lengths, kind="stable")
+        order = np.argsort(table.lengths, kind="stable")[rank::world]
         cuts: list[Indices] = [order[i : i + VALIDATION_ROWS] for i in range(0, len(order), VALIDATION_ROWS)]
         self.table = table
         self.pad_id = pad_id
-        self.cuts = cuts[rank::world]
+        self.cuts = cuts
 
     def __len__(self) -> int:
         return len(self.cuts)

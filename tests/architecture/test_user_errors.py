@@ -61,6 +61,10 @@ CASES = {
         ["stages.student.objective=[{kind: custom, factory: 'os:getcwd'}]"],
         "runs only under --allow-code",
     ),
+    "a precision the device has not": (
+        ["stages.student.training.precision=fp16"],
+        "fp16 needs a GPU; Choices here: bf16, fp32",
+    ),
     "devices that are not there": (["machine.accelerator=gpu"], "torch sees none"),
 }
 

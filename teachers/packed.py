@@ -1,0 +1,55 @@
+"""Linear layers of a frozen model, held ready for the products they are used in."""
+
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+
+class PackedLinear(nn.Module):
+    """A linear layer whose weights lie as the CPU's kernels (oneDNN) read them; it has no gradient.
+
+    `F.linear` brings the weights into that order at every call and adds the bias in a pass of its own: 5–10 % of the
+    time of a product with 300 to 1,600 rows, in fp32 and in bf16.
+    """
+
+    def __init__(self, layer: nn.Linear) -> None:
+        """Pack a layer."""
+        super().__init__()
+        self.dtype = layer.weight.dtype
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach())
+        self.bias = None if layer.bias is None else layer.bias.detach()
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Return rows [… inputs] times the weights, plus the bias."""
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(
+            rows.to(self.dtype), self.packed, self.bias, "none", [], ""
+        )
+        return product
+
+
+def settle(model: nn.Module, autocast: torch.dtype | None, device: torch.device) -> None:
+    """Prepare the linear layers of a frozen model that computes under autocast to a type, or without (none).
+
+    Autocast casts weights that have no gradient anew at each use; here it is done once, to the same values. On a CPU
+    the weights are packed as well.
+    """
+    for name, layer in [named for named in model.named_modules() if type(named[1]) is nn.Linear]:
+        if autocast is not None and layer.weight.dtype != autocast:
+            layer.weight = nn.Parameter(layer.weight.to(autocast), requires_grad=False)
+            layer.bias = None if layer.bias is None else nn.Parameter(layer.bias.to(autocast), requires_grad=False)
+        if device.type == "cpu" and _packs(layer.weight.dtype):
+            model.set_submodule(name, PackedLinear(layer))
+
+
+@cache
+def _packs(dtype: torch.dtype) -> bool:
+    """Whether this build and this processor multiply by packed weights, and as exactly as by plain ones."""
+    with torch.random.fork_rng(devices=[]):
+        layer = nn.Linear(96, 64, dtype=dtype).requires_grad_(False)
+    rows = torch.linspace(-1, 1, 32 * 96).reshape(32, 96).to(dtype)
+    try:
+        packed = PackedLinear(layer)(rows)
+    except (AttributeError, RuntimeError):
+        return False
+    return torch.allclose(packed.float(), layer(rows).float(), rtol=0.0, atol=1e-2 if dtype.itemsize == 2 else 1e-5)
