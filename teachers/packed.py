@@ -34,7 +34,9 @@ def settle(model: nn.Module, autocast: torch.dtype | None, device: torch.device)
     Autocast casts weights that have no gradient anew at each use; here it is done once, to the same values. On a CPU
     the weights are packed as well.
     """
-    for name, layer in [named for named in model.named_modules() if type(named[1]) is nn.Linear]:
+    names = [name for name, layer in model.named_modules() if type(layer) is nn.Linear]
+    for name in names:  # one at a time: the old weights go before the next new ones come
+        layer = model.get_submodule(name)
         if autocast is not None and layer.weight.dtype != autocast:
             layer.weight = nn.Parameter(layer.weight.to(autocast), requires_grad=False)
             layer.bias = None if layer.bias is None else nn.Parameter(layer.bias.to(autocast), requires_grad=False)

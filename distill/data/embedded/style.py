@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from random import Random
 
-_OPENED, _REMARKED, _CLOSED = 0.3, 0.08, 0.35
+_OPENED, _REMARKED, _CLOSED = 0.3, 0.05, 0.35
 _LOWER, _UPPER, _BARE, _SLIP = 0.25, 0.03, 0.15, 0.15
 """How often a message is lower-case, upper-case, without its last full stop, has a slip of the finger."""
 _ASKING = frozenset(["am", "can", "could", "do", "does", "how", "is", "what", "when", "where", "which", "why", "would"])
