@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from configs.section import Section
 
@@ -22,6 +22,12 @@ class Schedule(Section):
     """Fraction of the training at which it starts to move."""
     finish: Unit = 1.0
     """Fraction of the training at which it stands still again."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Schedule":
+        if self.begin >= self.finish:
+            raise ValueError(f"`begin` ({self.begin:g}) must lie before `finish` ({self.finish:g})")
+        return self
 
 
 LayerRule = Literal["uniform", "last", "top", "bottom", "skip"]

@@ -74,8 +74,10 @@ def _follows(details: ErrorDetails, place: _Place) -> bool:
 
 
 def _is_member(arm: Shape, member: str) -> bool:
-    """Return whether pydantic's name for a member of a union is that of `arm`."""
-    return member == arm.section.__name__ if arm.section else member.startswith(f"{get_origin(arm.type).__name__}[")
+    """Return whether pydantic's name for a member of a union is that of `arm`; validators stand around the name."""
+    if arm.section:
+        return member == arm.section.__name__ or member.endswith(f", {arm.section.__name__}]")
+    return member.startswith(f"{get_origin(arm.type).__name__}[")
 
 
 def _describe(details: ErrorDetails, place: _Place) -> tuple[Path, str]:

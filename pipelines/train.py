@@ -79,11 +79,11 @@ class Train(Stage):
     def assemble(self) -> tuple[DistillModule, DistillData]:
         """Build teacher, student, data and objective, and check that they fit; nothing is written or trained."""
         run, config = self._run, self._config
+        torch.manual_seed(self._number)  # all that is new: heads, students, projectors
         loaded = run.load_teacher(self._teacher_kind())
         teacher = self._teacher(loaded)
         student = self._student(loaded)
         data = self._data(loaded)
-        torch.manual_seed(self._number)  # the projectors' initial weights
         objective = build_objective(
             config.objective,
             student=student.shape,

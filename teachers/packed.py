@@ -34,14 +34,20 @@ def settle(model: nn.Module, autocast: torch.dtype | None, device: torch.device)
     Autocast casts weights that have no gradient anew at each use; here it is done once, to the same values. On a CPU
     the weights are packed as well.
     """
-    names = [name for name, layer in model.named_modules() if type(layer) is nn.Linear]
-    for name in names:  # one at a time: the old weights go before the next new ones come
-        layer = model.get_submodule(name)
-        if autocast is not None and layer.weight.dtype != autocast:
-            layer.weight = nn.Parameter(layer.weight.to(autocast), requires_grad=False)
-            layer.bias = None if layer.bias is None else nn.Parameter(layer.bias.to(autocast), requires_grad=False)
-        if device.type == "cpu" and _packs(layer.weight.dtype):
-            model.set_submodule(name, PackedLinear(layer))
+    for name in [name for name, layer in model.named_modules() if type(layer) is nn.Linear]:
+        layer = model.get_submodule(name)  # one at a time: the old weights go before the next new ones come
+        if type(layer) is nn.Linear:
+            model.set_submodule(name, _settled(layer, autocast or layer.weight.dtype, device))
+    if device.type == "cpu":
+        for parameter in model.parameters():  # a file that was loaded stays in memory as long as one tensor lies in it
+            parameter.data = parameter.data.clone()
+
+
+def _settled(layer: nn.Linear, dtype: torch.dtype, device: torch.device) -> nn.Module:
+    if layer.weight.dtype != dtype:
+        layer.weight = nn.Parameter(layer.weight.to(dtype), requires_grad=False)
+        layer.bias = None if layer.bias is None else nn.Parameter(layer.bias.to(dtype), requires_grad=False)
+    return PackedLinear(layer) if device.type == "cpu" and _packs(dtype) else layer
 
 
 @cache

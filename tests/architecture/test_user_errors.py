@@ -25,6 +25,10 @@ def run(tmp_path_factory) -> Path:
 CASES = {
     "a key that is none": (["task.max_lenght=3"], "did you mean `max_length`?"),
     "a value out of range": (["stages.student.training.learning_rate=-1"], "stages.student.training.learning_rate"),
+    "a schedule that ends before it begins": (
+        ["stages.student.objective.0.weight={start: 1, end: 0, begin: 0.9, finish: 0.5}"],
+        "stages.student.objective.0.weight: `begin` (0.9) must lie before `finish` (0.5)",
+    ),
     "a kind that is none": (["student.kind=size"], "did you mean `sizes`?"),
     "a source that is none": (["stages.student.data=[trian]"], "did you mean `train`?"),
     "a file that is not there": (["data.train.path={folder}/trian.csv"], "did you mean `train.csv`?"),

@@ -18,7 +18,7 @@ from distill.errors import DeadLoss
 from distill.files import digest, write_atomically
 from distill.learning_rate import factor_at
 from tests.helpers import tiny
-from tests.helpers.training import stage
+from tests.helpers.training import stage, weights
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
@@ -108,6 +108,17 @@ def test_a_student_that_came_in_eval_mode_trains_with_dropout(tmp_path):
     train.assemble = lambda: (module, data)
     train.run(tmp_path / "out")
     assert set(modes) == {(True, False)}
+
+
+def test_the_same_run_twice_gives_the_same_weights(tmp_path):
+    stages = _stages(objective=[{"kind": "task"}])
+    stages["student"] |= {"trains": "teacher"}  # its head is new, so its first weights are drawn
+    run = tiny.run_file(tmp_path, stages, teacher={"model": str(tiny.model_folder(tmp_path / "body", head=False))})
+    for name in ("a", "b"):
+        torch.rand(3)  # whatever happened before must not matter
+        stage(str(run), "student").run(tmp_path / name)
+    first, again = weights(tmp_path / "a"), weights(tmp_path / "b")
+    assert all(torch.equal(again[name], value) for name, value in first.items())
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)])
