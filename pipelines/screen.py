@@ -75,7 +75,7 @@ class Screen:
         table = Table(
             title=f"{results['data']}: {results['rows']:,} rows", title_justify="left", box=None, padding=(0, 2)
         )
-        for column in ("", TITLES[metric], "agreement", "parameters", "MB", *(("p50 ms", "p95 ms") if timed else ())):
+        for column in ("", TITLES[metric], "agrees", "size", "MB", *(("p50 ms", "p95 ms") if timed else ())):
             table.add_column(column, justify="left" if not column else "right")
         for role, model in results["models"].items():
             latency = [f"{model['latency']['1'][key]:.1f}" for key in ("p50_ms", "p95_ms")] if timed else []

@@ -18,7 +18,7 @@ class PackedLinear(nn.Module):
         super().__init__()
         self.dtype = layer.weight.dtype
         self.packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach())
-        self.bias = None if layer.bias is None else layer.bias.detach()
+        self.bias = None if layer.bias is None else layer.bias.detach().clone()
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return rows [… inputs] times the weights, plus the bias."""

@@ -1,7 +1,7 @@
 """Rows drawn from hand-written lines and a grammar: the same on every platform and in every run.
 
-A line of a grammar holds `{slot}` (one of the slot's fillers), `[a|b]` (one of the choices, which may be empty) and `#` (a digit).
-Every hand-written line and every template belongs to one part only: what is measured on `test` was no template elsewhere.
+A line of the grammar may hold `{slot}` (one of the slot's fillers), `[a|b]` (one of the choices, where none is one) and
+`#` (a digit). Every hand-written line and every template belongs to one part: no template of `test` is met in training.
 """
 
 import hashlib
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from itertools import cycle, islice
 from random import Random
 from typing import Any, Literal, TypedDict, get_args
 
@@ -47,6 +48,8 @@ LABELS: tuple[str, ...] = (
 
 _ROWS: Mapping[Part, int] = {"train": 23, "validation": 21, "test": 36, "transfer": 260}
 """Rows of each class."""
+_TRIES = 10
+"""Drawings for each row wanted, before the templates count as used up."""
 _FOLDERS = {"support-desk": "support_desk"}
 _BRACE = re.compile(r"\{(\w+)\}|\[([^\[\]]*)\]")
 _DIGITS = re.compile("#+")
@@ -117,14 +120,14 @@ def _draw(part: Part, label: str, intent: Mapping[str, Any], frame: _Frame, seen
     seen.update(_key(line.text) for line in lines)
     remarks = [aside for other, asides in frame.asides.items() if other != label for aside in asides]
     streams = [(template, Random(template)) for template in _lines(intent["templates"][part])]
-    while True:
-        for template, random in streams:
-            if len(lines) == _ROWS[part]:
-                return lines
-            text = _message(random, template, frame, remarks)
-            if _key(text) not in seen:
-                seen.add(_key(text))
-                lines.append(_Line(text, label, template))
+    for template, random in islice(cycle(streams), _TRIES * _ROWS[part]):
+        if len(lines) == _ROWS[part]:
+            return lines
+        text = _message(random, template, frame, remarks)
+        if _key(text) not in seen:
+            seen.add(_key(text))
+            lines.append(_Line(text, label, template))
+    raise DataError(f"{label}: its templates for {part} give {len(lines)} texts, {_ROWS[part]} are wanted; add some")
 
 
 def _message(random: Random, template: str, frame: _Frame, remarks: Sequence[str]) -> str:
