@@ -7,10 +7,15 @@ from pathlib import Path
 from rich.console import Console
 
 
+WIDTH = 120
+"""Columns of a table where there is no terminal to ask."""
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run what was asked for and return the exit code: 0 all goals reached, 1 below one, 3 something was skipped."""
     given = _parser().parse_args(arguments)
-    code: int = given.run(given, Console())
+    console = Console()
+    code: int = given.run(given, console if console.is_terminal else Console(width=WIDTH))
     return code
 
 

@@ -118,7 +118,7 @@ def _theirs(brewer: Brewer, batch: Batch) -> tuple[Seen, list[str]]:
         total.backward()
     order = sorted(terms, key=lambda name: ("_hidden_" not in name, "_attention_" not in name, "kd_loss" not in name))
     gradient = flat_gradient([brewer.student, *(proj for proj in brewer.distiller.projs if proj is not None)])
-    return Seen([float(terms[name]) for name in order], gradient), order
+    return Seen([float(terms[name].detach()) for name in order], gradient), order
 
 
 def _distance(own: Tensor, other: Tensor) -> float:

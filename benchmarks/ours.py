@@ -1,6 +1,7 @@
 """Our own step, timed: as a run trains it, and as a bare loop over the same parts."""
 
 import gc
+import shutil
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,7 @@ class Trained:
     def fit(self, first: int, callback: pl.Callback) -> pl.Trainer:
         """Train from a step of the plan on, with one more callback."""
         self.data.load_state_dict({"step": first, "data": self.data.fingerprint})
+        shutil.rmtree(self._folder / "log", ignore_errors=True)
         line = ProgressLine(Console(quiet=True), "bench")
         trainer = self._stage._trainer(self._folder, self._folder / "checkpoints", self.data, line, first=first)
         trainer.callbacks.append(callback)  # type: ignore[attr-defined]

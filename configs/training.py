@@ -37,8 +37,9 @@ class Training(Section):
     eps: PositiveFloat = 1e-8
     gradient_clip: NonNegativeFloat = 1.0
     """Norm to which the gradient of student and projectors together is cut; 0 leaves it."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """`bf16` and `fp16` are autocast: weights, softmaxes and losses stay in fp32."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
+    """`bf16` and `fp16` are autocast: weights, softmaxes and losses stay in fp32. `auto` is bf16 where the
+    processor computes in it, fp32 elsewhere."""
     keep: Literal["last", "best"] = "last"
     """Weights the stage ends with: after the last step, or best on the validation rows."""
     validate_every: Fraction = 1.0

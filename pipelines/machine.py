@@ -28,6 +28,14 @@ class Device:
     threads: int
     fast_fp32: bool
     """Whether fp32 products go through oneDNN."""
+    native_bf16: bool = False
+    """Whether it computes in bf16 by itself; elsewhere bf16 is slower than fp32."""
+
+    def precision(self, wanted: str) -> str:
+        """Return the precision to train in, with `auto` decided."""
+        if wanted == "auto":
+            return "bf16" if self.native_bf16 else "fp32"
+        return wanted
 
     @property
     def torch_name(self) -> str:
@@ -51,7 +59,8 @@ def prepare(machine: Machine) -> Device:
     threads = usable_cores() // devices if machine.threads == "auto" else machine.threads
     threads = max(1, threads)
     torch.set_num_threads(threads)
-    return Device(accelerator, devices, threads, accelerator == "cpu" and machine.fast_fp32 and _use_fast_fp32())
+    fast_fp32 = accelerator == "cpu" and machine.fast_fp32 and _use_fast_fp32()
+    return Device(accelerator, devices, threads, fast_fp32, _has_bf16(accelerator))
 
 
 def usable_cores() -> int:
@@ -123,6 +132,13 @@ def _use_fast_fp32() -> bool:
     if error > 1e-5:
         torch.backends.mkldnn.matmul.fp32_precision = before  # type: ignore[attr-defined]
     return bool(error <= 1e-5)
+
+
+def _has_bf16(accelerator: str) -> bool:
+    if accelerator == "gpu":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    found = torch.cpu.get_capabilities()
+    return any(bool(found.get(name, False)) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def _processor() -> str:

@@ -99,6 +99,10 @@ class Train(Stage):
         recipe = Recipe(config.training, data.plan.steps, self._number, self.fingerprint(), metrics)
         return DistillModule(student, teacher, objective, recipe), data
 
+    @property
+    def _precision(self) -> str:
+        return self._run.device.precision(self._config.training.precision)
+
     def _teacher_kind(self) -> str:
         return "base" if self._config.trains == "teacher" or self._config.teacher == "none" else self._config.teacher
 
@@ -111,7 +115,7 @@ class Train(Stage):
             run.config.task,
             run.teacher_fingerprint(self._teacher_kind()),
             run.label_order(loaded),
-            autocast=AUTOCAST[self._config.training.precision],
+            autocast=AUTOCAST[self._precision],
         )
 
     def _student(self, loaded: Loaded) -> Student:
@@ -159,7 +163,7 @@ class Train(Stage):
             accelerator=run.device.accelerator,
             devices=run.device.devices,
             strategy="ddp" if run.device.devices > 1 else "auto",
-            precision=PRECISION[training.precision],  # type: ignore[arg-type]
+            precision=PRECISION[self._precision],  # type: ignore[arg-type]
             max_steps=data.plan.steps,
             accumulate_grad_batches=accumulate,
             gradient_clip_val=training.gradient_clip or None,

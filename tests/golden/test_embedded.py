@@ -1,6 +1,6 @@
 """The rows of the support-desk set, to the letter: numbers measured on them hold for these rows only.
 
-Recorded by this test on Python 3.11. After a deliberate change of the set, run the demo again, then note the new digests.
+Recorded by this test on Python 3.11. After a deliberate change of the set, run the demo again and note the new digests.
 """
 
 import os

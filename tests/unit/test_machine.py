@@ -1,0 +1,37 @@
+import os
+
+import pytest
+import torch
+
+from configs.errors import UserError
+from configs.training import Machine
+from pipelines.machine import Device, prepare, usable_cores
+
+
+def test_threads_come_from_the_cores_this_process_may_use():
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert usable_cores() == 1 and prepare(Machine()).threads == 1
+    finally:
+        os.sched_setaffinity(0, before)
+    assert prepare(Machine(threads=1)).threads == torch.get_num_threads() == 1
+
+
+def test_fast_fp32_is_used_only_where_it_is_as_exact():
+    torch.manual_seed(0)
+    left, right = torch.randn(128, 384), torch.randn(384, 128)
+    prepare(Machine(threads=1, fast_fp32=True))
+    error = ((left @ right).double() - left.double() @ right.double()).abs().max()
+    assert error < 1e-4
+
+
+@pytest.mark.parametrize(("native", "found"), [(True, "bf16"), (False, "fp32")])
+def test_auto_is_bf16_where_the_processor_has_it(native, found):
+    device = Device("cpu", 1, 1, fast_fp32=False, native_bf16=native)
+    assert device.precision("auto") == found and device.precision("fp16") == "fp16"
+
+
+def test_devices_that_are_not_there_are_refused():
+    with pytest.raises(UserError, match=r"machine.devices: 999 were asked for, \d+ are here"):
+        prepare(Machine(accelerator="cpu", devices=999))
