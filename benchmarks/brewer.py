@@ -8,7 +8,6 @@ of a lap, and a clock that starts when its loop asks for the second batch.
 import copy
 import gc
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from benchmarks.clock import Lap, Stopwatch
 from benchmarks.ours import WARM, Trained, projectors
+from benchmarks.peak import stock_products
 from benchmarks.workload import LAYERS, TEMPERATURE
 from distill.types import Batch
 
@@ -51,17 +51,6 @@ def eager_scores(
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), scores
 
 
-@contextmanager
-def stock_products() -> Iterator[None]:
-    """Multiply fp32 matrices as torch does by default: the fast route is set by our runs, not by the peer."""
-    before = torch.backends.mkldnn.matmul.fp32_precision  # type: ignore[attr-defined]
-    torch.backends.mkldnn.matmul.fp32_precision = "none"  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        torch.backends.mkldnn.matmul.fp32_precision = before  # type: ignore[attr-defined]
-
-
 class Brewer:
     """TextBrewer's distiller with the weights of one of our runs."""
 
@@ -72,7 +61,7 @@ class Brewer:
         ALL_ATTENTION_FUNCTIONS.register(SCORES, eager_scores)
         ALL_MASK_ATTENTION_FUNCTIONS.register(SCORES, eager_mask)
         self.teacher = AutoModelForSequenceClassification.from_pretrained(teacher).eval()
-        self.student: PreTrainedModel = copy.deepcopy(trained.module.student.model)  # type: ignore[union-attr, assignment]
+        self.student: PreTrainedModel = copy.deepcopy(trained.module.student.model)  # type: ignore[assignment]
         for model in (self.teacher, self.student):
             model.set_attn_implementation(SCORES)
         config = textbrewer.TrainingConfig(device="cpu", output_dir=str(folder), ckpt_steps=10**9)
@@ -99,7 +88,7 @@ class Brewer:
                 output_attentions=True,
                 output_hidden_states=True,
             )
-        lap = fed.watch.lap(batches[WARM:])  # type: ignore[arg-type]
+        lap = fed.watch.lap(batches[WARM:])
         gc.collect()
         return lap
 
@@ -113,7 +102,14 @@ class Brewer:
     def _losses(self, textbrewer: Any) -> Any:
         own, taught = self.student.config.hidden_size, self.teacher.config.hidden_size
         hidden = [
-            {"layer_T": t, "layer_S": s, "feature": "hidden", "loss": "hidden_mse", "weight": 1, "proj": ["linear", own, taught]}
+            {
+                "layer_T": t,
+                "layer_S": s,
+                "feature": "hidden",
+                "loss": "hidden_mse",
+                "weight": 1,
+                "proj": ["linear", own, taught],
+            }
             for s, t in LAYERS.items()
         ]
         attention = [
@@ -161,4 +157,4 @@ def _features(batch: Mapping[str, Tensor], outputs: Any) -> dict[str, Any]:
 
 
 def _inputs(batch: Batch) -> Inputs:
-    return {name: batch[name] for name in ("input_ids", "attention_mask", "labels")}  # type: ignore[literal-required]
+    return {name: batch[name] for name in ("input_ids", "attention_mask", "labels")}

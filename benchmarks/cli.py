@@ -6,7 +6,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-
 WIDTH = 120
 """Columns of a table where there is no terminal to ask."""
 
@@ -32,6 +31,9 @@ def _parser() -> argparse.ArgumentParser:
     relations = commands.add_parser("relations", help="MiniLMv2 relations against the plain formula")
     relations.add_argument("--rounds", type=int, default=5)
     relations.set_defaults(run=_relations)
+    tasks = commands.add_parser("tasks", help="gather finished runs into a table")
+    tasks.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    tasks.set_defaults(run=_tasks)
     child = commands.add_parser("peak-memory")
     child.add_argument("variant")
     child.add_argument("folder", type=Path)
@@ -47,7 +49,7 @@ def _tiny(given: argparse.Namespace, console: Console) -> int:
     from benchmarks.report import RESULTS
 
     precisions = tuple(given.precision.split(","))
-    options = tiny.Options(given.peer, given.threads, given.rounds, precisions, given.small)
+    options = tiny.Options(given.peer, given.threads, given.rounds, precisions, given.small, given.levers)
     return tiny.run(options, console, given.json or RESULTS / "tiny.json")
 
 
@@ -56,6 +58,14 @@ def _relations(given: argparse.Namespace, console: Console) -> int:
     from benchmarks.report import RESULTS
 
     return relations.run(given.threads, given.rounds, console, given.json or RESULTS / "relations.json")
+
+
+def _tasks(given: argparse.Namespace, console: Console) -> int:
+    from benchmarks import tasks
+    from benchmarks.report import RESULTS, commit
+
+    tasks.write(given.runs, RESULTS / "tasks.md", commit(), console)
+    return 0
 
 
 def _peak_memory(given: argparse.Namespace, console: Console) -> int:

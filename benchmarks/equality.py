@@ -1,7 +1,6 @@
 """The gate before any speed: on one batch, with dropout off, both sides must compute the same losses and gradients."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -89,7 +88,10 @@ def check(work: Workload, device: Device, precision: str, limit: float) -> Verdi
     timed = _whole(work, device, f"equality-{precision}", changes)
     return Verdict(
         precision,
-        {name: abs(own - its) / abs(its) for name, own, its in zip(names, look.seen.losses, theirs.losses, strict=True)},
+        {
+            name: abs(own - its) / abs(its)
+            for name, own, its in zip(names, look.seen.losses, theirs.losses, strict=True)
+        },
         _distance(look.seen.gradient, theirs.gradient),
         _distance(timed.gradient, look.seen.gradient),
         limit,
@@ -115,7 +117,7 @@ def _theirs(brewer: Brewer, batch: Batch) -> tuple[Seen, list[str]]:
     """Take TextBrewer's losses in our order: hidden, attention, logits, task."""
     with brewer.distiller:
         total, terms = brewer.losses(batch)
-        total.backward()
+        total.backward()  # type: ignore[no-untyped-call]
     order = sorted(terms, key=lambda name: ("_hidden_" not in name, "_attention_" not in name, "kd_loss" not in name))
     gradient = flat_gradient([brewer.student, *(proj for proj in brewer.distiller.projs if proj is not None)])
     return Seen([float(terms[name].detach()) for name in order], gradient), order

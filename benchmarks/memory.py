@@ -39,7 +39,9 @@ def peak(variant: str, work: Workload, threads: int) -> float:
     import_all(variant)
     before = _kilobytes("VmRSS")
     precision = "bf16" if variant == "bf16" else "fp32"
-    trained = Trained(work.stage(device, f"memory-{variant}", training={"precision": precision}), work.folder / "memory")
+    trained = Trained(
+        work.stage(device, f"memory-{variant}", training={"precision": precision}), work.folder / "memory"
+    )
     if variant == "textbrewer":
         brewer = Brewer(work.folder / "teacher", trained, work.folder / "memory")
         batches = Bare(trained, bf16=False).batches(0, STEPS)

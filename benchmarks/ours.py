@@ -32,11 +32,13 @@ class Laps(pl.Callback):
         self.lap: Lap | None = None
         self._watch = Stopwatch()
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
         """Start after the first step, stop after the last."""
         self.batches.append(batch)
         if len(self.batches) == WARM + self.steps:
-            self.lap = self._watch.lap(self.batches[WARM:])  # type: ignore[arg-type]
+            self.lap = self._watch.lap(self.batches[WARM:])
             trainer.should_stop = True
         elif len(self.batches) == WARM:
             self._watch = Stopwatch()
@@ -105,7 +107,7 @@ class Bare:
     def lap(self, first: int, steps: int) -> Lap:
         """Train from a step of the plan on; the batches are made before the clock starts."""
         batches = self.batches(first, WARM + steps)
-        made = self._module.configure_optimizers()
+        made: Any = self._module.configure_optimizers()
         optimiser, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
         parameters = [p for group in optimiser.param_groups for p in group["params"]]
         self._module.student.train()
@@ -118,7 +120,7 @@ class Bare:
             optimiser.step()
             schedule.step()
             optimiser.zero_grad()
-        lap = watch.lap(batches[WARM:])  # type: ignore[arg-type]
+        lap = watch.lap(batches[WARM:])
         gc.collect()
         return lap
 
@@ -133,7 +135,9 @@ class Bare:
             teacher = module._teacher(batch, objective.teacher_needs)
             student = module.student(batch, objective.student_needs)
             totals = objective(student, teacher, batch)
-        return torch.stack([total / batch["window_counts"][objective.units[name]] for name, total in totals.items()]).sum()
+        return torch.stack(
+            [total / batch["window_counts"][objective.units[name]] for name, total in totals.items()]
+        ).sum()
 
 
 def projectors(objective: Objective) -> list[nn.Module]:

@@ -1,11 +1,11 @@
 """What a benchmark found: a table on the terminal, one JSON file with everything behind it."""
 
-import json
 import platform
 import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,7 @@ UNMEASURED = 3
 
 def write(path: Path, found: dict[str, Any], results: Sequence[Result], device: Device) -> None:
     """Write the file: where and how it was measured, what came out, every sample."""
-    judged = [
-        {"goal": r.goal.name, "value": r.value, "must": r.goal.must, "stretch": r.goal.stretch, "status": r.status}
-        | ({"why": r.why} if r.why else {})
-        for r in results
-    ]
+    judged = [asdict(result) | {"status": result.status} for result in results]
     head = {
         "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
         "commit": commit(),
@@ -44,14 +40,14 @@ def write(path: Path, found: dict[str, Any], results: Sequence[Result], device: 
 
 def show(console: Console, title: str, results: Sequence[Result]) -> None:
     """Print the goals."""
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 2))
-    for column in ("", "measured", "must", "stretch", ""):
-        table.add_column(column, justify="right" if column in ("measured", "must", "stretch") else "left")
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1))
+    for column in ("", "measured", "must", "stretch", "at peak", ""):
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
     for result in results:
         goal, colour = result.goal, _COLOURS[result.status]
-        value = "–" if result.value is None else f"{result.value:.2f}"
+        numbers = [_number(n) for n in (result.value, goal.must, goal.stretch, result.at_peak)]
         said = result.status + (f": {result.why}" if result.why else "")
-        table.add_row(f"{goal.name}  {goal.what}", value, f"{goal.must:g}", f"{goal.stretch:g}", f"[{colour}]{said}[/]")
+        table.add_row(f"{goal.name}  {goal.what}", *numbers, f"[{colour}]{said}[/]")
     console.print(table)
 
 
@@ -67,14 +63,16 @@ def commit() -> str:
     """Return the commit of the code that ran, with a mark where files differ from it."""
     try:
         run = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40"], cwd=ROOT, capture_output=True, text=True, check=True
+            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
         )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return run.stdout.strip()
 
 
-def load(path: Path) -> dict[str, Any]:
-    """Read a file that `write` wrote."""
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"

@@ -1,6 +1,5 @@
 """Gather finished runs into one table: teacher, student with it, the same student without it."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,14 @@ class Line:
     def cells(self) -> list[str]:
         """Return the cells of a Markdown row."""
         scores = [self.scores.get(role, "–") for role in ("teacher", "student", "baseline")]
-        return [self.run, f"{self.metric}, {self.rows:,} rows", *scores, self.gain, str(self.seeds), f"{self.minutes:.0f}"]
+        return [
+            self.run,
+            f"{self.metric}, {self.rows:,} rows",
+            *scores,
+            self.gain,
+            str(self.seeds),
+            f"{self.minutes:.0f}",
+        ]
 
 
 def line(folder: Path) -> Line:
@@ -56,12 +62,13 @@ def write(folders: list[Path], target: Path, commit: str, console: Console) -> N
     """Write the table as Markdown and JSON beside each other, and print it."""
     lines = [line(folder) for folder in folders]
     head = ["run", "scored by", "teacher", "student", "no teacher", "gain (seeds ahead)", "seeds", "minutes"]
-    rows = ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *(found.cells() for found in lines))]
+    cells = [head, ["---"] * len(head), *(found.cells() for found in lines)]
+    rows = ["| " + " | ".join(row) + " |" for row in cells]
     commands = "\n".join(f"    {found.command}" for found in lines)
     about = f"Commit {commit}. {'; '.join(sorted({found.machine for found in lines}))}.\n\n{commands}"
     text = "\n".join(["# Whole runs on public data", "", *rows, "", "Scores in hundredths, mean ± sd.", "", about, ""])
     write_text(target.with_suffix(".md"), text)
-    write_json(target.with_suffix(".json"), {"commit": commit, "runs": [json.loads(json.dumps(vars(found))) for found in lines]})
+    write_json(target.with_suffix(".json"), {"commit": commit, "runs": [vars(found) for found in lines]})
     console.print(Markdown(text))
 
 

@@ -1,7 +1,6 @@
 """The TinyBERT step: ours through the whole path of a run, against TextBrewer, a bare loop and the hardware."""
 
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -10,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks import brewer, equality, memory, peak, report
+from benchmarks import brewer, equality, levers, memory, peak, report
 from benchmarks.clock import Lap, Samples
 from benchmarks.goals import Result, goals
 from benchmarks.ours import WARM, Bare, Trained
@@ -39,6 +38,7 @@ class Options:
     rounds: int = 5
     precisions: tuple[str, ...] = ("fp32", "bf16")
     small: bool = False
+    levers: bool = False
 
     @property
     def why_alone(self) -> str:
@@ -58,8 +58,13 @@ def run(options: Options, console: Console, path: Path) -> int:
         if not all(verdict["holds"] for verdict in found["equality"]):
             results = _skipped(options, "the two sides do not compute the same")
         else:
-            results = _speeds(work, device, options, found) 
-            results += _memory(write(Path(folder) / "memory", replace(sizes, length=LONGEST, windows=1)), options, found)
+            results = _speeds(work, device, options, found)
+            full = write(Path(folder) / "memory", replace(sizes, length=LONGEST, windows=1))
+            results += _memory(full, options, found)
+        if options.levers and "clock" in found:
+            samples = levers.measure(work, device, options.rounds, options.precisions)
+            levers.show(console, samples, options.precisions)
+            found["levers"] = samples.raw()
     report.show(console, _title(found), results)
     report.write(path, found, results, device)
     return report.exit_code(results)
@@ -76,7 +81,7 @@ def _gate(work: Workload, device: Device, options: Options, console: Console) ->
 
 def _speeds(work: Workload, device: Device, options: Options, found: dict[str, Any]) -> list[Result]:
     """Let all variants take turns, and hold what comes out against the goals."""
-    turns: dict[str, Callable[[int], Lap]] = {}
+    turns: dict[str, Callable[[int], Lap]] = dict(peak.shapes(peak.STOCK))
     saving: dict[str, float] = {}
     for precision in options.precisions:
         training = {"precision": precision, "log_every": STEPS["identical"]}
@@ -95,16 +100,24 @@ def _speeds(work: Workload, device: Device, options: Options, found: dict[str, A
 
 
 def _judged(samples: Samples, precision: str, sizes: Sizes, saving: float, options: Options) -> list[Result]:
+    """Return what became of the goals of a precision."""
     known, ours, clock = goals(), f"ours {precision}", samples.clock
+    top = peak.peak(samples, precision, clock)
+    gain = top / peak.peak(samples, peak.STOCK, clock)
+    flops = peak.flops_per_token(sizes)
     results = []
     for regime, name in REGIMES.items():
-        ratio = None if options.why_alone else samples.ratio(ours, f"textbrewer {regime}", clock)
-        results.append(Result(known[f"{name}-{precision}"], ratio, options.why_alone))
+        goal = known[f"{name}-{precision}"].here(gain)
+        if options.why_alone:
+            results.append(Result(goal, None, options.why_alone))
+            continue
+        theirs = f"textbrewer {regime}"
+        at_peak = top / flops / samples.speed(theirs, clock)
+        results.append(Result(goal, samples.ratio(ours, theirs, clock), at_peak=at_peak))
     step = BATCH * MEAN_LENGTH / samples.speed(ours, clock)
     overhead = samples.ratio(f"bare {precision}", ours, clock) - 1 + saving / SAVE_EVERY / step
-    useful = samples.speed(ours, clock) * peak.flops_per_token(sizes) / peak.peak(samples, precision, clock)
     results.append(Result(known[f"P4-{precision}"], 100 * overhead))
-    results.append(Result(known[f"P5-{precision}"], 100 * useful))
+    results.append(Result(known[f"P5-{precision}"], 100 * samples.speed(ours, clock) * flops / top))
     return results
 
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import AutoModelForSequenceClassification, BertConfig, BertTokenizerFast
+from transformers import AutoConfig, AutoModelForSequenceClassification, PretrainedConfig, PreTrainedTokenizerFast
 
 from configs.load import load
 from pipelines.machine import Device
@@ -30,7 +30,7 @@ LAYERS = {0: 0, 1: 3, 2: 6, 3: 9, 4: 12}
 BERT_BASE = {"layers": 12, "hidden_size": 768, "intermediate_size": 3072, "vocabulary": 30522}
 TINYBERT = {"layers": 4, "hidden_size": 312, "intermediate_size": 1200, "heads": HEADS}
 
-# The weights turn our means into TextBrewer's. Its hidden and attention losses are means over what is unmasked (and over
+# The weight turns our mean into TextBrewer's. Its hidden and attention losses are means over what is unmasked (and over
 # the width, the heads), as ours are over a window of one batch; its soft cross entropy carries no factor T², ours does.
 TERMS: list[dict[str, Any]] = [
     {"kind": "hidden", "layers": LAYERS},
@@ -141,8 +141,9 @@ def lengths(rows: int, seed: int) -> NDArray[np.int64]:
     return np.random.default_rng(seed).permutation(drawn.astype(np.int64))
 
 
-def _bert(sizes: dict[str, int]) -> BertConfig:
-    return BertConfig(
+def _bert(sizes: dict[str, int]) -> PretrainedConfig:
+    return AutoConfig.for_model(
+        "bert",
         vocab_size=sizes["vocabulary"],
         hidden_size=sizes["hidden_size"],
         num_hidden_layers=sizes["layers"],
@@ -154,10 +155,11 @@ def _bert(sizes: dict[str, int]) -> BertConfig:
     )
 
 
-def _tokenizer(words: int) -> BertTokenizerFast:
+def _tokenizer(words: int) -> PreTrainedTokenizerFast:
     """A tokenizer that knows the words w0, w1, …"""
     vocabulary = {word: index for index, word in enumerate([*SPECIAL, *(f"w{n}" for n in range(words))])}
     core = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     core.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    return BertTokenizerFast(tokenizer_object=core)
+    roles = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL, strict=True))
+    return PreTrainedTokenizerFast(tokenizer_object=core, **roles)
