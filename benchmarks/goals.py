@@ -2,7 +2,7 @@
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -18,18 +18,6 @@ class Goal:
     better: Literal["higher", "lower"]
     must: float
     stretch: float
-    gain: float | None = None
-    """For ratios to a peer: how many times as fast as the peer's our products were where the goal was set."""
-
-    def here(self, gain: float) -> "Goal":
-        """Return the goal for a processor where our route multiplies `gain` times as fast as the peer's.
-
-        A step is made of products: at the same part of the peak, the ratio to a peer moves with that.
-        """
-        if self.gain is None:
-            return self
-        scale = gain / self.gain
-        return replace(self, must=self.must * scale, stretch=self.stretch * scale, gain=gain)
 
     def reached(self, value: float, limit: float) -> bool:
         """Whether a value is on the right side of a limit."""

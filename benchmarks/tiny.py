@@ -103,11 +103,10 @@ def _judged(samples: Samples, precision: str, sizes: Sizes, saving: float, optio
     """Return what became of the goals of a precision."""
     known, ours, clock = goals(), f"ours {precision}", samples.clock
     top = peak.peak(samples, precision, clock)
-    gain = top / peak.peak(samples, peak.STOCK, clock)
     flops = peak.flops_per_token(sizes)
     results = []
     for regime, name in REGIMES.items():
-        goal = known[f"{name}-{precision}"].here(gain)
+        goal = known[f"{name}-{precision}"]
         if options.why_alone:
             results.append(Result(goal, None, options.why_alone))
             continue
