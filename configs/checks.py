@@ -7,7 +7,7 @@ from configs.data import Held, Source, StageData, Task
 from configs.objective import CustomTerm, LogitsTerm, TaskTerm, Term
 from configs.origins import Path, hint
 from configs.pipeline import Pipeline
-from configs.stages import AugmentStage, EvaluateStage, ExportStage, Stage, TrainStage
+from configs.stages import AugmentStage, EvaluateStage, ExportStage, RecordStage, Stage, TrainStage
 
 Findings = Iterator[tuple[Path, str]]
 
@@ -39,6 +39,8 @@ def check(parts: Parts) -> Findings:
                 yield from _check_train(parts, name, stage)
             case AugmentStage():
                 yield from _check_source(parts, name, ("data",), stage.data)
+            case RecordStage():
+                yield from _check_record(parts, name, stage)
             case EvaluateStage() | ExportStage():
                 yield from _check_result(parts, name, stage)
 
@@ -161,6 +163,8 @@ def _check_train(parts: Parts, name: str, stage: TrainStage) -> Findings:
     if stage.trains == "teacher" and stage.teacher != "none":
         yield (*path, "teacher"), "a stage that trains the teacher learns from labels alone; write `teacher: none`"
     yield from _check_teacher(parts, name, stage)
+    if stage.cache is not None:
+        yield from _check_cache(parts, name, stage, stage.cache)
     size = training.micro_batch_size
     if size is not None and training.tokens_per_batch is None and size > training.batch_size:
         what = f"{size} is more than the `batch_size` of {training.batch_size} it is a part of"
@@ -171,12 +175,52 @@ def _check_train(parts: Parts, name: str, stage: TrainStage) -> Findings:
 
 def _check_teacher(parts: Parts, name: str, stage: TrainStage) -> Findings:
     """Check that a teacher that is trained in this run is trained before the stage learns from it, and once."""
-    trained = [other for other, known in parts.stages.items() if _trains_teacher(known)]
-    later = [other for other in trained if other not in _before(parts, name)]
-    if stage.trains == "student" and stage.teacher == "task" and later:
-        yield ("stages", name), f"learns from the teacher that stage `{later[0]}` trains, and comes before that stage"
+    if stage.trains == "student" and stage.teacher == "task":
+        yield from _check_trained(parts, name, "learns from")
+    trained = _teachers(parts)
     if _trains_teacher(stage) and trained[0] != name:
         yield ("stages", name, "trains"), f"stage `{trained[0]}` trains the teacher already; a run has one teacher"
+
+
+def _check_trained(parts: Parts, name: str, does: str) -> Findings:
+    later = [other for other in _teachers(parts) if other not in _before(parts, name)]
+    if later:
+        yield ("stages", name), f"{does} the teacher that stage `{later[0]}` trains, and comes before that stage"
+
+
+def _teachers(parts: Parts) -> list[str]:
+    return [name for name, stage in parts.stages.items() if _trains_teacher(stage)]
+
+
+def _check_record(parts: Parts, name: str, stage: RecordStage) -> Findings:
+    for i, source in enumerate(stage.data):
+        yield from _check_source(parts, name, ("data", str(i)), source)
+    if parts.task is not None and parts.task.kind == "text":
+        yield ("stages", name, "kind"), "`record` writes logits, which need a task, and `task.kind` is `text`"
+    if stage.teacher == "task":
+        yield from _check_trained(parts, name, "records")
+
+
+def _check_cache(parts: Parts, name: str, stage: TrainStage, cache: str) -> Findings:
+    """Check that a stage reads what its own teacher said of its own rows."""
+    path = ("stages", name, "cache")
+    if stage.teacher == "none" or stage.trains == "teacher":
+        yield path, "holds a teacher's logits, and this stage has no teacher; leave it out"
+        return
+    faults = list(_check_stage(parts, name, "cache", cache, _not_recording))
+    yield from faults
+    record = parts.stages.get(cache)
+    if faults or not isinstance(record, RecordStage):
+        return
+    if record.teacher != stage.teacher:
+        yield path, f"stage `{cache}` records the teacher `{record.teacher}`, this stage learns from `{stage.teacher}`"
+    for source in dict.fromkeys(stage.data):
+        if source not in record.data:
+            yield path, f"stage `{cache}` does not record source `{source}`; Recorded: {', '.join(record.data)}"
+
+
+def _not_recording(stage: Stage) -> str:
+    return "" if isinstance(stage, RecordStage) else f"is of kind `{stage.kind}` and records nothing"
 
 
 def _trains_teacher(stage: Stage | None) -> bool:

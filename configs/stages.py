@@ -19,6 +19,8 @@ class TrainStage(Section):
     """`teacher` fine-tunes the run's teacher model; later stages then learn from the result."""
     teacher: Literal["task", "base", "none"] = "task"
     """`task`: the fine-tuned teacher; `base`: the teacher model as given; `none`: no teacher."""
+    cache: str | None = None
+    """Record stage whose logits are read back instead of running the teacher in every step."""
     start: str = "fresh"
     """`fresh` builds the model as configured; a stage's name goes on from what that stage trained."""
     data: tuple[str, ...]
@@ -53,6 +55,16 @@ class AugmentStage(Section):
     """`drop`: the teacher alone labels the new rows."""
 
 
+class RecordStage(Section):
+    """Write down the teacher's logits of every row once, for train stages that see the rows many times."""
+
+    kind: Literal["record"]
+    teacher: Literal["task", "base"] = "task"
+    """`task`: the fine-tuned teacher; `base`: the teacher model as given."""
+    data: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Names of the sources."""
+
+
 class EvaluateStage(Section):
     """Compare the models of a run on one data set."""
 
@@ -78,4 +90,4 @@ class ExportStage(Section):
     formats: tuple[Literal["transformers", "onnx", "onnx_int8"], ...] = ("transformers",)
 
 
-Stage = Annotated[TrainStage | AugmentStage | EvaluateStage | ExportStage, Field(discriminator="kind")]
+Stage = Annotated[TrainStage | AugmentStage | RecordStage | EvaluateStage | ExportStage, Field(discriminator="kind")]

@@ -16,6 +16,7 @@ from distill.protocols import Teacher
 from pipelines.run import Run
 from students.build import build as build_student
 from students.student import Student
+from teachers.cached import CachedTeacher
 from teachers.live import LiveTeacher
 from teachers.none import NoTeacher
 
@@ -123,7 +124,8 @@ def _stand_in(run: Run, stage: TrainStage, loaded: Loaded) -> Teacher:
     will_be_trained = stage.teacher == "task" and run.teacher_stage is not None
     order = None if will_be_trained else run.label_order(loaded)
     head = Loaded(loaded.model, loaded.tokenizer, loaded.source, loaded.trained_head or will_be_trained)
-    return LiveTeacher(head, run.config.task, "", order)
+    live = LiveTeacher(head, run.config.task, "", order)
+    return live if stage.cache is None else CachedTeacher(live.shape, "", None, stage.cache)
 
 
 def _teacher_score(run: Run, loaded: Loaded, found: Table) -> None:

@@ -49,8 +49,8 @@ def run(source: Source, overrides: Overrides = None, allow_code: AllowCode = Fal
 
 @app.command()
 def train(source: Source, overrides: Overrides = None, allow_code: AllowCode = False) -> None:
-    """Run the train and augment stages only."""
-    _walk(source, overrides, allow_code, frozenset({"train", "augment"}))
+    """Run the train, augment and record stages only."""
+    _walk(source, overrides, allow_code, frozenset({"train", "augment", "record"}))
 
 
 @app.command()

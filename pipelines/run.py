@@ -12,7 +12,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from configs.data import Embedded, Files, Held, StageData
 from configs.pipeline import Pipeline
 from configs.stages import TrainStage
-from configs.teachers import FreshTeacher, LiveTeacher
+from configs.teachers import FreshTeacher
+from configs.teachers import LiveTeacher as GivenTeacher
 from distill.data.labels import encode, label_names, permutation
 from distill.data.rows import Rows
 from distill.data.sources import read
@@ -27,6 +28,7 @@ from pipelines.score import EncodedRows, permute, predict
 from pipelines.screen import Screen
 from pipelines.stage import results_of
 from teachers import fresh
+from teachers.live import LiveTeacher
 
 
 class Run:
@@ -58,7 +60,7 @@ class Run:
     def base(self) -> ModelSource:
         """The teacher model as given, or as made from nothing."""
         match self.config.teacher:
-            case LiveTeacher() as teacher:
+            case GivenTeacher() as teacher:
                 return ModelSource(teacher.model, teacher.revision)
             case FreshTeacher() as teacher:
                 return ModelSource(str(fresh.make(teacher, self._texts(), self.config.seed, self.cache / "teacher")))
@@ -79,6 +81,12 @@ class Run:
     def load_teacher(self, kind: str) -> Loaded:
         """Load the teacher model of a stage."""
         return load(self.teacher_source(kind), self.config.task, self.labels, "teacher.model", _dtype(self.config))
+
+    def live_teacher(self, kind: str, loaded: Loaded, autocast: torch.dtype | None = None) -> LiveTeacher:
+        """Freeze a loaded teacher; `autocast` is the type that the training computes products in, if not its own."""
+        return LiveTeacher(
+            loaded, self.config.task, self.teacher_fingerprint(kind), self.label_order(loaded), autocast=autocast
+        )
 
     def fresh_teacher(self) -> PreTrainedModel:
         """Load the teacher model with a head for the task, in fp32, to fine-tune it."""

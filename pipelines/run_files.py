@@ -114,7 +114,7 @@ class RunFiles:
 
     def _stage(self, name: str, traces: tuple[Trace, ...]) -> StageFiles:
         section = self.config.get("stages", {}).get(name, {})
-        guess = name if name in ("evaluate", "export", "augment") else "train"
+        guess = name if name in ("evaluate", "export", "augment", "record") else "train"
         kind = section.get("kind", traces[0].record.get("kind", guess))
         return StageFiles(name, kind, _role(section), traces)
 

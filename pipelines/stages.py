@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from configs.stages import AugmentStage, EvaluateStage, ExportStage, TrainStage
+from configs.stages import AugmentStage, EvaluateStage, ExportStage, RecordStage, TrainStage
 from distill.callbacks.progress import ProgressLine
 from distill.files import digest
 from distill.models import ModelSource
 from pipelines import evaluate, export
 from pipelines.augment import Augment
 from pipelines.card import model_card
+from pipelines.record import RecordTeacher
 from pipelines.run import Run
 from pipelines.stage import Stage, results_of
 from pipelines.train import MODEL, Train
@@ -25,6 +26,8 @@ def stages(run: Run) -> Iterator[Stage]:
                 yield from (Train(run, name, config, seed) for seed in run.seeds_of(name))
             case AugmentStage():
                 yield Augment(run, name, config)
+            case RecordStage():
+                yield RecordTeacher(run, name, config)
             case EvaluateStage():
                 yield Evaluate(run, name, config)
             case ExportStage():

@@ -30,8 +30,9 @@ from pipelines.stage import Stage
 from students.build import build as build_student
 from students.build import from_folder
 from students.student import Student
-from teachers.live import LiveTeacher
+from teachers.cached import CachedTeacher
 from teachers.none import NoTeacher
+from teachers.record import read_record
 
 PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -54,10 +55,12 @@ class Train(Stage):
     def fingerprint(self) -> str:
         """Depend on the section, the task, the models and the rows."""
         run, config = self._run, self._config
-        start = run.config.student.model_dump_json() if config.start == "fresh" else self._start_fingerprint()
+        start = self._start_fingerprint()
         sources = [run.source_fingerprint(name) for name in (*config.data, *filter(None, [config.validation]))]
         section = config.model_dump_json(exclude={"training": {"checkpoint_every", "log_every", "workers", "watch"}})
         teacher = run.teacher_fingerprint(self._teacher_kind())
+        if config.cache is not None:
+            sources.append(run.stage_fingerprint(config.cache, None))
         return digest("train", section, run.config.task.model_dump_json(), start, teacher, str(self._number), *sources)
 
     def run(self, output: Path) -> dict[str, Any]:
@@ -107,16 +110,17 @@ class Train(Stage):
         return "base" if self._config.trains == "teacher" or self._config.teacher == "none" else self._config.teacher
 
     def _teacher(self, loaded: Loaded) -> Teacher:
-        if self._config.trains == "teacher" or self._config.teacher == "none":
+        run, config = self._run, self._config
+        if config.trains == "teacher" or config.teacher == "none":
             return NoTeacher()
-        run = self._run
-        return LiveTeacher(
-            loaded,
-            run.config.task,
-            run.teacher_fingerprint(self._teacher_kind()),
-            run.label_order(loaded),
-            autocast=AUTOCAST[self._precision],
-        )
+        live = run.live_teacher(config.teacher, loaded, AUTOCAST[self._precision])
+        return live if config.cache is None else self._cached(live, config.cache)
+
+    def _cached(self, live: Teacher, name: str) -> CachedTeacher:
+        """Read what a stage recorded, and see that it holds every row."""
+        record = read_record(self._run.stage_folder(name, None))
+        record.of(torch.from_numpy(self._run.table(self._config.data).example_ids))
+        return CachedTeacher(live.shape, self._run.stage_fingerprint(name, None), record, name)
 
     def _student(self, loaded: Loaded) -> Student:
         run, config = self._run, self._config
@@ -198,7 +202,10 @@ class Train(Stage):
         shutil.rmtree(output / "checkpoints", ignore_errors=True)
 
     def _start_fingerprint(self) -> str:
-        return self._run.stage_fingerprint(self._config.start, self.seed)
+        run, config = self._run, self._config
+        if config.start != "fresh":
+            return run.stage_fingerprint(config.start, self.seed)
+        return "teacher" if config.trains == "teacher" else run.config.student.model_dump_json()
 
 
 def batching(training: Training, world: int) -> Batching:

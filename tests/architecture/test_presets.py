@@ -42,6 +42,7 @@ def test_each_stage_of_tinybert_has_data_rate_and_epochs_of_its_own():
         "general",
         "augment",
         "intermediate",
+        "answers",
         "prediction",
         "baseline",
         "evaluate",

@@ -31,6 +31,7 @@ stages:
     objective: [{kind: logits}, {kind: hidden}]
     training: {epochs: 1}
   augment: {kind: augment, data: train}
+  answers: {kind: record, data: [augmented]}
   late:
     kind: train
     start: early
@@ -103,6 +104,12 @@ def test_parts_that_fit_are_no_problem() -> None:
          "Choices: custom, task"),
         ("stages.teacher.objective.0.kind=logits", "`logits` needs a teacher, and this stage has none; "
          "Choices: custom, task"),
+        ("stages.late.cache=answer", "there is no stage `answer`; did you mean `answers`? Choices: answers"),
+        ("stages.late.cache=early", "stage `early` is of kind `train` and records nothing; Choices: answers"),
+        ("stages.early.cache=answers", "stage `answers` does not come before `early`; none fits"),
+        ("stages.late.cache=answers", "stage `answers` does not record source `held`; Recorded: augmented"),
+        ("stages.alone.cache=answers", "holds a teacher's logits, and this stage has no teacher; leave it out"),
+        ("stages.answers.data.0=x", "there is no source `x`; Choices: augmented, held, train, validation"),
         ("task.metric=pearson", "`pearson` does not measure classification; Choices: accuracy, f1, f1_macro, mcc"),
     ],
 )  # fmt: skip
@@ -111,9 +118,23 @@ def test_what_does_not_fit(override: str, what: str) -> None:
     assert problems("run.yaml", override) == [f"override: {override}: {path}: {what}"]
 
 
+def test_a_cache_of_another_teacher_is_refused() -> None:
+    found = problems(
+        "run.yaml", "stages.late.cache=answers", "stages.late.data=[augmented]", "stages.late.teacher=base"
+    )
+    what = "stage `answers` records the teacher `task`, this stage learns from `base`"
+    assert found == [f"override: stages.late.cache=answers: stages.late.cache: {what}"]
+
+
+def test_a_teacher_is_recorded_after_it_was_trained() -> None:
+    found = problems("run.yaml", "stages.teacher=null", "stages.teacher={kind: train, trains: teacher, "
+                     "data: [train], objective: [{kind: task}], training: {epochs: 1}}")  # fmt: skip
+    assert any("records the teacher that stage `teacher` trains, and comes before that stage" in line for line in found)
+
+
 def test_nothing_to_choose_from_is_said() -> None:
     found = problems("run.yaml", "stages.early=null", "stages.late.start=fresh", "stages.alone=null")
-    assert found == ["run.yaml:36: stages.evaluate.baseline: there is no stage `alone`; none fits"]
+    assert found == ["run.yaml:37: stages.evaluate.baseline: there is no stage `alone`; none fits"]
 
 
 def test_a_circle_of_held_out_sources_is_one_problem() -> None:
@@ -143,6 +164,7 @@ def test_plain_text_has_no_task_to_learn() -> None:
     assert [line.split(": ")[1:3] for line in found] == [
         ["stages.teacher.objective.0.kind", "`task` needs a task, and `task.kind` is `text`; Choices"],
         ["stages.early.objective.0.kind", "`logits` needs a task, and `task.kind` is `text`; Choices"],
+        ["stages.answers.kind", "`record` writes logits, which need a task, and `task.kind` is `text`"],
         ["stages.late.objective.0.kind", "`logits` needs a task, and `task.kind` is `text`; Choices"],
         ["stages.alone.objective.0.kind", "`task` needs a task, and `task.kind` is `text`; Choices"],
     ]

@@ -1,0 +1,52 @@
+"""The record stage: the teacher's logits of every row, written once."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from configs.stages import RecordStage
+from distill.callbacks.progress import ProgressLine
+from distill.files import digest
+from pipelines.run import Run
+from pipelines.stage import Stage
+from teachers.record import write_record
+
+
+class RecordTeacher(Stage):
+    """Writes logits in parts; a recording that was cut goes on at the next."""
+
+    kind = "record"
+    seed = None
+
+    def __init__(self, run: Run, name: str, config: RecordStage) -> None:
+        """Take the run and the stage's own section."""
+        self.name = name
+        self._run = run
+        self._config = config
+
+    def fingerprint(self) -> str:
+        """Depend on the teacher, the task and the rows."""
+        run, config = self._run, self._config
+        rows = [run.source_fingerprint(name) for name in config.data]
+        teacher = run.teacher_fingerprint(config.teacher)
+        return digest("record", config.model_dump_json(), run.config.task.model_dump_json(), teacher, *rows)
+
+    def run(self, output: Path) -> dict[str, Any]:
+        """Write the logits of all rows, in fp32."""
+        run, config = self._run, self._config
+        device = torch.device(run.device.torch_name)
+        loaded = run.load_teacher(config.teacher)
+        teacher = run.live_teacher(config.teacher, loaded)
+        teacher.to(device)
+        table = run.table(config.data)
+        with ProgressLine(run.console, self.title, "rows") as line:
+            rows = write_record(
+                teacher,
+                table,
+                output,
+                pad_id=loaded.tokenizer.pad_token_id,
+                device=device,
+                progress=line.advance,
+            )
+        return {"rows": rows}

@@ -1,0 +1,46 @@
+"""A teacher whose logits were recorded: the same numbers without its forward passes."""
+
+import torch
+
+from distill.protocols import Teacher
+from distill.types import Batch, Needs, Outputs, Shape
+from teachers.record import Record
+
+
+class CachedTeacher(Teacher):
+    """Looks logits up by the key of the row. It knows nothing of layers."""
+
+    def __init__(self, shape: Shape | None, fingerprint: str, record: Record | None, name: str) -> None:
+        """Take the sizes of the teacher that was recorded.
+
+        `record` is none where it is still to be made; `name` is that of the stage that makes it.
+        """
+        self.shape = shape
+        self._fingerprint = fingerprint
+        self._record = record
+        self._name = name
+
+    @property
+    def offers(self) -> Needs:
+        """Logits alone, where the teacher had a head that was trained."""
+        return Needs(logits=self.shape is not None and self.shape.outputs > 0)
+
+    @property
+    def fingerprint(self) -> str:
+        """The digest of the recorded teacher and its rows."""
+        return self._fingerprint
+
+    def __call__(self, batch: Batch, needs: Needs) -> Outputs:
+        """Return the logits of the batch's rows. Raise DataError for a row that was not recorded."""
+        if self._record is None:
+            raise RuntimeError(f"stage {self._name} has not recorded the teacher yet")
+        return Outputs(logits=self._record.of(batch["example_ids"]) if needs.logits else None)
+
+    def to(self, device: torch.device) -> None:
+        """Hold the logits on a device."""
+        if self._record is not None:
+            self._record = self._record.to(device)
+
+    def describe(self) -> str:
+        """Say which stage recorded it."""
+        return f"the teacher as recorded by stage {self._name}"
