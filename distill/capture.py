@@ -45,7 +45,8 @@ class _Recorder:
         """Count a layer, keep its heads if they are asked for, and say whether its scores are."""
         self.layer += 1
         if self.layer in self.needs.relations:
-            self.heads[self.layer] = Heads(query, key, value)
+            groups = query.size(1) // key.size(1)  # grouped-query models share a key and a value among heads
+            self.heads[self.layer] = Heads(query, repeat_kv(key, groups), repeat_kv(value, groups))
         return self.layer in self.needs.attentions
 
 

@@ -42,10 +42,14 @@ def preflight(run: Run) -> None:
 
 
 def _precision(run: Run) -> None:
-    """Refuse what the device cannot compute in."""
+    """Refuse what the device cannot compute in, and warn of what it does slowly."""
     for name, stage in run.config.stages.items():
-        if isinstance(stage, TrainStage) and stage.training.precision == "fp16" and run.device.accelerator == "cpu":
-            raise ModelError(f"stages.{name}.training.precision: fp16 needs a GPU; Choices here: bf16, fp32")
+        precision = stage.training.precision if isinstance(stage, TrainStage) else "fp32"
+        at = f"stages.{name}.training.precision"
+        if precision == "fp16" and run.device.accelerator == "cpu":
+            raise ModelError(f"{at}: fp16 needs a GPU; Choices here: bf16, fp32")
+        if precision == "bf16" and not run.device.native_bf16:
+            run.screen.warning(f"{at}: bf16 is emulated on this device, far slower than fp32; `auto` takes fp32 here")
 
 
 def _rows(run: Run, found: Table) -> None:

@@ -46,9 +46,12 @@ class Device:
         """Return one line for the terminal and the report."""
         if self.accelerator == "gpu":
             return f"{self.devices} × {torch.cuda.get_device_name()}, {self.threads} CPU threads each"
-        matmul = "oneDNN" if self.fast_fp32 else "default"
-        processes = f"{self.devices} processes × " if self.devices > 1 else ""
-        return f"CPU, {processes}{self.threads} threads, fp32 products by {matmul}"
+        parts = ["CPU", f"{self.devices} processes × {self.threads} threads" if self.devices > 1 else self._threads()]
+        parts += ["fp32 products by oneDNN"] if self.fast_fp32 else []
+        return ", ".join([*parts, "bf16" if self.native_bf16 else "no bf16"])
+
+    def _threads(self) -> str:
+        return f"{self.threads} thread{'s' if self.threads > 1 else ''}"
 
 
 def prepare(machine: Machine) -> Device:
@@ -121,8 +124,11 @@ def _use_fast_fp32() -> bool:
     """Send fp32 products to oneDNN if that is as exact as the default on this processor.
 
     The switch allows oneDNN to compute in bf16; without matrix units (AMX) it stays in fp32 and is up to twice as fast
-    as MKL on AMD. Whether it stays exact is measured, not guessed: the error against fp64 must be that of fp32.
+    as MKL on AMD. Whether it stays exact is measured, not guessed: the error against fp64 must be that of fp32. Below
+    AVX-512 oneDNN has no bf16, and the switch switches nothing.
     """
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False
     generator = torch.Generator().manual_seed(0)
     left, right = torch.randn(256, 768, generator=generator), torch.randn(768, 256, generator=generator)
     exact = left.double() @ right.double()

@@ -62,6 +62,10 @@ class Screen:
             table.add_row("as it is", f"{len(frozen)} tensors no term depends on: {_families(frozen)}")
         self.console.print(table, highlight=False)
 
+    def warning(self, text: str) -> None:
+        """Say what works but should be looked at."""
+        self.console.print(f"[yellow]warning:[/] {text}", highlight=False, soft_wrap=True)
+
     def shares(self, shares: Sequence[Share]) -> None:
         """Show each term's share of the first gradient."""
         if len(shares) > 1:

@@ -119,3 +119,11 @@ def test_check_writes_nothing(folder, call, tmp_path):
     code, out, _ = call("check", str(folder / "run.yaml"), f"output={tmp_path / 'none'}")
     assert code == 0 and "all checks passed" in out and not (tmp_path / "none").exists()
     assert "1→2 2→4" in out and "rows" in out and "memory" in out
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_bf16_is_warned_of_where_the_device_has_none(folder, call, monkeypatch, native):
+    monkeypatch.setattr("pipelines.machine._has_bf16", lambda accelerator: native)
+    code, out, err = call("check", str(folder / "run.yaml"), "stages.baseline.training.precision=bf16")
+    assert code == 0, err
+    assert ("stages.baseline.training.precision: bf16 is emulated on this device" in out) is not native

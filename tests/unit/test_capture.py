@@ -71,3 +71,15 @@ def test_nothing_is_kept_after_the_pass(batch):
     capture.forward(model, batch, Needs(attentions=frozenset({1})))
     assert capture._active.get() is None
     assert capture.forward(model, batch, Needs(logits=True)).attentions == {}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in FAMILIES if kind not in NO_ATTENTION])
+def test_all_relations_of_a_layer_have_one_shape(kind, batch):
+    """Also where heads share keys and values (Llama): head h attends with the key it shares."""
+    model = _model(kind)
+    capture.prepare(model)
+    outputs = capture.forward(model, batch, Needs(attentions=frozenset({2}), relations=frozenset({2})))
+    heads = outputs.relations[2]
+    assert heads.query.shape == heads.key.shape == heads.value.shape == (2, 4, 7, 8)
+    scores = heads.query @ heads.key.transpose(-1, -2) / 8**0.5
+    torch.testing.assert_close(outputs.attentions[2][0], scores[0], atol=1e-5, rtol=1e-5)

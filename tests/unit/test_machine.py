@@ -26,6 +26,23 @@ def test_fast_fp32_is_used_only_where_it_is_as_exact():
     assert error < 1e-4
 
 
+def test_the_fast_route_is_claimed_only_where_it_is_another_route():
+    device = prepare(Machine(threads=1))
+    assert torch.ops.mkldnn._is_mkldnn_bf16_supported() or not device.fast_fp32
+
+
+@pytest.mark.parametrize(
+    ("device", "line"),
+    [
+        (Device("cpu", 1, 1, fast_fp32=True, native_bf16=True), "CPU, 1 thread, fp32 products by oneDNN, bf16"),
+        (Device("cpu", 1, 4, fast_fp32=False), "CPU, 4 threads, no bf16"),
+        (Device("cpu", 2, 3, fast_fp32=False), "CPU, 2 processes × 3 threads, no bf16"),
+    ],
+)
+def test_says_in_one_line_what_it_is(device, line):
+    assert device.describe() == line
+
+
 @pytest.mark.parametrize(("native", "found"), [(True, "bf16"), (False, "fp32")])
 def test_auto_is_bf16_where_the_processor_has_it(native, found):
     device = Device("cpu", 1, 1, fast_fp32=False, native_bf16=native)
