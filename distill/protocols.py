@@ -1,12 +1,14 @@
 """The interfaces of the parts: a teacher, a student, a loss term. Abstract here, final where they are implemented."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from distill.types import Batch, Needs, Outputs, Shape, Unit
+from configs.decoding import Decoding
+from distill.types import Batch, Completion, Needs, Outputs, Shape, Unit
 
 
 class Teacher(ABC):
@@ -32,6 +34,23 @@ class Teacher(ABC):
     @abstractmethod
     def to(self, device: torch.device) -> None:
         """Move to the device of the student."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Say in a phrase what it is, for errors and reports."""
+
+
+class TextTeacher(ABC):
+    """A teacher that writes text, and has no logits to offer."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A digest of what writes: texts of one are never taken for those of another."""
+
+    @abstractmethod
+    def generate(self, prompts: Sequence[str], decoding: Decoding) -> Iterator[tuple[int, Completion]]:
+        """Yield the place and the texts of each prompt, in any order."""
 
     @abstractmethod
     def describe(self) -> str:

@@ -93,3 +93,23 @@ class Shape:
     head_size: int
     outputs: int = 0
     """Classes, or 1 for a regression; 0 where the model has no head that was trained."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """One text a teacher wrote."""
+
+    text: str
+    tokens: tuple[int, ...] | None
+    """With the end token, if it was reached; none where the teacher does not tell."""
+    score: float | None
+    """Σ log p / length^α; none where the teacher does not tell."""
+    ended: bool
+    """Whether it ended by itself, and not at a limit."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a teacher wrote for one prompt, the best first."""
+
+    texts: tuple[Text, ...]

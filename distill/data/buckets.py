@@ -67,10 +67,15 @@ def _cut(rows: Indices, lengths: NDArray[np.int64], batching: Batching) -> list[
     """
     if batching.tokens is None:
         return np.array_split(rows, max(1, len(rows) // batching.batch_size))
+    return cut_by_tokens(rows, lengths, batching.tokens)
+
+
+def cut_by_tokens(rows: Indices, lengths: NDArray[np.int64], tokens: int) -> list[Indices]:
+    """Cut rows sorted by length so that rows × longest stays within the budget; a row beyond it stands alone."""
     cuts, start = [], 0
     sizes = lengths[rows]
     for stop in range(1, len(rows) + 1):
-        if stop == len(rows) or (stop + 1 - start) * sizes[stop] > batching.tokens:
+        if stop == len(rows) or (stop + 1 - start) * sizes[stop] > tokens:
             cuts.append(rows[start:stop])
             start = stop
     return cuts

@@ -66,9 +66,7 @@ def whole(run, tmp_path_factory) -> dict[str, torch.Tensor]:
 def test_weights_do_not_depend_on_the_split(run, whole, tmp_path, micro, processes):
     split = _train(run, tmp_path, f"stages.student.training.micro_batch_size={micro}", processes=processes)
     for name, value in whole.items():
-        torch.testing.assert_close(
-            split[name], value, atol=1e-6, rtol=0, msg=lambda text, name=name: f"{name}: {text}"
-        )
+        torch.testing.assert_close(split[name], value, atol=1e-6, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def test_the_training_moves_weights_by_far_more_than_the_bound(run, whole, tmp_path):

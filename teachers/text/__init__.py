@@ -1,0 +1,1 @@
+"""Teachers that write text: one interface, several engines."""

@@ -1,0 +1,140 @@
+"""transformers models as decoders that step: encoder-decoders, decoder-only models, ensembles of them."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, EncoderDecoderCache, LogitsProcessorList
+from transformers.modeling_outputs import BaseModelOutput
+
+from teachers.text.beam import Decoder
+
+
+class EncoderDecoder(Decoder):
+    """A translation or summarisation model over sources that are encoded once.
+
+    The first step sees each sentence once, not K times. Keys and values of the source are moved only when sentences
+    leave: `generate` reorders them in every step.
+    """
+
+    def __init__(self, model: Any, input_ids: Tensor, attention_mask: Tensor, beams: int) -> None:
+        """Encode sources [S T], padded on the right; `model` may carry adapters."""
+        self._model = model
+        self._beams = beams
+        self._mask = attention_mask
+        encoded = model.get_encoder()(input_ids=input_ids, attention_mask=attention_mask, return_dict=True)
+        self._states = encoded.last_hidden_state
+        self._cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        self._spread = False
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Feed the new tokens: the whole prompt at first."""
+        new = tokens[:, -1:] if self._spread else tokens[:: self._beams]
+        logits = self._model(
+            encoder_outputs=BaseModelOutput(last_hidden_state=self._states),
+            attention_mask=self._mask,
+            decoder_input_ids=new,
+            past_key_values=self._cache,
+            use_cache=True,
+            return_dict=True,
+        ).logits[:, -1]
+        log_probs: Tensor = logits.float().log_softmax(-1)
+        return log_probs if self._spread else log_probs.repeat_interleave(self._beams, 0)
+
+    def select(self, rows: Tensor, sentences: Tensor | None) -> None:
+        """Reorder what belongs to rows; cut what belongs to sentences."""
+        self._cache.self_attention_cache.batch_select_indices(rows if self._spread else rows // self._beams)
+        if sentences is None and self._spread:
+            return
+        kept = torch.arange(len(self._mask) // (self._beams if self._spread else 1), device=rows.device)
+        kept = kept if sentences is None else sentences
+        of_rows = _rows_of(kept, self._beams) if self._spread else kept.repeat_interleave(self._beams)
+        self._cache.cross_attention_cache.batch_select_indices(of_rows)
+        self._mask, self._states = self._mask[of_rows], self._states[of_rows]
+        self._spread = True
+
+
+class DecoderOnly(Decoder):
+    """A language model over prompts that are padded on the left."""
+
+    def __init__(self, model: Any, attention_mask: Tensor, beams: int) -> None:
+        """Take the mask [S P] of the prompts."""
+        self._model = model
+        self._beams = beams
+        self._mask = attention_mask
+        self._cache = DynamicCache()
+        self._spread = False
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Feed the new tokens: the whole prompt at first."""
+        new = tokens[:, -1:] if self._spread else tokens[:: self._beams]
+        places = (self._mask.cumsum(-1) - 1).clamp_(min=0)
+        logits = self._model(
+            input_ids=new,
+            attention_mask=self._mask,
+            position_ids=places[:, -new.shape[1] :],
+            past_key_values=self._cache,
+            use_cache=True,
+            return_dict=True,
+        ).logits[:, -1]
+        log_probs: Tensor = logits.float().log_softmax(-1)
+        return log_probs if self._spread else log_probs.repeat_interleave(self._beams, 0)
+
+    def select(self, rows: Tensor, sentences: Tensor | None) -> None:
+        """Reorder the cache, and see one token more."""
+        from_rows = rows if self._spread else rows // self._beams
+        self._cache.batch_select_indices(from_rows)
+        self._mask = torch.cat([self._mask[from_rows], self._mask.new_ones(len(rows), 1)], -1)
+        self._spread = True
+
+
+class Ensemble(Decoder):
+    """Models with one vocabulary that speak with one voice: the mean of their probabilities."""
+
+    def __init__(self, members: Sequence[Decoder]) -> None:
+        """Take at least one decoder."""
+        self._members = tuple(members)
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Return log (1/n Σ p)."""
+        said = torch.stack([member.step(tokens) for member in self._members])
+        return said.logsumexp(0) - math.log(len(self._members))
+
+    def select(self, rows: Tensor, sentences: Tensor | None) -> None:
+        """Pass on."""
+        for member in self._members:
+            member.select(rows, sentences)
+
+
+class Constrained(Decoder):
+    """A decoder under the rules of a generation configuration: forced and forbidden tokens, repetitions, lengths."""
+
+    def __init__(
+        self, decoder: Decoder, rules: LogitsProcessorList, limits: Tensor, last: Tensor | None, beams: int
+    ) -> None:
+        """Take transformers' rules; `last` [E] are tokens forced where a row [R] reaches its limit, prompt included."""
+        self._decoder = decoder
+        self._rules = rules
+        self._limits = limits.repeat_interleave(beams)
+        self._last = last
+        self._beams = beams
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Apply the rules to the log-probabilities, as transformers does."""
+        log_probs: Tensor = self._rules(tokens, self._decoder.step(tokens))  # type: ignore[arg-type]
+        if self._last is None:
+            return log_probs
+        at_limit = (tokens.shape[1] + 1 >= self._limits)[:, None]
+        forced = torch.full_like(log_probs, -torch.inf).index_fill_(1, self._last, 0.0)
+        return torch.where(at_limit, forced, log_probs)
+
+    def select(self, rows: Tensor, sentences: Tensor | None) -> None:
+        """Pass on."""
+        self._limits = self._limits[rows]
+        self._decoder.select(rows, sentences)
+
+
+def _rows_of(sentences: Tensor, beams: int) -> Tensor:
+    return (sentences[:, None] * beams + torch.arange(beams, device=sentences.device)).flatten()

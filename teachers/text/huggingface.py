@@ -1,0 +1,187 @@
+"""Text from transformers models, by our own beam search: ensembles and models with adapters too."""
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedTokenizerBase
+
+from configs.decoding import Decoding
+from distill.data.buckets import cut_by_tokens
+from distill.errors import DataError, ModelError
+from distill.protocols import TextTeacher
+from distill.types import Completion, Text
+from teachers.text.beam import Decoder, Hypothesis, Search, search
+from teachers.text.decoders import Constrained, DecoderOnly, EncoderDecoder, Ensemble
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Sources of similar length."""
+
+    places: list[int]
+    """Where each stands among the prompts"""
+    input_ids: Tensor
+    """[S T]"""
+    attention_mask: Tensor
+    """[S T]"""
+    limits: list[int]
+    """[S] tokens each text may have"""
+
+
+class HuggingFaceWriter(TextTeacher):
+    """One model, or several that speak with one voice."""
+
+    def __init__(
+        self,
+        models: Sequence[Any],
+        tokenizer: PreTrainedTokenizerBase,
+        fingerprint: str,
+        *,
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        """Take models of one kind and one vocabulary; the first one's generation configuration rules.
+
+        `autocast` is the type to compute products in, none where that is the weights' own. Raises ModelError for
+        models that cannot speak with one voice.
+        """
+        self._models = [model.eval().requires_grad_(False) for model in models]
+        self._tokenizer = tokenizer
+        self._fingerprint = fingerprint
+        self._autocast = autocast
+        self._config = self._models[0].config
+        for model in self._models[1:]:
+            _check_same(self._config, model.config)
+
+    @property
+    def fingerprint(self) -> str:
+        """The digest of the models' files."""
+        return self._fingerprint
+
+    def describe(self) -> str:
+        """Say which models write."""
+        names = ", ".join(str(model.config.name_or_path or model.config.model_type) for model in self._models)
+        return f"transformers: {names}" if len(self._models) == 1 else f"transformers, an ensemble: {names}"
+
+    @torch.inference_mode()
+    def generate(self, prompts: Sequence[str], decoding: Decoding) -> Iterator[tuple[int, Completion]]:
+        """Yield the place and the texts of each prompt, batch by batch of similar length.
+
+        Raises DataError for a prompt that is empty or longer than the model's positions: nothing is cut.
+        """
+        for batch in self._batches(prompts, decoding):
+            prompt = self._start(batch)
+            settings = self._settings(decoding, prompt.shape[1] + max(batch.limits))
+            how = Search(decoding.beams, _ends(settings), settings.length_penalty)
+            with torch.autocast(prompt.device.type, self._autocast, enabled=self._autocast is not None):
+                found = search(self._decoder(batch, prompt, settings, how), prompt, batch.limits, how)
+            for place, hypotheses in zip(batch.places, found, strict=True):
+                yield place, self._completion(hypotheses[: decoding.hypotheses], how)
+
+    def _batches(self, prompts: Sequence[str], decoding: Decoding) -> Iterator[_Batch]:
+        ids: list[list[int]] = self._tokenizer(list(prompts))["input_ids"] if prompts else []
+        lengths = np.array([len(row) for row in ids], dtype=np.int64)
+        limits = [self._limit(place, len(row), decoding) for place, row in enumerate(ids)]
+        side = "right" if self._config.is_encoder_decoder else "left"
+        for rows in cut_by_tokens(np.argsort(lengths, kind="stable"), lengths, decoding.tokens_per_batch):
+            places = rows.tolist()
+            padded = self._tokenizer.pad(
+                {"input_ids": [ids[place] for place in places]}, padding_side=side, return_tensors="pt"
+            ).to(self._models[0].device)
+            yield _Batch(places, padded["input_ids"], padded["attention_mask"], [limits[place] for place in places])
+
+    def _limit(self, place: int, length: int, decoding: Decoding) -> int:
+        """Return how many tokens the text of a prompt may have."""
+        positions = getattr(self._config, "max_position_embeddings", None) or math.inf
+        wanted = decoding.max_tokens or math.ceil(decoding.length_factor * length + decoding.length_extra)
+        room = positions - (1 if self._config.is_encoder_decoder else length)
+        if not length:
+            raise DataError(f"prompt {place} is empty")
+        if length > positions or room < 1:
+            raise DataError(f"prompt {place} has {length} tokens, the model {positions} positions")
+        return int(min(wanted, room))
+
+    def _start(self, batch: _Batch) -> Tensor:
+        """Return what the texts of a batch start with, [S P]."""
+        if not self._config.is_encoder_decoder:
+            return batch.input_ids
+        start = self._models[0].generation_config.decoder_start_token_id
+        start = self._config.decoder_start_token_id if start is None else start
+        if start is None:
+            raise ModelError(f"{self.describe()}: the configuration names no decoder_start_token_id")
+        return torch.full((len(batch.places), 1), start, device=batch.input_ids.device)
+
+    def _settings(self, decoding: Decoding, max_length: int) -> GenerationConfig:
+        """Return the first model's generation configuration under what the run asks for."""
+        model = self._models[0]
+        own = copy.deepcopy(model.generation_config)
+        own.update(num_beams=decoding.beams, do_sample=False, max_length=max_length, max_new_tokens=None)
+        settings: GenerationConfig = model._prepare_generation_config(own)[0]
+        if decoding.length_penalty is not None:
+            settings.length_penalty = decoding.length_penalty
+        if decoding.no_repeat_ngram is not None:
+            settings.no_repeat_ngram_size = decoding.no_repeat_ngram
+        if decoding.language is not None:
+            settings.forced_bos_token_id = self._language(decoding.language)
+        model._prepare_special_tokens(settings, device=model.device)
+        return settings
+
+    def _language(self, code: str) -> int:
+        found = self._tokenizer.convert_tokens_to_ids(code)
+        if not isinstance(found, int) or found == self._tokenizer.unk_token_id:
+            raise ModelError(f"decoding.language: {code} is no token of {self.describe()}")
+        return found
+
+    def _decoder(self, batch: _Batch, prompt: Tensor, settings: GenerationConfig, how: Search) -> Decoder:
+        ids, mask = batch.input_ids, batch.attention_mask
+        members: list[Decoder] = [
+            EncoderDecoder(model, ids, mask, how.beams)
+            if self._config.is_encoder_decoder
+            else DecoderOnly(model, mask, how.beams)
+            for model in self._models
+        ]
+        decoder = members[0] if len(members) == 1 else Ensemble(members)
+        last = settings.forced_eos_token_id
+        settings.forced_eos_token_id = None  # each sentence has a limit of its own: `Constrained` knows it
+        rules: LogitsProcessorList = self._models[0]._get_logits_processor(
+            settings,
+            input_ids_seq_length=prompt.shape[1],
+            encoder_input_ids=ids,
+            device=prompt.device,
+            model_kwargs={},
+        )
+        if not rules and last is None:
+            return decoder
+        limits = torch.tensor(batch.limits, device=prompt.device) + prompt.shape[1]
+        forced = None if last is None else torch.tensor(last, device=prompt.device).view(-1)
+        return Constrained(decoder, rules, limits, forced, how.beams)
+
+    def _completion(self, hypotheses: Sequence[Hypothesis], how: Search) -> Completion:
+        texts = self._tokenizer.batch_decode([list(one.tokens) for one in hypotheses], skip_special_tokens=True)
+        return Completion(
+            tuple(
+                Text(text, one.tokens, one.score, one.tokens[-1] in how.ends)
+                for text, one in zip(texts, hypotheses, strict=True)
+            )
+        )
+
+
+def _ends(settings: GenerationConfig) -> tuple[int, ...]:
+    ends = settings.eos_token_id
+    if ends is None:
+        raise ModelError("the model's generation configuration names no eos_token_id: no text would end")
+    return tuple(ends) if isinstance(ends, list) else (ends,)
+
+
+def _check_same(first: Any, other: Any) -> None:
+    for name in ("is_encoder_decoder", "vocab_size", "decoder_start_token_id", "eos_token_id"):
+        if getattr(first, name, None) != getattr(other, name, None):
+            raise ModelError(
+                f"teachers of an ensemble must agree in {name}: "
+                f"{getattr(first, name, None)} and {getattr(other, name, None)}"
+            )

@@ -1,0 +1,209 @@
+"""Our beam search writes what transformers writes, whatever leaves the batch when."""
+
+import math
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from configs.decoding import Decoding
+from distill.errors import DataError, ModelError
+from teachers.text.beam import Search, search
+from teachers.text.decoders import DecoderOnly, EncoderDecoder, Ensemble
+from teachers.text.huggingface import HuggingFaceWriter
+from tests.helpers.writers import CAUSAL, END, ENDS, FAMILIES, PAD, START, WORDS, prompts, tokenizer, writer
+
+BEAMS, TOKENS = 4, 16
+DECODING = Decoding(beams=BEAMS, hypotheses=BEAMS, max_tokens=TOKENS, length_penalty=0.8, tokens_per_batch=64)
+
+
+def _ours(family, model, texts, decoding=DECODING):
+    engine = HuggingFaceWriter([model], tokenizer(ends=family not in CAUSAL), "x")
+    found = dict(engine.generate(texts, decoding))
+    assert sorted(found) == list(range(len(texts)))
+    return [found[place].texts for place in range(len(texts))]
+
+
+def _theirs(family, model, text, **options):
+    """One prompt at a time: nothing is padded, nothing waits."""
+    encoded = tokenizer(ends=family not in CAUSAL)(text, return_tensors="pt")
+    inputs = {name: encoded[name] for name in ("input_ids", "attention_mask")}
+    settings = {
+        "num_beams": BEAMS,
+        "num_return_sequences": BEAMS,
+        "early_stopping": True,
+        "length_penalty": 0.8,
+        "max_new_tokens": TOKENS,
+        **options,
+    }
+    out = model.generate(**inputs, do_sample=False, return_dict_in_generate=True, output_scores=True, **settings)
+    first = inputs["input_ids"].shape[1] if family in CAUSAL else 1
+    return [_cut(row[first:].tolist()) for row in out.sequences], out.sequences_scores.tolist()
+
+
+def _cut(tokens):
+    stops = [place for place, token in enumerate(tokens) if token in ENDS]
+    return tuple(tokens[: stops[0] + 1] if stops else tokens)
+
+
+ONE_END = ("mbart", "pegasus", "t5-v1.1", "llama")  # families whose texts end often enough at one token
+
+
+@pytest.mark.parametrize(
+    ("family", "ends"), [*((family, ENDS) for family in FAMILIES), *((family, (END,)) for family in ONE_END)]
+)
+def test_equals_generate_in_text_and_scores(family, ends, monkeypatch):
+    monkeypatch.setattr("tests.unit.test_text_huggingface.ENDS", ends)
+    model, texts = writer(family, seed=4, ends=ends), prompts(10)
+    ours = _ours(family, model, texts)
+    lengths = set()
+    for text, found in zip(texts, ours, strict=True):
+        tokens, scores = _theirs(family, model, text)
+        assert [one.tokens for one in found] == tokens
+        assert [one.score for one in found] == pytest.approx(scores, abs=1e-4)
+        assert all(one.ended == (one.tokens[-1] in ends) for one in found)
+        lengths.update(map(len, tokens))
+    assert len(lengths) > 1  # sentences did leave the batch at different steps
+
+
+@pytest.mark.parametrize("family", ["marian", "bart", "llama"])
+def test_one_beam_is_greedy(family):
+    model, texts = writer(family, seed=1), prompts(6)
+    ours = _ours(family, model, texts, Decoding(beams=1, max_tokens=TOKENS))
+    for text, (found,) in zip(texts, ours, strict=True):
+        encoded = tokenizer(ends=family not in CAUSAL)(text, return_tensors="pt")
+        out = model.generate(
+            input_ids=encoded["input_ids"],
+            attention_mask=encoded["attention_mask"],
+            num_beams=1,
+            do_sample=False,
+            max_new_tokens=TOKENS,
+        )
+        first = encoded["input_ids"].shape[1] if family in CAUSAL else 1
+        assert found.tokens == _cut(out[0, first:].tolist())
+
+
+def test_rules_of_the_generation_configuration_hold():
+    model, texts = writer("bart"), prompts(8)
+    model.generation_config.no_repeat_ngram_size = 2
+    model.generation_config.bad_words_ids = [[5], [7]]
+    model.generation_config.length_penalty = 2.0
+    ours = _ours("bart", model, texts, Decoding(beams=BEAMS, hypotheses=BEAMS, max_tokens=TOKENS))
+    for text, found in zip(texts, ours, strict=True):
+        tokens, scores = _theirs("bart", model, text, length_penalty=2.0)
+        assert [one.tokens for one in found] == tokens
+        assert [one.score for one in found] == pytest.approx(scores, abs=1e-4)
+        assert not any({5, 7} & set(one.tokens) for one in found)
+
+
+def test_each_text_has_a_limit_of_its_own():
+    """By the length of its source; a model that forces an end at the limit forces it at this one."""
+    model, texts = writer("bart"), prompts(10)
+    ours = _ours("bart", model, texts, Decoding(beams=2, length_factor=0.5, length_extra=2))
+    limits = [math.ceil(0.5 * (len(text.split()) + 1) + 2) for text in texts]
+    for text, limit, (found,) in zip(texts, limits, ours, strict=True):
+        tokens, _ = _theirs(
+            "bart", model, text, num_beams=2, num_return_sequences=1, length_penalty=1.0, max_new_tokens=limit
+        )
+        assert found.tokens == tokens[0] and len(found.tokens) <= limit and found.ended
+    assert len(set(limits)) > 3
+
+
+def test_batches_do_not_change_the_text():
+    model, texts = writer("marian"), prompts(20)
+    alone = _ours("marian", model, texts, DECODING.model_copy(update={"tokens_per_batch": 1}))
+    together = _ours("marian", model, texts, DECODING.model_copy(update={"tokens_per_batch": 10_000}))
+    for one, other in zip(alone, together, strict=True):
+        assert [text.tokens for text in one] == [text.tokens for text in other]
+
+
+def test_a_language_is_what_a_text_starts_with():
+    ours = _ours("mbart", writer("mbart"), prompts(4), Decoding(beams=2, max_tokens=8, language="w9"))
+    assert all(found.tokens[0] == tokenizer().convert_tokens_to_ids("w9") for (found,) in ours)
+    with pytest.raises(ModelError, match=r"decoding\.language: xx is no token"):
+        _ours("mbart", writer("mbart"), prompts(1), Decoding(language="xx"))
+
+
+def test_an_ensemble_of_equals_is_its_member_and_of_others_is_the_mean():
+    model, other, texts = writer("marian"), writer("marian", seed=3), prompts(6)
+    alone = _ours("marian", model, texts)
+    both = dict(HuggingFaceWriter([model, model], tokenizer(), "x").generate(texts, DECODING))
+    for place, found in enumerate(alone):
+        assert [one.tokens for one in both[place].texts] == [one.tokens for one in found]
+        assert [one.score for one in both[place].texts] == pytest.approx([one.score for one in found], abs=1e-4)
+    ids = tokenizer()(texts[0], return_tensors="pt")["input_ids"]
+    prompt = torch.full((1, 1), PAD)
+    decoders = [EncoderDecoder(member, ids, torch.ones_like(ids), 1) for member in (model, other)]
+    with torch.inference_mode():
+        probabilities = [
+            member(input_ids=ids, decoder_input_ids=prompt).logits[:, -1].softmax(-1) for member in (model, other)
+        ]
+        said = Ensemble(decoders).step(prompt)
+    torch.testing.assert_close(said.exp(), sum(probabilities) / 2, atol=1e-5, rtol=1e-5)
+
+
+def test_members_that_cannot_speak_with_one_voice_are_refused():
+    with pytest.raises(ModelError, match="must agree in decoder_start_token_id: 0 and 1"):
+        HuggingFaceWriter([writer("marian"), writer("bart")], tokenizer(), "x")
+
+
+def test_nothing_is_cut_silently():
+    model = writer("marian")
+    with pytest.raises(DataError, match="prompt 1 has 70 tokens, the model 64 positions"):
+        _ours("marian", model, ["w1", " ".join(WORDS[:23] * 3)])
+    with pytest.raises(DataError, match="prompt 0 is empty"):
+        _ours("llama", writer("llama"), [""])
+
+
+def test_more_kept_than_searched_is_refused():
+    with pytest.raises(ValidationError, match=r"`hypotheses` \(4\) is more than the `beams` \(3\)"):
+        Decoding(beams=3, hypotheses=4)
+
+
+class _Table(DecoderOnly):
+    """Log-probabilities from a table [V V]: the last token decides."""
+
+    def __init__(self, table):
+        self.table = table
+        self.rows: list[int] = []
+
+    def step(self, tokens):
+        self.rows.append(len(tokens))
+        return self.table[tokens[:, -1]]
+
+    def select(self, rows, sentences):
+        pass
+
+
+def test_finds_the_best_text_where_it_can_be_listed():
+    """Against all texts of up to four tokens, with as many beams as there are."""
+    torch.manual_seed(0)
+    table = torch.randn(4, 4).log_softmax(-1)
+    how = Search(beams=64, ends=(END,), length_penalty=0.6)
+    (found,) = search(_Table(table), torch.tensor([[START]]), [4], how)
+
+    def texts(so_far, total):
+        if so_far and (so_far[-1] == END or len(so_far) == 4):
+            yield total / len(so_far) ** 0.6, so_far
+            return
+        for token in range(4):
+            last = so_far[-1] if so_far else START
+            yield from texts((*so_far, token), total + float(table[last, token]))
+
+    listed = sorted(texts((), 0.0), reverse=True)[:8]
+    assert [one.tokens for one in found[:8]] == [tokens for _, tokens in listed]
+    assert [one.score for one in found[:8]] == pytest.approx([score for score, _ in listed], abs=1e-5)
+
+
+def test_finished_sentences_leave_the_batch():
+    table = torch.full((4, 4), -20.0)
+    table[2, 1] = table[3, 3] = -0.1  # from 2 a text ends at once, from 3 it goes on
+    decoder = _Table(table)
+    search(decoder, torch.tensor([[2], [3], [2]]), [6, 6, 6], Search(beams=1, ends=(END,)))
+    assert decoder.rows == [3, 1, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(("beams", "ends"), [(0, (1,)), (2, ())])
+def test_a_search_without_beams_or_ends_is_refused(beams, ends):
+    with pytest.raises(ValueError, match="needs a beam and an end token"):
+        Search(beams, ends)
