@@ -3,15 +3,21 @@
 import hashlib
 import json
 import os
+import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a sibling file, then put it in place of `path`: at any moment one of both is there, whole."""
+def write_atomically(path: Path, write: Callable[[Path], None], *, shared: bool = False) -> None:
+    """Let `write` fill a sibling file, then put it in place of `path`: at any moment one of both is there, whole.
+
+    The sibling of a writer that was killed is filled anew by the next. Where several processes may write the same file
+    at a time (`shared`) each fills a sibling of its own.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    mine = f".{platform.node()}-{os.getpid()}" if shared else ""
+    partial = path.with_name(f".{path.name}{mine}.partial")
     write(partial)
     with partial.open("rb+") as handle:
         os.fsync(handle.fileno())

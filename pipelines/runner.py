@@ -15,10 +15,11 @@ from configs.load import Loaded
 from configs.show import show
 from distill.files import write_json
 from pipelines.check import preflight
-from pipelines.launch import is_helper
+from pipelines.launch import identity, is_helper
 from pipelines.machine import facts
 from pipelines.report import write_report
 from pipelines.run import Run
+from pipelines.run_files import RunFiles
 from pipelines.stage import Stage, carry_out, is_done, results_of
 from pipelines.stages import stages
 
@@ -28,10 +29,12 @@ POLL_SECONDS = 1.0
 def walk(run: Run, loaded: Loaded, kinds: frozenset[str] = frozenset()) -> None:
     """Carry out the stages of a run (of the given kinds, if any are given) and write the report.
 
-    Rank 0 of a distributed run does everything; the others join it in training and wait for the rest.
+    Rank 0 of a distributed run does everything; the others join it in training and wait for the rest. They wait for its
+    checks too: a user's error is said once.
     """
     run.folder.mkdir(parents=True, exist_ok=True)
     if is_helper():
+        _wait(partial(_is_checked, run))
         _follow(run, _chosen(run, kinds))
         return
     with _locked(run):
@@ -57,6 +60,11 @@ def _follow(run: Run, chosen: Iterable[Stage]) -> None:
         if stage.kind == "train" and not is_done(stage, run.folder):
             stage.run(stage.folder(run.folder))
         _wait(partial(is_done, stage, run.folder))
+
+
+def _is_checked(run: Run) -> bool:
+    """Whether rank 0 of this very start has found nothing wrong."""
+    return RunFiles(run.folder).record.get("launch") == identity()
 
 
 def _wait(ready: Callable[[], bool]) -> None:
@@ -91,6 +99,7 @@ def _write_run(run: Run, loaded: Loaded) -> None:
         "command": " ".join(["distill", *sys.argv[1:]]),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "config": show(loaded),
+        "launch": identity(),
         **facts(run.device),
     }
     write_json(run.folder / "run.json", record)

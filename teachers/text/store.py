@@ -1,0 +1,169 @@
+"""What a teacher wrote, on disk: shards that are whole or not there, whoever writes them, however often it is killed.
+
+A plan says which rows make which shard. It is a pure function of rows, teacher and decoding, so that every worker makes
+the same one and none has to ask another: any number of ranks or array jobs may work on one folder, and another number
+may go on. A row is known by its id, a hash of its content, never by its number in a file.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from distill.data.hashing import mix
+from distill.data.rows import Rows
+from distill.errors import DataError
+from distill.files import digest, write_atomically
+from distill.types import Completion
+
+_ABOUT = b"distill.shard"
+SCHEMA = pa.schema(
+    [
+        ("id", pa.int64()),
+        ("texts", pa.list_(pa.large_string())),
+        ("scores", pa.list_(pa.float32())),
+        ("tokens", pa.list_(pa.list_(pa.int32()))),
+        ("ended", pa.list_(pa.bool_())),
+    ]
+)
+"""A row for each source; its lists hold its hypotheses, the best first."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which rows make which shard."""
+
+    key: str
+    """A digest of all that decides the texts: shards of another key are not of this run."""
+    shards: tuple[NDArray[np.int64], ...]
+    """Places of the rows"""
+    ids: NDArray[np.int64]
+    """[N] of all rows"""
+
+    @staticmethod
+    def of(rows: Rows, parts: Mapping[str, str], characters: int) -> "Plan":
+        """Cut rows into shards of about as many characters each, in an order drawn by their ids.
+
+        `parts` are the digests that decide the texts: of the teacher, the decoding. Raises DataError where two rows
+        have one id.
+        """
+        ids = rows.ids
+        if len(np.unique(ids)) != len(ids):
+            raise DataError(f"{len(ids) - len(np.unique(ids))} rows come twice; leave them out before a teacher writes")
+        order = np.argsort(mix(ids.astype(np.uint64)), kind="stable")
+        sizes = np.fromiter((len(row.text) for row in rows), np.int64, len(rows))[order]
+        shard = (np.cumsum(sizes) - sizes) // characters
+        cuts = np.flatnonzero(np.diff(shard)) + 1
+        key = digest(json.dumps(dict(parts), sort_keys=True), str(characters), ids.tobytes())
+        return Plan(key, tuple(np.split(order, cuts)) if len(ids) else (), ids)
+
+    def place(self, folder: Path, number: int) -> Path:
+        """Where a shard lies."""
+        return folder / f"shard-{number:05d}-of-{len(self.shards):05d}.parquet"
+
+    def turn(self, rank: int, ranks: int) -> Iterator[int]:
+        """Yield the shards in the order a rank takes them: its own, then those of the others, the last ones first."""
+        own = range(rank, len(self.shards), ranks)
+        yield from own
+        yield from (number for number in reversed(range(len(self.shards))) if number not in own)
+
+
+def write_shards(
+    plan: Plan,
+    folder: Path,
+    write: Callable[[NDArray[np.int64]], Sequence[Completion]],
+    *,
+    about: Mapping[str, Any] | None = None,
+    rank: int = 0,
+    ranks: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Have all shards written that are not there: a shard is there if its content is what its footer says.
+
+    `write` returns the completions of rows by their places; `about` goes into every footer. A rank that is through
+    with its own shards helps the others: at worst two write the same bytes. `progress` is told how many of how many
+    shards are there.
+    """
+    for count, number in enumerate(plan.turn(rank, ranks), 1):
+        place = plan.place(folder, number)
+        if not _is_whole(place, plan, number):
+            rows = plan.shards[number]
+            table = _table(plan.ids[rows], write(rows))
+            footer = {"key": plan.key, "content": _content(table), **(about or {})}
+            described = table.replace_schema_metadata({_ABOUT: json.dumps(footer, sort_keys=True)})
+            write_atomically(place, partial(pq.write_table, described, compression="zstd"), shared=True)
+        if progress is not None:
+            progress(count, len(plan.shards))
+
+
+def missing(plan: Plan, folder: Path) -> list[int]:
+    """Return the numbers of the shards that are not there, or not as they were written."""
+    return [number for number in range(len(plan.shards)) if not _is_whole(plan.place(folder, number), plan, number)]
+
+
+def collect(plan: Plan, folder: Path) -> pa.Table:
+    """Return all shards as one table, in the order of the rows.
+
+    Raises DataError where a shard is missing, a row is not the one asked for, or a score is not a number.
+    """
+    lacking = missing(plan, folder)
+    if lacking:
+        named = ", ".join(map(str, lacking[:5])) + (" …" if len(lacking) > 5 else "")
+        raise DataError(f"{folder}: {len(lacking)} of {len(plan.shards)} shards are not written: {named}")
+    tables = [pq.read_table(plan.place(folder, number)) for number in range(len(plan.shards))]
+    joined = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
+    back = np.argsort(np.concatenate(plan.shards) if plan.shards else np.empty(0, np.int64), kind="stable")
+    return joined.take(pa.array(back)).replace_schema_metadata(None)
+
+
+def footer(path: Path) -> dict[str, Any]:
+    """Return what a shard says of itself; empty where it is none."""
+    try:
+        found: dict[str, Any] = json.loads((pq.read_schema(path).metadata or {})[_ABOUT])
+    except (OSError, pa.ArrowInvalid, KeyError, ValueError):
+        return {}
+    return found
+
+
+def _is_whole(place: Path, plan: Plan, number: int) -> bool:
+    said = footer(place)
+    if said.get("key") != plan.key:
+        return False
+    try:
+        table = pq.read_table(place, schema=None)
+    except (OSError, pa.ArrowInvalid):
+        return False
+    same = table.schema.equals(SCHEMA) and np.array_equal(table["id"].to_numpy(), plan.ids[plan.shards[number]])
+    return bool(same and _content(table) == said.get("content"))
+
+
+def _table(ids: NDArray[np.int64], completions: Sequence[Completion]) -> pa.Table:
+    if len(ids) != len(completions):
+        raise DataError(f"the teacher wrote {len(completions)} completions for {len(ids)} rows")
+    columns = {
+        "id": ids,
+        "texts": [[one.text for one in found.texts] for found in completions],
+        "scores": [[one.score for one in found.texts] for found in completions],
+        "tokens": [[one.tokens for one in found.texts] for found in completions],
+        "ended": [[one.ended for one in found.texts] for found in completions],
+    }
+    _check_scores(ids, columns["scores"])
+    return pa.table(columns, schema=SCHEMA)
+
+
+def _check_scores(ids: NDArray[np.int64], scores: Any) -> None:
+    for row, found in zip(ids, scores, strict=True):
+        if any(score is not None and not np.isfinite(score) for score in found):
+            raise DataError(f"row {row}: the teacher gave a score that is no finite number: {found}")
+
+
+def _content(table: pa.Table) -> str:
+    """Digest the values, not the file: the same texts are the same content under any version of the format."""
+    return digest(json.dumps(table.to_pydict(), ensure_ascii=False))
