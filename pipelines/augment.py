@@ -10,21 +10,13 @@ from distill.data.masked import MaskedLM, has_masked_lm, load_masked_lm
 from distill.data.neighbours import load_neighbours
 from distill.files import digest
 from distill.models import ModelSource, fingerprint, load_config
-from pipelines.run import Run
 from pipelines.stage import Stage
 
 
-class Augment(Stage):
+class Augment(Stage[AugmentStage]):
     """Writes the rows of a source and their copies as Parquet, in parts; a run that was cut goes on at the next."""
 
     kind = "augment"
-    seed = None
-
-    def __init__(self, run: Run, name: str, config: AugmentStage) -> None:
-        """Take the run and the stage's own section."""
-        self.name = name
-        self._run = run
-        self._config = config
 
     def fingerprint(self) -> str:
         """Depend on the rows, the section and the models that propose words."""

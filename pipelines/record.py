@@ -8,22 +8,14 @@ import torch
 from configs.stages import RecordStage
 from distill.callbacks.progress import ProgressLine
 from distill.files import digest
-from pipelines.run import Run
 from pipelines.stage import Stage
 from teachers.record import write_record
 
 
-class RecordTeacher(Stage):
+class RecordTeacher(Stage[RecordStage]):
     """Writes logits in parts; a recording that was cut goes on at the next."""
 
     kind = "record"
-    seed = None
-
-    def __init__(self, run: Run, name: str, config: RecordStage) -> None:
-        """Take the run and the stage's own section."""
-        self.name = name
-        self._run = run
-        self._config = config
 
     def fingerprint(self) -> str:
         """Depend on the teacher, the task and the rows."""

@@ -46,7 +46,7 @@ def walk(run: Run, loaded: Loaded, kinds: frozenset[str] = frozenset()) -> None:
         run.screen.ended(run.folder)
 
 
-def _step(run: Run, stage: Stage) -> None:
+def _step(run: Run, stage: Stage[Any]) -> None:
     if is_done(stage, run.folder):
         run.screen.skipped(stage, results_of(stage.folder(run.folder)))
         return
@@ -54,7 +54,7 @@ def _step(run: Run, stage: Stage) -> None:
     run.screen.finished(stage, carry_out(stage, run.folder))
 
 
-def _follow(run: Run, chosen: Iterable[Stage]) -> None:
+def _follow(run: Run, chosen: Iterable[Stage[Any]]) -> None:
     """Train beside rank 0; wait for its other stages, whose marks it writes last."""
     for stage in chosen:
         if stage.kind == "train" and not is_done(stage, run.folder):
@@ -72,7 +72,7 @@ def _wait(ready: Callable[[], bool]) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def _chosen(run: Run, kinds: frozenset[str]) -> Iterable[Stage]:
+def _chosen(run: Run, kinds: frozenset[str]) -> Iterable[Stage[Any]]:
     return (stage for stage in stages(run) if not kinds or stage.kind in kinds)
 
 

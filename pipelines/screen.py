@@ -23,11 +23,11 @@ class Screen:
         """Print to a console."""
         self.console = console
 
-    def started(self, stage: Stage) -> None:
+    def started(self, stage: Stage[Any]) -> None:
         """Announce a stage."""
         self.console.print(f"\n[bold cyan]▸ {stage.title}[/] [dim]{stage.kind}[/]", highlight=False)
 
-    def finished(self, stage: Stage, done: dict[str, Any]) -> None:
+    def finished(self, stage: Stage[Any], done: dict[str, Any]) -> None:
         """Say how long a stage took and what came out."""
         self.console.print(f"  [green]✓[/] {_summary(done)} [dim]{_time(done['seconds'])}[/]", highlight=False)
 
@@ -40,7 +40,7 @@ class Screen:
             for path in paths:
                 self.console.print(f"  {what:8} [bold]{path}[/]", highlight=False, soft_wrap=True)
 
-    def skipped(self, stage: Stage, done: dict[str, Any]) -> None:
+    def skipped(self, stage: Stage[Any], done: dict[str, Any]) -> None:
         """Say that a stage was done before."""
         self.console.print(f"[dim]▸ {stage.title}: done before · {_summary(done)}[/]", highlight=False)
 

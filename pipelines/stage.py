@@ -4,20 +4,28 @@ import json
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from distill.files import digest_file, write_json
 
+if TYPE_CHECKING:
+    from pipelines.run import Run
+
 MARKER = "stage.json"
+Config = TypeVar("Config")
 
 
-class Stage(ABC):
+class Stage(ABC, Generic[Config]):
     """One unit of work of a run, final where implemented."""
 
-    name: str
     kind: str
-    seed: int | None
-    """The repeat it belongs to; none if all repeats share it."""
+
+    def __init__(self, run: "Run", name: str, config: Config, seed: int | None = None) -> None:
+        """Take the run and the stage's own section; `seed` is the repeat it belongs to, none if all share it."""
+        self.name = name
+        self.seed = seed
+        self._run = run
+        self._config = config
 
     @property
     def title(self) -> str:
@@ -37,7 +45,7 @@ class Stage(ABC):
         """Do the work under `output`; return results that JSON can hold."""
 
 
-def is_done(stage: Stage, run: Path) -> bool:
+def is_done(stage: Stage[Any], run: Path) -> bool:
     """Whether the stage was finished with the same configuration and inputs, and its files are there."""
     marker = stage.folder(run) / MARKER
     if not marker.is_file():
@@ -47,7 +55,7 @@ def is_done(stage: Stage, run: Path) -> bool:
     return bool(written["fingerprint"] == stage.fingerprint() and present)
 
 
-def carry_out(stage: Stage, run: Path) -> dict[str, Any]:
+def carry_out(stage: Stage[Any], run: Path) -> dict[str, Any]:
     """Run the stage, then mark it done: what it wrote counts from that moment on."""
     folder = stage.folder(run)
     folder.mkdir(parents=True, exist_ok=True)

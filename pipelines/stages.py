@@ -18,7 +18,7 @@ from pipelines.train import MODEL, Train
 from pipelines.verdict import Role
 
 
-def stages(run: Run) -> Iterator[Stage]:
+def stages(run: Run) -> Iterator[Stage[Any]]:
     """Yield the stages in order; one that the repeats do not share comes once for each of them."""
     for name, config in run.config.stages.items():
         match config:
@@ -34,17 +34,10 @@ def stages(run: Run) -> Iterator[Stage]:
                 yield Export(run, name, config)
 
 
-class Evaluate(Stage):
+class Evaluate(Stage[EvaluateStage]):
     """Compare teacher, student and baseline over all repeats; writes `results.json`."""
 
     kind = "evaluate"
-    seed = None
-
-    def __init__(self, run: Run, name: str, config: EvaluateStage) -> None:
-        """Take the run and the stage's own section."""
-        self.name = name
-        self._run = run
-        self._config = config
 
     def fingerprint(self) -> str:
         """Depend on the models compared and the rows."""
@@ -91,17 +84,10 @@ class Evaluate(Stage):
         return [(run_seed(self._run, seed), trained(self._run, name, seed)) for seed in self._run.seeds_of(name)]
 
 
-class Export(Stage):
+class Export(Stage[ExportStage]):
     """Write the student in the formats asked for, each checked; writes `results.json`."""
 
     kind = "export"
-    seed = None
-
-    def __init__(self, run: Run, name: str, config: ExportStage) -> None:
-        """Take the run and the stage's own section."""
-        self.name = name
-        self._run = run
-        self._config = config
 
     def fingerprint(self) -> str:
         """Depend on the students to choose from, the formats and the rows."""

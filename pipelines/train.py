@@ -25,7 +25,6 @@ from distill.models import Loaded, ModelSource
 from distill.module import DistillModule, Recipe
 from distill.objective import build as build_objective
 from distill.protocols import Teacher
-from pipelines.run import Run
 from pipelines.stage import Stage
 from students.build import build as build_student
 from students.build import from_folder
@@ -39,18 +38,15 @@ AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 MODEL = "model"
 
 
-class Train(Stage):
+class Train(Stage[TrainStage]):
     """Train one model; ends with `model/`, a folder that transformers loads."""
 
     kind = "train"
 
-    def __init__(self, run: Run, name: str, config: TrainStage, seed: int | None) -> None:
-        """Take the run and the stage's own section; `seed` is none where all repeats share the stage."""
-        self.name = name
-        self.seed = seed
-        self._run = run
-        self._config = config
-        self._number = run.config.seed if seed is None else seed
+    @property
+    def _number(self) -> int:
+        """The seed of all that is drawn."""
+        return self._run.config.seed if self.seed is None else self.seed
 
     def fingerprint(self) -> str:
         """Depend on the section, the task, the models and the rows."""

@@ -1,6 +1,7 @@
 """transformers models as decoders that step: encoder-decoders, decoder-only models, ensembles of them."""
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,82 +13,102 @@ from transformers.modeling_outputs import BaseModelOutput
 from teachers.text.beam import Decoder
 
 
-class EncoderDecoder(Decoder):
+class _Model(Decoder):
+    """A transformers model that feeds each sentence once at first, and each row from then on."""
+
+    def __init__(self, model: Any, attention_mask: Tensor, beams: int) -> None:
+        self._model = model
+        self._mask = attention_mask
+        self._beams = beams
+        self._spread = False
+        """Whether sentences have become rows."""
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Feed the new tokens: the whole prompt at first."""
+        logits = self._logits(tokens[:, -1:] if self._spread else tokens[:: self._beams])
+        log_probs: Tensor = logits.float().log_softmax(-1)
+        return log_probs if self._spread else log_probs.repeat_interleave(self._beams, 0)
+
+    def select(self, rows: Tensor, sentences: Tensor | None) -> None:
+        """Reorder what belongs to rows, cut what belongs to sentences."""
+        self._select(rows if self._spread else rows // self._beams, sentences)
+        self._spread = True
+
+    @abstractmethod
+    def _logits(self, new: Tensor) -> Tensor:
+        """Return the logits [R V], of sentences [S V] at first, after tokens that are not in the cache yet."""
+
+    @abstractmethod
+    def _select(self, rows: Tensor, sentences: Tensor | None) -> None:
+        """As `select`, with the rows that are in the cache."""
+
+
+class EncoderDecoder(_Model):
     """A translation or summarisation model over sources that are encoded once.
 
-    The first step sees each sentence once, not K times. Keys and values of the source are moved only when sentences
-    leave: `generate` reorders them in every step.
+    Keys and values of the source are moved only when sentences leave: `generate` reorders them in every step.
     """
 
     def __init__(self, model: Any, input_ids: Tensor, attention_mask: Tensor, beams: int) -> None:
         """Encode sources [S T], padded on the right; `model` may carry adapters."""
-        self._model = model
-        self._beams = beams
-        self._mask = attention_mask
+        super().__init__(model, attention_mask, beams)
         encoded = model.get_encoder()(input_ids=input_ids, attention_mask=attention_mask, return_dict=True)
         self._states = encoded.last_hidden_state
         self._cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        self._spread = False
 
-    def step(self, tokens: Tensor) -> Tensor:
-        """Feed the new tokens: the whole prompt at first."""
-        new = tokens[:, -1:] if self._spread else tokens[:: self._beams]
-        logits = self._model(
+    def _logits(self, new: Tensor) -> Tensor:
+        output = self._model(
             encoder_outputs=BaseModelOutput(last_hidden_state=self._states),
             attention_mask=self._mask,
             decoder_input_ids=new,
             past_key_values=self._cache,
             use_cache=True,
             return_dict=True,
-        ).logits[:, -1]
-        log_probs: Tensor = logits.float().log_softmax(-1)
-        return log_probs if self._spread else log_probs.repeat_interleave(self._beams, 0)
+        )
+        last: Tensor = output.logits[:, -1]
+        return last
 
-    def select(self, rows: Tensor, sentences: Tensor | None) -> None:
-        """Reorder what belongs to rows; cut what belongs to sentences."""
-        self._cache.self_attention_cache.batch_select_indices(rows if self._spread else rows // self._beams)
+    def _select(self, rows: Tensor, sentences: Tensor | None) -> None:
+        self._cache.self_attention_cache.batch_select_indices(rows)
         if sentences is None and self._spread:
             return
-        kept = torch.arange(len(self._mask) // (self._beams if self._spread else 1), device=rows.device)
-        kept = kept if sentences is None else sentences
-        of_rows = _rows_of(kept, self._beams) if self._spread else kept.repeat_interleave(self._beams)
-        self._cache.cross_attention_cache.batch_select_indices(of_rows)
-        self._mask, self._states = self._mask[of_rows], self._states[of_rows]
-        self._spread = True
+        held = self._rows_of(sentences)
+        self._cache.cross_attention_cache.batch_select_indices(held)
+        self._mask, self._states = self._mask[held], self._states[held]
+
+    def _rows_of(self, sentences: Tensor | None) -> Tensor:
+        """Return where the K rows of each sentence that stays (none: of all) are held."""
+        if not self._spread:
+            stay = torch.arange(len(self._mask), device=self._mask.device) if sentences is None else sentences
+            return stay.repeat_interleave(self._beams)
+        assert sentences is not None
+        return (sentences[:, None] * self._beams + torch.arange(self._beams, device=sentences.device)).flatten()
 
 
-class DecoderOnly(Decoder):
+class DecoderOnly(_Model):
     """A language model over prompts that are padded on the left."""
 
     def __init__(self, model: Any, attention_mask: Tensor, beams: int) -> None:
         """Take the mask [S P] of the prompts."""
-        self._model = model
-        self._beams = beams
-        self._mask = attention_mask
+        super().__init__(model, attention_mask, beams)
         self._cache = DynamicCache()
-        self._spread = False
 
-    def step(self, tokens: Tensor) -> Tensor:
-        """Feed the new tokens: the whole prompt at first."""
-        new = tokens[:, -1:] if self._spread else tokens[:: self._beams]
+    def _logits(self, new: Tensor) -> Tensor:
         places = (self._mask.cumsum(-1) - 1).clamp_(min=0)
-        logits = self._model(
+        output = self._model(
             input_ids=new,
             attention_mask=self._mask,
             position_ids=places[:, -new.shape[1] :],
             past_key_values=self._cache,
             use_cache=True,
             return_dict=True,
-        ).logits[:, -1]
-        log_probs: Tensor = logits.float().log_softmax(-1)
-        return log_probs if self._spread else log_probs.repeat_interleave(self._beams, 0)
+        )
+        last: Tensor = output.logits[:, -1]
+        return last
 
-    def select(self, rows: Tensor, sentences: Tensor | None) -> None:
-        """Reorder the cache, and see one token more."""
-        from_rows = rows if self._spread else rows // self._beams
-        self._cache.batch_select_indices(from_rows)
-        self._mask = torch.cat([self._mask[from_rows], self._mask.new_ones(len(rows), 1)], -1)
-        self._spread = True
+    def _select(self, rows: Tensor, sentences: Tensor | None) -> None:
+        self._cache.batch_select_indices(rows)
+        self._mask = torch.cat([self._mask[rows], self._mask.new_ones(len(rows), 1)], -1)
 
 
 class Ensemble(Decoder):
@@ -134,7 +155,3 @@ class Constrained(Decoder):
         """Pass on."""
         self._limits = self._limits[rows]
         self._decoder.select(rows, sentences)
-
-
-def _rows_of(sentences: Tensor, beams: int) -> Tensor:
-    return (sentences[:, None] * beams + torch.arange(beams, device=sentences.device)).flatten()
