@@ -31,7 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     relations = commands.add_parser("relations", help="MiniLMv2 relations against the plain formula")
     relations.add_argument("--rounds", type=int, default=5)
     relations.set_defaults(run=_relations)
-    tasks = commands.add_parser("tasks", help="gather finished runs into a table")
+    tasks = commands.add_parser("tasks", help="put finished runs into the table of results")
     tasks.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     tasks.set_defaults(run=_tasks)
     child = commands.add_parser("peak-memory")
@@ -62,9 +62,9 @@ def _relations(given: argparse.Namespace, console: Console) -> int:
 
 def _tasks(given: argparse.Namespace, console: Console) -> int:
     from benchmarks import tasks
-    from benchmarks.report import RESULTS, commit
+    from benchmarks.report import RESULTS
 
-    tasks.write(given.runs, RESULTS / "tasks.md", commit(), console)
+    tasks.write(given.runs, RESULTS / "tasks.md", console)
     return 0
 
 

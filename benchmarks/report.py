@@ -2,7 +2,6 @@
 
 import platform
 import shlex
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -17,6 +16,7 @@ from rich.table import Table
 from benchmarks.goals import Result
 from distill.files import write_json
 from pipelines.machine import Device, facts
+from pipelines.version import commit
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -30,7 +30,7 @@ def write(path: Path, found: dict[str, Any], results: Sequence[Result], device: 
     judged = [asdict(result) | {"status": result.status} for result in results]
     head = {
         "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
-        "commit": commit(),
+        "commit": commit() or "unknown",
         "day": datetime.now(UTC).date().isoformat(),
         "machine": facts(device) | {"system": platform.system(), "torch_build": torch.__version__},
     }
@@ -57,21 +57,6 @@ def exit_code(results: Sequence[Result]) -> int:
     if "below" in found:
         return BELOW
     return UNMEASURED if "skipped" in found else 0
-
-
-def commit() -> str:
-    """Return the commit of the code that ran, with a mark where files differ from it."""
-    try:
-        run = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return run.stdout.strip()
 
 
 def _number(value: float | None) -> str:

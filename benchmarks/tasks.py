@@ -1,5 +1,6 @@
-"""Gather finished runs into one table: teacher, student with it, the same student without it."""
+"""Finished runs in one table: teacher, student with it, the same student without it."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ class Line:
     minutes: float
     command: str
     machine: str
+    code: str
 
     def cells(self) -> list[str]:
         """Return the cells of a Markdown row."""
@@ -55,21 +57,30 @@ def line(folder: Path) -> Line:
         minutes=sum(stage.seconds for stage in files.stages) / 60,
         command=record["command"],
         machine=f"{record['processor']}; {record['machine']}",
+        code=record["code"],
     )
 
 
-def write(folders: list[Path], target: Path, commit: str, console: Console) -> None:
-    """Write the table as Markdown and JSON beside each other, and print it."""
-    lines = [line(folder) for folder in folders]
+def write(folders: list[Path], target: Path, console: Console) -> None:
+    """Put runs into the table, as Markdown and JSON beside each other, and print it.
+
+    A run takes the place of an older one of its name; the others stay: each takes hours, and has its own code and
+    machine written beside it.
+    """
+    kept = {found.run: found for found in _read(target.with_suffix(".json"))}
+    lines = list((kept | {found.run: found for found in map(line, folders)}).values())
     head = ["run", "scored by", "teacher", "student", "no teacher", "gain (seeds ahead)", "seeds", "minutes"]
     cells = [head, ["---"] * len(head), *(found.cells() for found in lines)]
     rows = ["| " + " | ".join(row) + " |" for row in cells]
-    commands = "\n".join(f"    {found.command}" for found in lines)
-    about = f"Commit {commit}. {'; '.join(sorted({found.machine for found in lines}))}.\n\n{commands}"
-    text = "\n".join(["# Whole runs on public data", "", *rows, "", "Scores in hundredths, mean ± sd.", "", about, ""])
-    write_text(target.with_suffix(".md"), text)
-    write_json(target.with_suffix(".json"), {"commit": commit, "runs": [vars(found) for found in lines]})
-    console.print(Markdown(text))
+    commands = [f"- `{found.command}`: version {found.code}; {found.machine}" for found in lines]
+    parts = ["# Whole runs", "", *rows, "", "Scores in hundredths, mean ± sd over the seeds.", "", *commands, ""]
+    write_text(target.with_suffix(".md"), "\n".join(parts))
+    write_json(target.with_suffix(".json"), [vars(found) for found in lines])
+    console.print(Markdown("\n".join(parts)))
+
+
+def _read(path: Path) -> list[Line]:
+    return [Line(**found) for found in json.loads(path.read_text(encoding="utf-8"))] if path.is_file() else []
 
 
 def _spread(spread: dict[str, Any]) -> str:

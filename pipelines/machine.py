@@ -13,6 +13,7 @@ import torch
 
 from configs.errors import UserError
 from configs.training import Machine
+from pipelines.version import code
 
 _PACKAGES = ("torch", "transformers", "datasets", "lightning", "torchmetrics")
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
@@ -79,7 +80,13 @@ def usable_cores() -> int:
 def facts(device: Device) -> dict[str, str]:
     """Return what a report says about where it was made."""
     packages = {name: version(name) for name in _PACKAGES}
-    return {"machine": device.describe(), "processor": _processor(), "python": platform.python_version(), **packages}
+    return {
+        "machine": device.describe(),
+        "processor": _processor(),
+        "code": code(),
+        "python": platform.python_version(),
+        **packages,
+    }
 
 
 def quiet() -> None:
@@ -153,5 +160,6 @@ def _processor() -> str:
         names = [
             line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
         ]
-        return f"{names[0]} ({len(names)} cores)" if names else platform.machine()
+        capability = torch.backends.cpu.get_cpu_capability()
+        return f"{names[0]} ({len(names)} cores, {capability})" if names else platform.machine()
     return platform.processor() or platform.machine()
