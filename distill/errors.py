@@ -15,6 +15,10 @@ class ModelError(UserError):
     """A model, tokenizer or head that is missing or does not fit."""
 
 
+class TeacherError(UserError):
+    """A teacher behind an API that cannot be reached, refuses, or gives no text."""
+
+
 class DeadLoss(UserError):
     """A loss term that is zero, constant, not a number or without gradient."""
 

@@ -1,0 +1,216 @@
+"""Text from any server that speaks OpenAI's protocol: a black box, asked many times at once, counted and paid for."""
+
+import ipaddress
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+from urllib.parse import urlsplit
+
+import openai
+
+from configs.decoding import Decoding
+from configs.endpoint import Endpoint
+from configs.errors import suggest
+from distill.errors import TeacherError
+from distill.files import digest
+from distill.protocols import TextTeacher
+from distill.types import Completion, Text
+
+MALFORMED_TRIES = 3
+"""Times a row is asked whose answer is none, before it counts as an error."""
+
+
+@dataclass
+class Usage:
+    """What was asked and answered."""
+
+    requests: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+    def price(self, endpoint: Endpoint) -> float:
+        """Return what it cost, in the currency of the endpoint's prices."""
+        return (self.tokens_in * endpoint.price_in + self.tokens_out * endpoint.price_out) / 1e6
+
+
+class EndpointWriter(TextTeacher):
+    """Asks a row a request; answers come in any order."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        """Take the section. Raises TeacherError for a key that is not set, or would travel in the clear."""
+        self._endpoint = endpoint
+        self._client = openai.OpenAI(
+            base_url=endpoint.url,
+            api_key=_key(endpoint),
+            max_retries=endpoint.retries,
+            timeout=endpoint.timeout,
+        )
+        self._pace = _Pace(endpoint.per_minute)
+        self._lock = threading.Lock()
+        self.usage = Usage()
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of all that decides the answers; the server may still change its model behind its name."""
+        kept = {"url", "model", "system", "prompt", "temperature", "top_p", "seed", "max_tokens"}
+        return digest("openai", self._endpoint.model_dump_json(include=kept))
+
+    def describe(self) -> str:
+        """Say who is asked."""
+        return f"{self._endpoint.model} at {self._endpoint.url}"
+
+    def check(self) -> None:
+        """Ask for the list of models, where the server has one. Raises TeacherError where ours is not on it."""
+        try:
+            names = [model.id for model in self._client.models.list()]
+        except openai.NotFoundError:
+            return
+        except openai.OpenAIError as error:
+            raise self._explained(error) from error
+        if names and self._endpoint.model not in names:
+            raise TeacherError(
+                f"teacher.model: {self._endpoint.url} has no model `{self._endpoint.model}`"
+                f"{suggest(self._endpoint.model, names)}"
+            )
+
+    def generate(self, prompts: Sequence[str], decoding: Decoding) -> Iterator[tuple[int, Completion]]:
+        """Yield the place and the texts of each prompt as they come; `decoding.hypotheses` texts are asked for.
+
+        Raises TeacherError where the server cannot be reached, refuses, or gives no text, after the tries it has.
+        """
+        waiting = iter(enumerate(prompts))
+        with ThreadPoolExecutor(self._endpoint.concurrency) as pool:
+            asked: set[Future[tuple[int, Completion]]] = set()
+            try:
+                while True:
+                    room = 2 * self._endpoint.concurrency - len(asked)
+                    for place, prompt in islice(waiting, room):
+                        asked.add(pool.submit(self._ask, place, prompt, decoding.hypotheses))
+                    if not asked:
+                        return
+                    done, asked = wait(asked, return_when=FIRST_COMPLETED)
+                    for answer in done:
+                        yield answer.result()
+            finally:
+                for answer in asked:
+                    answer.cancel()
+
+    def _ask(self, place: int, prompt: str, texts: int) -> tuple[int, Completion]:
+        for _ in range(MALFORMED_TRIES):
+            self._pace.wait()
+            try:
+                answer = self._request(prompt, texts)
+            except json.JSONDecodeError as error:
+                answer = error.doc
+            except openai.OpenAIError as error:
+                raise self._explained(error, f"row {place}: ") from error
+            found = _texts(answer)
+            self._count(answer)
+            if len(found) == texts:
+                return place, Completion(tuple(found))
+        raise TeacherError(
+            f"row {place}: {self.describe()} gave {len(found)} of {texts} texts, {MALFORMED_TRIES} times: "
+            f"{_brief(str(answer))}"
+        )
+
+    def _request(self, prompt: str, texts: int) -> Any:
+        endpoint = self._endpoint
+        system = [{"role": "system", "content": endpoint.system}] if endpoint.system else []
+        asked = {"role": "user", "content": endpoint.prompt.replace("{text}", prompt)}
+        optional: dict[str, Any] = {"n": texts} if texts > 1 else {}
+        optional |= {"seed": endpoint.seed} if endpoint.seed is not None else {}
+        return self._client.chat.completions.create(
+            model=endpoint.model,
+            messages=[*system, asked],  # type: ignore[list-item]
+            temperature=endpoint.temperature,
+            top_p=endpoint.top_p,
+            max_tokens=endpoint.max_tokens,
+            **optional,
+        )
+
+    def _count(self, answer: Any) -> None:
+        used = getattr(answer, "usage", None)
+        with self._lock:
+            self.usage.requests += 1
+            self.usage.tokens_in += getattr(used, "prompt_tokens", 0) or 0
+            self.usage.tokens_out += getattr(used, "completion_tokens", 0) or 0
+
+    def _explained(self, error: openai.OpenAIError, where: str = "") -> TeacherError:
+        """Say what an error means to the user."""
+        tries = f"after {self._endpoint.retries + 1} tries"
+        said = _brief(str(error))
+        match error:
+            case openai.AuthenticationError() | openai.PermissionDeniedError():
+                named = f"the key in ${self._endpoint.key}" if self._endpoint.key else "a request without a key"
+                what = f"refuses {named}: {said}"
+            case openai.RateLimitError():
+                what = f"is asked too much, {tries}; lower `concurrency` or set `per_minute`: {said}"
+            case openai.APITimeoutError():
+                what = f"does not answer within {self._endpoint.timeout:g} s, {tries}"
+            case openai.APIConnectionError():
+                what = f"cannot be reached, {tries}: {_brief(str(error.__cause__ or error))}"
+            case openai.InternalServerError():
+                what = f"is broken, {tries}: {said}"
+            case _:
+                what = f"refuses: {said}"
+        return TeacherError(f"{where}{self.describe()} {what}")
+
+
+class _Pace:
+    """Lets no more than so many pass in a minute, evenly."""
+
+    def __init__(self, per_minute: int | None) -> None:
+        self._gap = 60.0 / per_minute if per_minute else 0.0
+        self._next = 0.0
+        self._lock = threading.Lock()
+
+    def wait(self) -> None:
+        """Return when it is the caller's turn."""
+        with self._lock:
+            turn = max(self._next, time.monotonic())
+            self._next = turn + self._gap
+        time.sleep(max(0.0, turn - time.monotonic()))
+
+
+def _texts(answer: Any) -> list[Text]:
+    """Return the texts of an answer; none where it holds none."""
+    choices = getattr(answer, "choices", None)
+    if not isinstance(choices, list):
+        return []
+    found = []
+    for choice in choices:
+        content = getattr(getattr(choice, "message", None), "content", None)
+        if isinstance(content, str):
+            found.append(Text(content, None, None, getattr(choice, "finish_reason", None) == "stop"))
+    return found
+
+
+def _key(endpoint: Endpoint) -> str:
+    if endpoint.key is None:
+        return "none"  # the client wants one; servers without keys look past it
+    key = os.environ.get(endpoint.key)
+    if not key:
+        raise TeacherError(f"teacher.key: the environment variable `{endpoint.key}` is not set")
+    if urlsplit(endpoint.url).scheme != "https" and not _is_local(endpoint.url):
+        raise TeacherError(f"teacher.url: {endpoint.url} would send the key in the clear; use https")
+    return key
+
+
+def _is_local(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _brief(text: str) -> str:
+    """Cut a server's words to a line."""
+    line = " ".join(text.split())
+    return line if len(line) <= 300 else line[:300] + " …"
