@@ -1,7 +1,6 @@
 """Text from transformers models, by our own beam search: ensembles and models with adapters too."""
 
 import copy
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +12,12 @@ from transformers import GenerationConfig, LogitsProcessorList, PreTrainedTokeni
 
 from configs.decoding import Decoding
 from distill.data.buckets import cut_by_tokens
-from distill.errors import DataError, ModelError
+from distill.errors import ModelError
 from distill.protocols import TextTeacher
 from distill.types import Completion, Text
 from teachers.text.beam import Decoder, Hypothesis, Search, search
 from teachers.text.decoders import Constrained, DecoderOnly, EncoderDecoder, Ensemble
+from teachers.text.sources import encode, language_id
 
 
 @dataclass(frozen=True)
@@ -84,27 +84,16 @@ class HuggingFaceWriter(TextTeacher):
                 yield place, self._completion(hypotheses[: decoding.hypotheses], how)
 
     def _batches(self, prompts: Sequence[str], decoding: Decoding) -> Iterator[_Batch]:
-        ids: list[list[int]] = self._tokenizer(list(prompts))["input_ids"] if prompts else []
-        lengths = np.array([len(row) for row in ids], dtype=np.int64)
-        limits = [self._limit(place, len(row), decoding) for place, row in enumerate(ids)]
+        sources = encode(prompts, self._tokenizer, self._config, decoding)
+        lengths = np.array([len(source.ids) for source in sources], dtype=np.int64)
         side = "right" if self._config.is_encoder_decoder else "left"
-        for rows in cut_by_tokens(np.argsort(lengths, kind="stable"), lengths, decoding.tokens_per_batch):
-            places = rows.tolist()
+        for rows in cut_by_tokens(np.arange(len(sources)), lengths, decoding.tokens_per_batch):
+            alike = [sources[row] for row in rows]
             padded = self._tokenizer.pad(
-                {"input_ids": [ids[place] for place in places]}, padding_side=side, return_tensors="pt"
+                {"input_ids": [source.ids for source in alike]}, padding_side=side, return_tensors="pt"
             ).to(self._models[0].device)
-            yield _Batch(places, padded["input_ids"], padded["attention_mask"], [limits[place] for place in places])
-
-    def _limit(self, place: int, length: int, decoding: Decoding) -> int:
-        """Return how many tokens the text of a prompt may have."""
-        positions = getattr(self._config, "max_position_embeddings", None) or math.inf
-        wanted = decoding.max_tokens or math.ceil(decoding.length_factor * length + decoding.length_extra)
-        room = positions - (1 if self._config.is_encoder_decoder else length)
-        if not length:
-            raise DataError(f"prompt {place} is empty")
-        if length > positions or room < 1:
-            raise DataError(f"prompt {place} has {length} tokens, the model {positions} positions")
-        return int(min(wanted, room))
+            limits = [source.limit for source in alike]
+            yield _Batch([one.place for one in alike], padded["input_ids"], padded["attention_mask"], limits)
 
     def _start(self, batch: _Batch) -> Tensor:
         """Return what the texts of a batch start with, [S P]."""
@@ -127,15 +116,9 @@ class HuggingFaceWriter(TextTeacher):
         if decoding.no_repeat_ngram is not None:
             settings.no_repeat_ngram_size = decoding.no_repeat_ngram
         if decoding.language is not None:
-            settings.forced_bos_token_id = self._language(decoding.language)
+            settings.forced_bos_token_id = language_id(decoding.language, self._tokenizer)
         model._prepare_special_tokens(settings, device=model.device)
         return settings
-
-    def _language(self, code: str) -> int:
-        found = self._tokenizer.convert_tokens_to_ids(code)
-        if not isinstance(found, int) or found == self._tokenizer.unk_token_id:
-            raise ModelError(f"decoding.language: {code} is no token of {self.describe()}")
-        return found
 
     def _decoder(self, batch: _Batch, prompt: Tensor, settings: GenerationConfig, how: Search) -> Decoder:
         ids, mask = batch.input_ids, batch.attention_mask

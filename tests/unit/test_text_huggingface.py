@@ -99,14 +99,14 @@ def test_rules_of_the_generation_configuration_hold():
 def test_each_text_has_a_limit_of_its_own():
     """By the length of its source; a model that forces an end at the limit forces it at this one."""
     model, texts = writer("bart"), prompts(10)
-    ours = _ours("bart", model, texts, Decoding(beams=2, length_factor=0.5, length_extra=2))
-    limits = [math.ceil(0.5 * (len(text.split()) + 1) + 2) for text in texts]
+    ours = _ours("bart", model, texts, Decoding(beams=2, length_factor=1.5, length_extra=1))
+    limits = [8 * math.ceil((1.5 * (len(text.split()) + 1) + 1) / 8) for text in texts]
     for text, limit, (found,) in zip(texts, limits, ours, strict=True):
         tokens, _ = _theirs(
             "bart", model, text, num_beams=2, num_return_sequences=1, length_penalty=1.0, max_new_tokens=limit
         )
         assert found.tokens == tokens[0] and len(found.tokens) <= limit and found.ended
-    assert len(set(limits)) > 3
+    assert len(set(limits)) > 1
 
 
 def test_batches_do_not_change_the_text():

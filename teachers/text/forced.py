@@ -1,0 +1,35 @@
+"""How likely a model finds a text that somebody else wrote."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@torch.inference_mode()
+def forced_log_probs(model: Any, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Return log p(yᵢ | y₁ … yᵢ₋₁, x) for each token of each target, fp32 [U] each, of an encoder-decoder.
+
+    The decoder starts as the model's configuration says; an end token counts where a target has it.
+    """
+    pad, device = model.config.pad_token_id, model.device
+    ids = _padded(sources, pad).to(device)
+    wanted = _padded(targets, pad).to(device)
+    start = wanted.new_full((len(wanted), 1), model.config.decoder_start_token_id)
+    logits = model(
+        input_ids=ids,
+        attention_mask=_mask(sources, ids.shape[1]).to(device),
+        decoder_input_ids=torch.cat([start, wanted[:, :-1]], 1),
+    ).logits
+    found = logits.float().log_softmax(-1).gather(-1, wanted[..., None])[..., 0].cpu()
+    return [row[: len(target)] for row, target in zip(found, targets, strict=True)]
+
+
+def _padded(rows: Sequence[Sequence[int]], pad: int) -> Tensor:
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows])
+
+
+def _mask(rows: Sequence[Sequence[int]], width: int) -> Tensor:
+    return torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])

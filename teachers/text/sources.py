@@ -1,0 +1,53 @@
+"""What the engines of this process have in common: prompts as tokens, and how long their texts may get."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from configs.decoding import Decoding
+from distill.errors import DataError, ModelError
+
+STEP = 8
+"""Limits are multiples of this, so that sentences of nearly one length share theirs."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A prompt."""
+
+    place: int
+    """Where it stands among the prompts"""
+    ids: list[int]
+    limit: int
+    """Tokens its text may have"""
+
+
+def encode(prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase, config: Any, decoding: Decoding) -> list[Source]:
+    """Tokenise prompts, the shortest first. Raises DataError for one that is empty or longer than the model's
+    positions: nothing is cut.
+    """
+    ids: list[list[int]] = tokenizer(list(prompts))["input_ids"] if prompts else []
+    sources = [Source(place, row, _limit(place, len(row), config, decoding)) for place, row in enumerate(ids)]
+    return sorted(sources, key=lambda source: len(source.ids))
+
+
+def language_id(code: str, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the token of a language code. Raises ModelError where it is none."""
+    found = tokenizer.convert_tokens_to_ids(code)
+    if not isinstance(found, int) or found == tokenizer.unk_token_id:
+        raise ModelError(f"decoding.language: {code} is no token of the teacher's")
+    return found
+
+
+def _limit(place: int, length: int, config: Any, decoding: Decoding) -> int:
+    positions = getattr(config, "max_position_embeddings", None) or math.inf
+    if not length:
+        raise DataError(f"prompt {place} is empty")
+    room = positions - (1 if config.is_encoder_decoder else length)
+    if length > positions or room < 1:
+        raise DataError(f"prompt {place} has {length} tokens, the model {positions} positions")
+    by_length = STEP * math.ceil((decoding.length_factor * length + decoding.length_extra) / STEP)
+    return int(min(decoding.max_tokens or by_length, room))
