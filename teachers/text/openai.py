@@ -66,11 +66,13 @@ class EndpointWriter(TextTeacher):
         return f"{self._endpoint.model} at {self._endpoint.url}"
 
     def check(self) -> None:
-        """Ask for the list of models, where the server has one. Raises TeacherError where ours is not on it."""
+        """Ask for the list of models, where the server has one. Raises TeacherError where ours is not on it, or the
+        server cannot be reached or refuses.
+        """
         try:
-            names = [model.id for model in self._client.models.list()]
-        except openai.NotFoundError:
-            return
+            names = [model.id for model in self._client.with_options(max_retries=1).models.list()]
+        except (openai.NotFoundError, openai.InternalServerError):
+            return  # not every server lists its models
         except openai.OpenAIError as error:
             raise self._explained(error) from error
         if names and self._endpoint.model not in names:

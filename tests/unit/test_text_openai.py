@@ -27,6 +27,7 @@ class Server:
         self.keys: list[str | None] = []
         self.at_once = self.most_at_once = 0
         self.delay = 0.0
+        self.lists = True
         self.script: list[Answer] = []
         """Answers to give first; then it echoes."""
         self._lock = threading.Lock()
@@ -34,7 +35,9 @@ class Server:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                self._send(200, {"object": "list", "data": [{"id": "echo-7b", "object": "model"}]})
+                if not server.lists:
+                    return self._send(500, {"error": {"message": "no list"}})
+                return self._send(200, {"object": "list", "data": [{"id": "echo-7b", "object": "model"}]})
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -206,6 +209,11 @@ def test_a_model_the_server_has_not_is_found_at_set_up(writer):
     writer().check()
     with pytest.raises(TeacherError, match=r"has no model `eco-7b`; did you mean `echo-7b`\?"):
         writer(model="eco-7b").check()
+
+
+def test_a_server_without_a_list_is_taken_at_its_word(server, writer):
+    server.lists = False
+    writer(model="eco-7b").check()
 
 
 def test_a_key_that_is_not_set_or_would_travel_in_the_clear_is_refused(monkeypatch):
