@@ -54,11 +54,18 @@ def line(folder: Path) -> Line:
         seeds=len(results["models"]["student"]["seeds"]),
         scores={role: _spread(spread) for role, spread in spreads.items()},
         gain=f"{100 * gain['mean']:+.1f} ({gain['wins']} of {gain['seeds']})" if gain else "–",
-        minutes=sum(stage.seconds for stage in files.stages) / 60,
+        minutes=_minutes(files, set(results["models"]["student"]["seeds"])),
         command=record["command"],
         machine=f"{record['processor']}; {record['machine']}",
         code=record["code"],
     )
+
+
+def _minutes(files: RunFiles, seeds: set[str]) -> float:
+    """Return the time of the stages the row tells of: those that all seeds share, and those of its seeds."""
+    told = [trace for stage in files.stages for trace in stage.traces]
+    seconds = (trace.record.get("seconds", 0.0) for trace in told if trace.seed is None or trace.seed in seeds)
+    return float(sum(seconds)) / 60
 
 
 def write(folders: list[Path], target: Path, console: Console) -> None:

@@ -16,8 +16,9 @@ from teachers.text.beam import Decoder
 class _Model(Decoder):
     """A transformers model that feeds each sentence once at first, and each row from then on."""
 
-    def __init__(self, model: Any, attention_mask: Tensor, beams: int) -> None:
+    def __init__(self, model: Any, cache: Any, attention_mask: Tensor, beams: int) -> None:
         self._model = model
+        self._cache = cache
         self._mask = attention_mask
         self._beams = beams
         self._spread = False
@@ -25,8 +26,9 @@ class _Model(Decoder):
 
     def step(self, tokens: Tensor) -> Tensor:
         """Feed the new tokens: the whole prompt at first."""
-        logits = self._logits(tokens[:, -1:] if self._spread else tokens[:: self._beams])
-        log_probs: Tensor = logits.float().log_softmax(-1)
+        new = tokens[:, -1:] if self._spread else tokens[:: self._beams]
+        output = self._model(**self._inputs(new), past_key_values=self._cache, use_cache=True, return_dict=True)
+        log_probs: Tensor = output.logits[:, -1].float().log_softmax(-1)
         return log_probs if self._spread else log_probs.repeat_interleave(self._beams, 0)
 
     def select(self, rows: Tensor, sentences: Tensor | None) -> None:
@@ -35,8 +37,8 @@ class _Model(Decoder):
         self._spread = True
 
     @abstractmethod
-    def _logits(self, new: Tensor) -> Tensor:
-        """Return the logits [R V], of sentences [S V] at first, after tokens that are not in the cache yet."""
+    def _inputs(self, new: Tensor) -> dict[str, Any]:
+        """Return what the model takes beside its cache, to go on with tokens [R T], of sentences [S T] at first."""
 
     @abstractmethod
     def _select(self, rows: Tensor, sentences: Tensor | None) -> None:
@@ -51,22 +53,13 @@ class EncoderDecoder(_Model):
 
     def __init__(self, model: Any, input_ids: Tensor, attention_mask: Tensor, beams: int) -> None:
         """Encode sources [S T], padded on the right; `model` may carry adapters."""
-        super().__init__(model, attention_mask, beams)
+        super().__init__(model, EncoderDecoderCache(DynamicCache(), DynamicCache()), attention_mask, beams)
         encoded = model.get_encoder()(input_ids=input_ids, attention_mask=attention_mask, return_dict=True)
         self._states = encoded.last_hidden_state
-        self._cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
 
-    def _logits(self, new: Tensor) -> Tensor:
-        output = self._model(
-            encoder_outputs=BaseModelOutput(last_hidden_state=self._states),
-            attention_mask=self._mask,
-            decoder_input_ids=new,
-            past_key_values=self._cache,
-            use_cache=True,
-            return_dict=True,
-        )
-        last: Tensor = output.logits[:, -1]
-        return last
+    def _inputs(self, new: Tensor) -> dict[str, Any]:
+        encoded = BaseModelOutput(last_hidden_state=self._states)
+        return {"encoder_outputs": encoded, "attention_mask": self._mask, "decoder_input_ids": new}
 
     def _select(self, rows: Tensor, sentences: Tensor | None) -> None:
         self._cache.self_attention_cache.batch_select_indices(rows)
@@ -90,21 +83,11 @@ class DecoderOnly(_Model):
 
     def __init__(self, model: Any, attention_mask: Tensor, beams: int) -> None:
         """Take the mask [S P] of the prompts."""
-        super().__init__(model, attention_mask, beams)
-        self._cache = DynamicCache()
+        super().__init__(model, DynamicCache(), attention_mask, beams)
 
-    def _logits(self, new: Tensor) -> Tensor:
+    def _inputs(self, new: Tensor) -> dict[str, Any]:
         places = (self._mask.cumsum(-1) - 1).clamp_(min=0)
-        output = self._model(
-            input_ids=new,
-            attention_mask=self._mask,
-            position_ids=places[:, -new.shape[1] :],
-            past_key_values=self._cache,
-            use_cache=True,
-            return_dict=True,
-        )
-        last: Tensor = output.logits[:, -1]
-        return last
+        return {"input_ids": new, "attention_mask": self._mask, "position_ids": places[:, -new.shape[1] :]}
 
     def _select(self, rows: Tensor, sentences: Tensor | None) -> None:
         self._cache.batch_select_indices(rows)
