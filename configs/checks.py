@@ -7,13 +7,25 @@ from configs.data import Held, Source, StageData, Task
 from configs.objective import CustomTerm, LogitsTerm, TaskTerm, Term
 from configs.origins import Path, hint
 from configs.pipeline import Pipeline
-from configs.stages import AugmentStage, EvaluateStage, ExportStage, RecordStage, Stage, TrainStage
+from configs.stages import (
+    AugmentStage,
+    EvaluateStage,
+    ExportStage,
+    GenerateStage,
+    RecordStage,
+    SelectStage,
+    Stage,
+    TrainStage,
+)
 
 Findings = Iterator[tuple[Path, str]]
 
+_WRITERS = (AugmentStage, SelectStage)
+"""Stages whose rows others read."""
 _METRICS = {
     "classification": ("accuracy", "f1", "f1_macro", "mcc"),
     "regression": ("pearson", "spearman"),
+    "generation": ("bleu", "chrf", "rouge1", "rouge2", "rougeL"),
     "text": (),
 }
 
@@ -41,6 +53,10 @@ def check(parts: Parts) -> Findings:
                 yield from _check_source(parts, name, ("data",), stage.data)
             case RecordStage():
                 yield from _check_record(parts, name, stage)
+            case GenerateStage():
+                yield from _check_generate(parts, name, stage)
+            case SelectStage():
+                yield from _check_stage(parts, name, "generated", stage.generated, _not_generating)
             case EvaluateStage() | ExportStage():
                 yield from _check_result(parts, name, stage)
 
@@ -76,11 +92,11 @@ def _check_sources(parts: Parts) -> Findings:
                     circles.update(chain)
                     yield ("data", name, "of"), f"held out of itself: {' → '.join(chain)}"
             case StageData(stage=stage):
-                augments = [key for key, other in parts.stages.items() if isinstance(other, AugmentStage)]
+                writers = [key for key, other in parts.stages.items() if isinstance(other, _WRITERS)]
                 if stage not in parts.stages:
-                    yield ("data", name, "stage"), f"there is no stage `{stage}`{hint(stage, augments)}"
-                elif parts.stages[stage] is not None and stage not in augments:
-                    yield ("data", name, "stage"), f"stage `{stage}` writes no rows{hint(stage, augments)}"
+                    yield ("data", name, "stage"), f"there is no stage `{stage}`{hint(stage, writers)}"
+                elif parts.stages[stage] is not None and stage not in writers:
+                    yield ("data", name, "stage"), f"stage `{stage}` writes no rows{hint(stage, writers)}"
 
 
 def _held_chain(parts: Parts, name: str) -> list[str]:
@@ -100,8 +116,8 @@ def _check_source(parts: Parts, user: str, at: Path, name: str) -> Findings:
         yield path, f"there is no source `{name}`{hint(name, parts.data)}"
         return
     source = parts.data.get(_held_chain(parts, name)[-1])
-    augmented = isinstance(source, StageData) and isinstance(parts.stages.get(source.stage), AugmentStage)
-    if isinstance(source, StageData) and augmented and source.stage not in _before(parts, user):
+    written = isinstance(source, StageData) and isinstance(parts.stages.get(source.stage), _WRITERS)
+    if isinstance(source, StageData) and written and source.stage not in _before(parts, user):
         yield path, f"source `{name}` is written by stage `{source.stage}`, which does not come before `{user}`"
 
 
@@ -127,8 +143,27 @@ def _check_stage(parts: Parts, user: str, key: str, name: str, fault: Callable[[
 def _check_result(parts: Parts, name: str, stage: EvaluateStage | ExportStage) -> Findings:
     yield from _check_source(parts, name, ("data",), stage.data)
     yield from _check_stage(parts, name, "student", stage.student, _not_training("student"))
-    if isinstance(stage, EvaluateStage) and stage.baseline is not None:
+    kind = parts.task.kind if parts.task is not None else None
+    if isinstance(stage, ExportStage):
+        yield from _check_formats(kind, name, stage)
+        return
+    if stage.baseline is not None:
         yield from _check_stage(parts, name, "baseline", stage.baseline, _not_baseline)
+    for other in stage.others:
+        yield from _check_stage(parts, name, "others", other, _not_training("student"))
+    for key in ("others", "decoding"):
+        given = getattr(stage, key) != EvaluateStage.model_fields[key].default
+        if kind not in (None, "generation") and given:
+            yield ("stages", name, key), f"is for texts, and `task.kind` is `{kind}`; leave it out"
+
+
+def _check_formats(kind: str | None, name: str, stage: ExportStage) -> Findings:
+    """Check that an engine runs what the task makes: ONNX classifiers, CTranslate2 models that write."""
+    for place, form in enumerate(stage.formats):
+        engine = form.removesuffix("_int8")
+        wrong = {"onnx": kind == "generation", "ctranslate2": kind not in (None, "generation")}
+        if wrong.get(engine):
+            yield ("stages", name, "formats", str(place)), f"`{form}` is not for a {kind}"
 
 
 def _not_training(model: str) -> Callable[[Stage], str]:
@@ -195,10 +230,24 @@ def _teachers(parts: Parts) -> list[str]:
 def _check_record(parts: Parts, name: str, stage: RecordStage) -> Findings:
     for i, source in enumerate(stage.data):
         yield from _check_source(parts, name, ("data", str(i)), source)
-    if parts.task is not None and parts.task.kind == "text":
-        yield ("stages", name, "kind"), "`record` writes logits, which need a task, and `task.kind` is `text`"
+    if parts.task is not None and parts.task.kind in ("text", "generation"):
+        what = f"`record` writes logits of classes, and `task.kind` is `{parts.task.kind}`"
+        yield ("stages", name, "kind"), what
     if stage.teacher == "task":
         yield from _check_trained(parts, name, "records")
+
+
+def _check_generate(parts: Parts, name: str, stage: GenerateStage) -> Findings:
+    for i, source in enumerate(stage.data):
+        yield from _check_source(parts, name, ("data", str(i)), source)
+    if parts.task is not None and parts.task.kind != "generation":
+        yield ("stages", name, "kind"), f"`generate` writes texts, and `task.kind` is `{parts.task.kind}`"
+    if stage.teacher == "task":
+        yield from _check_trained(parts, name, "writes with")
+
+
+def _not_generating(stage: Stage) -> str:
+    return "" if isinstance(stage, GenerateStage) else f"is of kind `{stage.kind}` and writes no texts"
 
 
 def _check_cache(parts: Parts, name: str, stage: TrainStage, cache: str) -> Findings:

@@ -2,22 +2,29 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from configs.section import Section
+
+Metric = Literal[
+    "accuracy", "f1", "f1_macro", "mcc", "pearson", "spearman", "bleu", "chrf", "rouge1", "rouge2", "rougeL"
+]
 
 
 class Task(Section):
     """What the model is for."""
 
-    kind: Literal["classification", "regression", "text"] = "classification"
-    """`text`: no task; a body distilled on plain text."""
+    kind: Literal["classification", "regression", "generation", "text"] = "classification"
+    """`generation`: text in, text out (translation, summaries, answers); `text`: no task; a body distilled on plain
+    text."""
     labels: tuple[str, ...] | None = None
     """Class names in the order of the outputs; none reads them from the training data, sorted."""
     max_length: PositiveInt = 128
-    """Tokens kept of a row, special tokens included."""
-    metric: Literal["accuracy", "f1", "f1_macro", "mcc", "pearson", "spearman"] | None = None
-    """The number that decides; none is accuracy, or spearman for regression."""
+    """Tokens kept of a row, special tokens included. Training rows of a generation that are longer are left out."""
+    max_target_length: PositiveInt = 128
+    """`generation` only: tokens a target may have, special tokens included; training rows with more are left out."""
+    metric: Metric | None = None
+    """The number that decides; none is accuracy, spearman for a regression, bleu for a generation."""
 
 
 class Columns(Section):
@@ -26,6 +33,8 @@ class Columns(Section):
     text: str = "text"
     pair: str | None = None
     """Second text of a pair."""
+    target: str | None = "target"
+    """`generation` only: the text to be written. None: the rows have sources alone."""
     label: str | None = "label"
     """None: the rows carry no labels."""
     id: str | None = None
@@ -50,6 +59,8 @@ class Files(Section):
     """Whether quotes in CSV and TSV files delimit fields (GLUE's MRPC: they do not)."""
     pattern: str | None = None
     """`lines` only: a regular expression whose named groups are the columns."""
+    target_path: str | None = None
+    """`lines` and `generation` only: the file whose line n is the target of line n of `path`."""
     pack: bool = False
     """Running text: the lines of a document are joined into rows of the task's `max_length`, without labels."""
     columns: Columns = Columns()
@@ -60,12 +71,18 @@ class Files(Section):
     limit: PositiveInt | None = None
     """Keep this many rows, chosen by a hash of their content."""
 
+    @model_validator(mode="after")
+    def _targets_are_lines(self) -> "Files":
+        if self.target_path is not None and (self.format != "lines" or self.pattern is not None or self.pack):
+            raise ValueError("`target_path` goes with `format: lines`, without `pattern` and `pack`")
+        return self
+
 
 class Embedded(Section):
     """A data set that comes with this package."""
 
     kind: Literal["embedded"]
-    name: Literal["support-desk"]
+    name: Literal["support-desk", "dates-en-de"]
     part: Literal["train", "validation", "test", "transfer"]
     limit: PositiveInt | None = None
 

@@ -1,10 +1,12 @@
 """How a teacher's text is searched for."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
 from configs.section import Section
+
+Engine = Literal["auto", "ctranslate2", "huggingface"]
 
 
 class Decoding(Section):

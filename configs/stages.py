@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt
 
+from configs.decoding import Decoding, Engine
+from configs.filters import Filters
 from configs.objective import Term
 from configs.section import Section
 from configs.training import Training
@@ -65,6 +67,37 @@ class RecordStage(Section):
     """Names of the sources."""
 
 
+class GenerateStage(Section):
+    """Have the teacher write a text for every source, once (Kim and Rush 2016), in shards that outlive any kill."""
+
+    kind: Literal["generate"]
+    teacher: Literal["task", "base"] = "task"
+    """`task`: the trained teacher; `base`: the teacher model as given."""
+    data: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Names of the sources; of rows with one source text the teacher writes for one."""
+    decoding: Decoding = Decoding()
+    engine: Engine = "auto"
+    """What decodes. `auto`: CTranslate2 where it can run the model and gives its log-probabilities, else transformers
+    under a beam search of our own."""
+    compute_type: Literal["float32", "int8"] = "float32"
+    """What CTranslate2 computes in; `int8` is twice as fast and writes nine of ten texts alike."""
+    shard_characters: PositiveInt = 100_000
+    """Characters of source a shard holds: what is lost at most when a process is killed."""
+
+
+class SelectStage(Section):
+    """Choose among the texts a generate stage wrote what students learn from; nothing is deleted, reasons are kept."""
+
+    kind: Literal["select"]
+    generated: str
+    """Generate stage whose texts are chosen from."""
+    by: Literal["score", "bleu", "chrf"] = "score"
+    """`score`: the text the teacher prefers; `bleu`, `chrf`: the one most like the row's own target (sequence-level
+    interpolation; Kim and Rush 2016, section 3.3)."""
+    filters: Filters | None = Filters()
+    """What makes a text be left out; none keeps all but empty ones."""
+
+
 class EvaluateStage(Section):
     """Compare the models of a run on one data set."""
 
@@ -75,6 +108,10 @@ class EvaluateStage(Section):
     """Train stage whose student is the result."""
     baseline: str | None = None
     """Train stage that trained the same student without a teacher."""
+    others: tuple[str, ...] = ()
+    """`generation` only: further train stages whose students are shown beside."""
+    decoding: Decoding = Decoding()
+    """`generation` only: how texts are searched for; they are written greedily too."""
     latency: bool = True
     """Measure p50 and p95 at batch 1 and 32."""
 
@@ -87,7 +124,12 @@ class ExportStage(Section):
     """Train stage whose student is exported; of several repeats, the best on its validation rows."""
     data: str
     """Source whose rows the parity is checked on."""
-    formats: tuple[Literal["transformers", "onnx", "onnx_int8"], ...] = ("transformers",)
+    formats: tuple[Literal["transformers", "onnx", "onnx_int8", "ctranslate2", "ctranslate2_int8"], ...] = (
+        "transformers",
+    )
 
 
-Stage = Annotated[TrainStage | AugmentStage | RecordStage | EvaluateStage | ExportStage, Field(discriminator="kind")]
+Stage = Annotated[
+    TrainStage | AugmentStage | RecordStage | GenerateStage | SelectStage | EvaluateStage | ExportStage,
+    Field(discriminator="kind"),
+]

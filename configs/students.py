@@ -5,20 +5,18 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from configs.section import Section
+from configs.sizes import Sizes
 
 
-class SizedStudent(Section):
+class SizedStudent(Sizes):
     """A fresh model of given sizes, with the teacher's vocabulary."""
 
     kind: Literal["sizes"]
     architecture: str | None = None
-    """A `model_type` of transformers (bert, electra, roberta …); none takes the teacher's."""
-    layers: PositiveInt = 4
+    """A `model_type` of transformers (bert, electra, marian, t5 …); none takes the teacher's."""
     hidden_size: PositiveInt = 312
     intermediate_size: PositiveInt = 1200
     heads: PositiveInt = 12
-    options: dict[str, str | int | float | bool | None] = {}
-    """Further keys of the architecture's own configuration."""
 
 
 class LayersStudent(Section):
@@ -26,7 +24,10 @@ class LayersStudent(Section):
 
     kind: Literal["teacher_layers"]
     layers: PositiveInt | tuple[NonNegativeInt, ...]
-    """How many (spread evenly, the last always kept), or which (0 is the lowest layer)."""
+    """How many (spread evenly, the last always kept), or which (0 is the lowest layer); of an encoder-decoder, of its
+    encoder."""
+    decoder_layers: PositiveInt | tuple[NonNegativeInt, ...] | None = None
+    """The same of the decoder, of an encoder-decoder; none keeps all."""
 
 
 class FolderStudent(Section):

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt
 
 from configs.section import Section
+from configs.sizes import Sizes
 
 
 class LiveTeacher(Section):
@@ -19,13 +20,17 @@ class LiveTeacher(Section):
     """Type the teacher's weights are held in."""
 
 
-class FreshTeacher(Section):
-    """A BERT with random weights and a WordPiece vocabulary made from the run's own rows; a stage has to train it."""
+class FreshTeacher(Sizes):
+    """A model with random weights and a vocabulary made from the run's own rows; a stage has to train it.
+
+    The vocabulary is BERT's WordPiece, lower-cased; for a generation SentencePiece's, joint for sources and targets.
+    """
 
     kind: Literal["fresh"]
+    architecture: str | None = None
+    """A `model_type` of transformers; none: bert, or marian for a generation."""
     vocabulary: PositiveInt = 4000
     """Pieces of the vocabulary."""
-    layers: PositiveInt = 4
     hidden_size: PositiveInt = 256
     intermediate_size: PositiveInt = 1024
     heads: PositiveInt = 4

@@ -27,8 +27,8 @@ class Training(Section):
     padding: Literal["dynamic", "fixed"] = "dynamic"
     """Pad to the longest row of the batch, or always to the task's `max_length`."""
     learning_rate: PositiveFloat = 5e-5
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """Course of the learning rate after the warm-up."""
+    schedule: Literal["linear", "cosine", "constant", "inverse_sqrt"] = "linear"
+    """Course of the learning rate after the warm-up; `inverse_sqrt`: √(warm-up steps / step) (Vaswani et al. 2017)."""
     warmup: Fraction = 0.1
     """Part of the steps over which the learning rate rises from 0."""
     weight_decay: NonNegativeFloat = 0.01

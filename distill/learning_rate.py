@@ -6,7 +6,7 @@ from configs.training import Training
 
 
 def factor_at(step: int, training: Training, steps: int) -> float:
-    """Return the factor on the learning rate at a step: a rise from 0 over the warm-up, then the schedule down to 0."""
+    """Return the factor on the learning rate at a step: a rise from 0 over the warm-up, then the schedule."""
     warm = round(training.warmup * steps)
     if step < warm:
         return (step + 1) / (warm + 1)
@@ -18,3 +18,5 @@ def factor_at(step: int, training: Training, steps: int) -> float:
             return 0.5 * (1.0 + math.cos(math.pi * min(1.0, rest)))
         case "constant":
             return 1.0
+        case "inverse_sqrt":
+            return math.sqrt(max(1, warm) / max(1, step))

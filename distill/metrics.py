@@ -1,10 +1,12 @@
 """How well a model does a task, and how often it agrees with its teacher."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Collection
 from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 from torchmetrics import Metric
 from torchmetrics.functional import classification, regression
 from torchmetrics.utilities.data import dim_zero_cat
@@ -52,6 +54,34 @@ class TaskMetrics(Metric):
         labels = dim_zero_cat(self.labels)
         labels = labels.long() if self.kind == "classification" else labels
         return score(self.kind, dim_zero_cat(self.logits).view(-1, self.outputs), labels)
+
+
+class TargetMetrics(Metric):
+    """How well a model expects the target tokens of all rows, on all ranks."""
+
+    full_state_update = False
+    log_probs: Tensor
+    hits: Tensor
+    tokens: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("log_probs", "hits", "tokens"):
+            self.add_state(name, default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum", persistent=True)
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """Take the logits [B U V] and labels [B U] of a batch."""
+        own, wanted = logits.detach()[labels != IGNORED].float(), labels[labels != IGNORED]
+        self.log_probs -= cross_entropy(own, wanted, reduction="sum")
+        self.hits += (own.argmax(-1) == wanted).sum()
+        self.tokens += len(wanted)
+
+    def compute(self) -> dict[str, float]:
+        """Return `log_prob`, the mean of log p over target tokens, `perplexity` and the share of tokens that are most
+        likely.
+        """
+        mean = float(self.log_probs / self.tokens)
+        return {"log_prob": mean, "perplexity": math.exp(-mean), "token_accuracy": float(self.hits / self.tokens)}
 
 
 def score(kind: Kind, logits: Tensor, labels: Tensor) -> dict[str, float]:
@@ -107,15 +137,22 @@ def main_metric(task: Task) -> str:
 
     Raises `ModelError` where the task has no such number.
     """
-    choices = {"classification": _CLASSIFICATION, "regression": _REGRESSION, "text": {}}[task.kind]
+    choices: Collection[str] = _CHOICES[task.kind]
     if not choices:
         raise ModelError("task.kind: a task of kind `text` has no metric")
-    name = task.metric or ("spearman" if task.kind == "regression" else "accuracy")
+    name = task.metric or {"regression": "spearman", "generation": "bleu"}.get(task.kind, "accuracy")
     if name not in choices:
         raise ModelError(f"task.metric: `{name}` is no metric of a {task.kind}{suggest(name, choices)}")
     if name == "f1" and task.labels is not None and len(task.labels) != 2:
         raise ModelError(f"task.metric: `f1` needs 2 classes, there are {len(task.labels)}; use `f1_macro`")
     return name
+
+
+def validation_metric(task: Task) -> str:
+    """Return the number, higher is better, that tells the best weights of a training: the one that decides, or of a
+    generation how likely the targets are, for which nothing has to be written.
+    """
+    return "log_prob" if task.kind == "generation" else main_metric(task)
 
 
 def _accuracy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -166,3 +203,9 @@ _CLASSIFICATION: dict[str, Function] = {
     "ece": _ece,
 }
 _REGRESSION: dict[str, Function] = {"pearson": _pearson, "spearman": _spearman, "mse": _mse}
+_CHOICES: dict[str, Collection[str]] = {
+    "classification": _CLASSIFICATION,
+    "regression": _REGRESSION,
+    "generation": ("bleu", "chrf", "rouge1", "rouge2", "rougeL"),
+    "text": (),
+}

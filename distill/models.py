@@ -11,6 +11,8 @@ from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PretrainedConfig,
@@ -24,11 +26,8 @@ from distill.errors import ModelError
 from distill.files import digest, digest_file
 
 _PACKAGE = "package:"
-_AUTO = {
-    "classification": AutoModelForSequenceClassification,
-    "regression": AutoModelForSequenceClassification,
-    "text": AutoModel,
-}
+_WRITES = ("ForConditionalGeneration", "MTModel", "ForCausalLM", "LMHeadModel")
+"""How the names of models end that write text."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,17 @@ class ModelSource:
             return _package_folder(self.path.removeprefix(_PACKAGE))
         folder = Path(self.path).expanduser()
         return folder if folder.is_dir() or self.path.startswith((".", "/", "~")) else None
+
+
+def auto_class(task: Task, config: PretrainedConfig) -> Any:
+    """Return transformers' Auto class of models that do the task."""
+    match task.kind:
+        case "classification" | "regression":
+            return AutoModelForSequenceClassification
+        case "generation":
+            return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        case "text":
+            return AutoModel
 
 
 def load_tokenizer(source: ModelSource, where: str) -> PreTrainedTokenizerFast:
@@ -90,11 +100,14 @@ def load(
     """
     config = load_config(source, where)
     tokenizer = load_tokenizer(source, where)
-    own_head = _has_head(config)
-    if task.kind != "text" and not own_head:
+    own_head = _has_head(config, task)
+    if task.kind == "generation" and not own_head:
+        made = ", ".join(config.architectures or ("an unnamed model",))
+        raise ModelError(f"{where}: {source.path} is a {made}, which writes no text; the run's task is a generation")
+    if not own_head:
         set_labels(config, task, labels)
     try:
-        model, report = _AUTO[task.kind].from_pretrained(
+        model, report = auto_class(task, config).from_pretrained(
             _checked(source, where),
             revision=source.revision,
             config=config,
@@ -113,7 +126,9 @@ def load(
 
 
 def set_labels(config: PretrainedConfig, task: Task, labels: tuple[str, ...]) -> None:
-    """Write the task's outputs into a configuration: class names in order, or one score."""
+    """Write the task's outputs into a configuration: class names in order, or one score; a text has none."""
+    if task.kind in ("text", "generation"):
+        return
     if task.kind == "regression":
         config.num_labels = 1
         config.problem_type = "regression"
@@ -177,9 +192,10 @@ def _package_folder(name: str) -> Path:
     return Path(found.origin).parent / "model"
 
 
-def _has_head(config: PretrainedConfig) -> bool:
-    """Whether the weights were saved with a classification head."""
-    return any("SequenceClassification" in name for name in config.architectures or ())
+def _has_head(config: PretrainedConfig, task: Task) -> bool:
+    """Whether the weights were saved with a head for the task."""
+    ends = _WRITES if task.kind == "generation" else ("ForSequenceClassification",)
+    return any(name.endswith(ends) for name in config.architectures or ())
 
 
 def _first_line(error: Exception) -> str:

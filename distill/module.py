@@ -32,7 +32,7 @@ from configs.training import Training
 from distill.data.collate import Inputs
 from distill.errors import ResumeError
 from distill.learning_rate import factor_at
-from distill.metrics import TaskMetrics
+from distill.metrics import TargetMetrics, TaskMetrics
 from distill.objective import Objective
 from distill.protocols import Teacher, TrainedModel
 from distill.types import Batch, Needs
@@ -48,7 +48,7 @@ class Recipe:
     seed: int
     fingerprint: str
     """Digest of what is trained on what, by whom; a checkpoint of another one is refused."""
-    metrics: TaskMetrics | None = None
+    metrics: TaskMetrics | TargetMetrics | None = None
     """Scores on the validation rows."""
 
 

@@ -29,9 +29,9 @@ from distill.losses.attention import (
     attention_score_mse,
 )
 from distill.losses.hidden import Hidden, Projection, hidden_cosine, hidden_mse
-from distill.losses.logits import Divergence, Logits
+from distill.losses.logits import Divergence, Logits, TokenLogits
 from distill.losses.relation import Relations
-from distill.losses.task import Classification, Regression
+from distill.losses.task import Classification, Generation, Regression
 from distill.protocols import LossTerm
 from distill.types import Needs, Shape
 
@@ -43,7 +43,7 @@ class Sides:
     student: Shape
     teacher: Shape | None
     """None where the stage has no teacher."""
-    task: Literal["classification", "regression", "text"]
+    task: Literal["classification", "regression", "generation", "text"]
     allow_code: bool = False
 
 
@@ -65,7 +65,7 @@ def make(section: Term, sides: Sides, where: str) -> LossTerm:
         )
     match section:
         case LogitsTerm():
-            return _logits(section, sides.student, sides.teacher, where)
+            return _logits(section, sides, sides.teacher, where)
         case HiddenTerm() | EmbeddingsTerm():
             return _hidden(section, sides.student, sides.teacher, where)
         case AttentionTerm():
@@ -118,6 +118,8 @@ def _task(section: TaskTerm, sides: Sides, where: str) -> LossTerm:
     match sides.task:
         case "classification":
             return Classification(section.label_smoothing)
+        case "generation":
+            return Generation(section.label_smoothing)
         case "regression" if section.label_smoothing:
             raise ConfigError([f"{where}: `label_smoothing` is for classes, and the run's task is a regression"])
         case "regression":
@@ -126,7 +128,8 @@ def _task(section: TaskTerm, sides: Sides, where: str) -> LossTerm:
             raise UnmetNeeds(f"{where} needs gold labels, and a run whose task is `text` has none; take the term out")
 
 
-def _logits(section: LogitsTerm, student: Shape, teacher: Shape, where: str) -> LossTerm:
+def _logits(section: LogitsTerm, sides: Sides, teacher: Shape, where: str) -> LossTerm:
+    student = sides.student
     if "beta" in section.model_fields_set and section.divergence != "jsd":
         raise ConfigError([f"{where}: `beta` belongs to `divergence: jsd`, not to `{section.divergence}`"])
     if isinstance(section.temperature, Schedule) and min(section.temperature.start, section.temperature.end) <= 0:
@@ -135,7 +138,11 @@ def _logits(section: LogitsTerm, student: Shape, teacher: Shape, where: str) -> 
         raise ConfigError([f"{where}: a softmax over one score is always 1; use `divergence: mse` for a regression"])
     if student.outputs and teacher.outputs and student.outputs != teacher.outputs:
         raise UnmetNeeds(f"{where}: the student has {student.outputs} outputs, the teacher {teacher.outputs}")
-    return Logits(_divergence(section, where), section.temperature)
+    if sides.task != "generation":
+        return Logits(_divergence(section, where), section.temperature)
+    if section.reduction == "huawei":
+        raise ConfigError([f"{where}: `reduction: huawei` is a classifier's, and the run's task is a generation"])
+    return TokenLogits(_divergence(section, where), section.temperature)
 
 
 def _divergence(section: LogitsTerm, where: str) -> Divergence:

@@ -1,6 +1,7 @@
 """The words every part speaks: batches, what a loss needs, what a model gives.
 
-Sizes in shapes: B batch · T positions · V classes or vocabulary · H heads · D width · A width of one head · L layers.
+Sizes in shapes: B batch · T positions · U target positions · V classes or vocabulary · H heads · D width ·
+A width of one head · L layers.
 """
 
 from dataclasses import dataclass, field
@@ -8,9 +9,9 @@ from typing import Literal, NotRequired, TypedDict
 
 from torch import Tensor
 
-Unit = Literal["examples", "labelled", "positions", "pairs", "padded_positions", "padded_pairs"]
-"""What a loss term sums over: rows · rows with a gold label · unmasked positions · unmasked query–key pairs;
-the padded ones count padding too, as TinyBERT's released code does."""
+Unit = Literal["examples", "labelled", "positions", "targets", "pairs", "padded_positions", "padded_pairs"]
+"""What a loss term sums over: rows · rows with a gold label · unmasked positions · target tokens, end tokens included ·
+unmasked query–key pairs; the padded ones count padding too, as TinyBERT's released code does."""
 
 IGNORED = -100
 """Class label that does not count; for regression a label that does not count is NaN."""
@@ -26,7 +27,10 @@ class Batch(TypedDict):
     token_type_ids: NotRequired[Tensor]
     """[B T] int64"""
     labels: Tensor
-    """[B] int64 class (IGNORED does not count) or float32 score (NaN does not count)"""
+    """[B] int64 class (IGNORED does not count) or float32 score (NaN does not count); of a generation [B U] int64: the
+    token to be written after position u (IGNORED does not count). U is T where source and target are one sequence."""
+    decoder_input_ids: NotRequired[Tensor]
+    """[B U] int64, of an encoder-decoder: its start token and the target without the last token"""
     example_ids: Tensor
     """[B] int64, the key of a row in every cache"""
     window_counts: dict[Unit, float]
@@ -75,7 +79,7 @@ class Outputs:
     """What a forward pass gave: just what was asked for."""
 
     logits: Tensor | None = None
-    """[B V]"""
+    """[B V]; of a generation [B U V]"""
     hidden_states: dict[int, Tensor] = field(default_factory=dict)
     """{layer: [B T D]}"""
     attentions: dict[int, Tensor] = field(default_factory=dict)
@@ -92,7 +96,7 @@ class Shape:
     heads: int
     head_size: int
     outputs: int = 0
-    """Classes, or 1 for a regression; 0 where the model has no head that was trained."""
+    """Classes, 1 for a regression, or the vocabulary; 0 where the model has no head that was trained."""
 
 
 @dataclass(frozen=True)

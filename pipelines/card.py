@@ -8,7 +8,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 from markupsafe import Markup
 
-from pipelines.report import ROLES, metrics_of, templates
+from pipelines.report import metrics_of, models_of, templates
 from pipelines.run_files import RunFiles
 from pipelines.verdict import TITLES
 
@@ -20,6 +20,11 @@ HUB_METRICS = {
     "pearson": "pearsonr",
     "spearman": "spearmanr",
     "mse": "mse",
+    "bleu": "bleu",
+    "chrf": "chrf",
+    "rouge1": "rouge",
+    "rouge2": "rouge",
+    "rougeL": "rouge",
 }
 """What the hub calls our metrics."""
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
@@ -43,7 +48,7 @@ def model_card(run: Path) -> str:
         "evaluation": evaluation,
         "verdict": evaluation.get("verdict", {}),
         "title": TITLES.get(evaluation.get("metric", ""), ""),
-        "models": [(role, evaluation["models"][role]) for role in ROLES if role in evaluation.get("models", {})],
+        "models": models_of(evaluation),
         "metrics": metrics_of(evaluation),
         "stages": [(name, stage) for name, stage in config.get("stages", {}).items() if stage.get("kind") == "train"],
         "sources": config.get("data", {}),
@@ -88,7 +93,8 @@ def _results(evaluation: Mapping[str, Any], task: str) -> list[EvalResult]:
 
 
 def _pipeline_tag(config: Mapping[str, Any]) -> str:
-    return "feature-extraction" if config.get("task", {}).get("kind") == "text" else "text-classification"
+    tags = {"text": "feature-extraction", "generation": "text2text-generation"}
+    return tags.get(config.get("task", {}).get("kind"), "text-classification")
 
 
 def _on_hub(name: str) -> bool:

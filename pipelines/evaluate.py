@@ -76,9 +76,13 @@ def evaluate(
 
 
 def _kind(comparison: Comparison) -> Kind:
-    if comparison.task.kind == "text":
-        raise ModelError("task.kind: a body distilled on plain text has no scores; leave out the evaluate stage")
-    return comparison.task.kind
+    match comparison.task.kind:
+        case "classification" | "regression" as kind:
+            return kind
+        case "text":
+            raise ModelError("task.kind: a body distilled on plain text has no scores; leave out the evaluate stage")
+        case other:
+            raise ValueError(f"a {other} is compared by what it writes")
 
 
 def _metric(comparison: Comparison) -> str:
@@ -105,7 +109,7 @@ def _run(comparison: Comparison, role: Role, progress: Progress | None) -> tuple
     described: dict[str, Any] = {}
     for seed, source in comparison.models[role]:
         model = _load(comparison, role, source)
-        described = described or _describe(model, source)
+        described = described or describe(model, source)
         found[seed] = permute(predict_rows(model, comparison.rows, advance), comparison.orders.get(role))
     return described, found
 
@@ -122,7 +126,7 @@ def _load(comparison: Comparison, role: Role, source: ModelSource) -> PreTrained
     return moved
 
 
-def _describe(model: PreTrainedModel, source: ModelSource) -> dict[str, Any]:
+def describe(model: PreTrainedModel, source: ModelSource) -> dict[str, Any]:
     """Return where a model lies, its parameters, its MB (10⁶ bytes) as stored (or else in memory), layers and width."""
     stored = sum(path.stat().st_size for path in source.folder.glob("*.safetensors")) if source.folder else 0
     held = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())

@@ -12,9 +12,19 @@ from markupsafe import Markup, escape
 from distill.files import write_text
 from pipelines import numbers, plots
 from pipelines.run_files import RunFiles, StageFiles
-from pipelines.verdict import TITLES, Role, Spread
+from pipelines.verdict import PLAIN, TITLES, Role, over_seeds, written
 
 ROLES: tuple[Role, ...] = ("teacher", "student", "baseline")
+"""The roles every report has first, in this order."""
+BESIDE = {
+    "agreement": "with the teacher",
+    "ece": "calibration",
+    "bleu_greedy": "no search",
+    "rougeL_greedy": "no search",
+    "chrf": "beam search",
+    "sentences_per_second_greedy": "on this machine",
+}
+"""Metrics the first table shows beside the one that decides, with a word on each."""
 KNOWN = {"name", "about", "expect", "config", "command", "started"}
 """Keys of `run.json` that have a place of their own; the others describe the machine."""
 TOTAL = "loss"
@@ -77,8 +87,9 @@ def describe(files: RunFiles) -> dict[str, Any]:
         "title": title,
         "verdict": evaluation.get("verdict", {}),
         "tiles": tiles(evaluation, title) if evaluation else [],
-        "models": [(role, evaluation["models"][role]) for role in ROLES if role in evaluation.get("models", {})],
+        "models": models_of(evaluation),
         "metrics": metrics_of(evaluation),
+        "beside": [(metric, BESIDE[metric]) for metric in metrics_of(evaluation) if metric in BESIDE],
         "by_size": plots.score_by_size(evaluation, title) if evaluation else "",
         "by_seed": plots.seed_by_seed(evaluation, title) if _has_seeds(evaluation) else "",
         "stages": stage_views(files),
@@ -131,6 +142,13 @@ def panels(stage: StageFiles, metric: str) -> list[Panel]:
     return [_panel(stage, name) for name in (*total, *terms, *(decisive or scores))]
 
 
+def models_of(evaluation: Mapping[str, Any]) -> list[tuple[Role, dict[str, Any]]]:
+    """Return the models that were compared: those every report has, then the others."""
+    models: dict[Role, dict[str, Any]] = evaluation.get("models", {})
+    order = (*ROLES, *evaluation.get("roles", ()))
+    return [(role, models[role]) for role in dict.fromkeys(order) if role in models]
+
+
 def metrics_of(evaluation: Mapping[str, Any]) -> list[str]:
     """Return the metrics in the order of the table: the one that decides first, those about the teacher last."""
     found = {
@@ -159,22 +177,12 @@ def templates() -> Environment:
         "markdown": markdown,
         "fence": fence,
         "highlight": highlight,
+        "value": written,
         "code": code,
         "metric": metric_title,
     }
     found.filters |= {"over_seeds": over_seeds, "classes": classes}
     return found
-
-
-def over_seeds(model: Mapping[str, Any], metric: str) -> str:
-    """Write a metric of a model as its mean and standard deviation over seeds; a dash where it has none."""
-    values = [seed[metric] for seed in model["seeds"].values() if seed.get(metric) is not None]
-    if not values:
-        return "–"
-    found = Spread.of(values)
-    if metric in ("agreement_kl", "mse"):
-        return numbers.short(found.mean) + (f" ± {numbers.short(found.sd)}" if found.sd is not None else "")
-    return numbers.spread(found.mean, found.sd)
 
 
 def metric_title(name: str) -> str:
@@ -235,8 +243,10 @@ def _has_seeds(evaluation: Mapping[str, Any]) -> bool:
 
 
 def _decisive(files: RunFiles) -> str:
-    """Return the metric that decides."""
+    """Return the metric that decides on the validation rows."""
     task = files.config.get("task", {})
+    if task.get("kind") == "generation":
+        return "log_prob"  # nothing is written while a model trains
     named = files.evaluation.get("metric") or task.get("metric")
     return str(named or ("spearman" if task.get("kind") == "regression" else "accuracy"))
 
@@ -244,7 +254,7 @@ def _decisive(files: RunFiles) -> str:
 def _panel(stage: StageFiles, name: str) -> Panel:
     found = [(trace.seed, trace.curves[name]) for trace in stage.traces if name in trace.curves]
     last = sum(points[-1][1] for _, points in found) / len(found)
-    scored = name.startswith("validation/") and name != "validation/mse"
+    scored = name.startswith("validation/") and name.removeprefix("validation/") not in PLAIN
     lines = [plots.Line(stage.role, f"seed {seed}" if seed else stage.name, points) for seed, points in found]
     title = name.replace("validation/", "validation · ").replace("loss/", "loss · ")
     title = "loss · total" if name == TOTAL else title

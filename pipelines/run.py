@@ -15,16 +15,18 @@ from configs.stages import TrainStage
 from configs.teachers import FreshTeacher
 from configs.teachers import LiveTeacher as GivenTeacher
 from distill.data.labels import encode, label_names, permutation
+from distill.data.pairs import TargetLimits, tokenise_targets
 from distill.data.rows import Rows
 from distill.data.sources import read
 from distill.data.table import TokenTable
 from distill.data.tokenise import Limits, pack, tokenise
+from distill.errors import ModelError
 from distill.files import digest, digest_file
-from distill.metrics import Kind, main_metric, score
+from distill.metrics import Kind, score, validation_metric
 from distill.models import Loaded, ModelSource, fingerprint, load, load_config, load_tokenizer
 from distill.models import label_names as model_labels
 from pipelines.machine import Device
-from pipelines.score import EncodedRows, permute, predict
+from pipelines.score import EncodedRows, permute, predict, target_scores
 from pipelines.screen import Screen
 from pipelines.stage import results_of
 from teachers import fresh
@@ -63,7 +65,9 @@ class Run:
             case GivenTeacher() as teacher:
                 return ModelSource(teacher.model, teacher.revision)
             case FreshTeacher() as teacher:
-                return ModelSource(str(fresh.make(teacher, self._texts(), self.config.seed, self.cache / "teacher")))
+                return ModelSource(
+                    str(fresh.make(teacher, self.config.task, self._texts, self.config.seed, self.cache / "teacher"))
+                )
 
     def teacher_source(self, kind: str) -> ModelSource:
         """Where the teacher of a stage lies: as given (`base`), or as fine-tuned in this run (`task`), if it is."""
@@ -136,16 +140,35 @@ class Run:
         rows, task = self.rows(name), self.config.task
         limits = Limits(task.max_length, load_config(self.base, "teacher.model").vocab_size)
         tokens = self.cache / "tokens"
+        if task.kind == "generation":
+            return tokenise_targets(rows, self.tokenizer, self._target_limits, tokens)
         if self._is_plain_text(name):
             return pack(rows, self.tokenizer, limits, tokens)
         return tokenise(rows, encode(rows, task, self.labels), self.tokenizer, limits, tokens)
 
+    @property
+    def _target_limits(self) -> TargetLimits:
+        task, config = self.config.task, load_config(self.base, "teacher.model")
+        start = None
+        if config.is_encoder_decoder:
+            start = config.decoder_start_token_id
+            if start is None:
+                raise ModelError(
+                    f"teacher.model: the configuration of {self.base.path} names no decoder_start_token_id"
+                )
+        return TargetLimits(task.max_length, task.max_target_length, config.vocab_size, start)
+
     def _texts(self) -> Iterator[str]:
-        """Yield all texts that no stage has to write first."""
-        given = [name for name, source in self.config.data.items() if not isinstance(source, StageData)]
-        for name in given:
+        """Yield the texts that something is trained on, but for those that a stage has to write first."""
+        stages = [stage for stage in self.config.stages.values() if isinstance(stage, TrainStage)]
+        named = dict.fromkeys(name for stage in stages for name in stage.data)
+        for name in named:
+            if isinstance(self.config.data[name], StageData):
+                continue
             for row in self.rows(name):
-                yield row.text if row.pair is None else f"{row.text} {row.pair}"
+                yield " ".join(filter(None, (row.text, row.pair)))
+                if row.target is not None:
+                    yield row.target
 
     def _is_plain_text(self, name: str) -> bool:
         """Whether a source is running text, to be packed."""
@@ -163,13 +186,15 @@ class Run:
         """Score a model on the rows of a table, or on some of them spread over all lengths."""
         rows = EncodedRows.of(table, self.tokenizer.pad_token_id)
         picked = rows.spread(at_most or len(rows))
+        if self.config.task.kind == "generation":
+            return target_scores(model, rows.batches(picked))
         logits = permute(predict(model, rows.batches(picked)), order)
         return score(cast(Kind, self.config.task.kind), logits, rows.labels[torch.from_numpy(picked)])
 
     @property
-    def main_metric(self) -> str:
-        """The number that decides."""
-        return main_metric(self.config.task)
+    def validation_metric(self) -> str:
+        """The number that tells the best of several trainings."""
+        return validation_metric(self.config.task)
 
     # places and digests
 
@@ -180,8 +205,11 @@ class Run:
         return [self.config.seed + number for number in range(self.config.repeats)]
 
     def stage_folder(self, name: str, seed: int | None) -> Path:
-        """Return the folder of a stage; a stage that all repeats share lies beside the seeds."""
-        return self.folder / name if self._is_shared(name) else self.folder / f"seed-{seed}" / name
+        """Return the folder of a stage; a stage that all repeats share lies beside the seeds, and where it asks for
+        one that they do not share, it means the first seed's.
+        """
+        number = self.config.seed if seed is None else seed
+        return self.folder / name if self._is_shared(name) else self.folder / f"seed-{number}" / name
 
     def _is_shared(self, name: str) -> bool:
         stage = self.config.stages[name]
@@ -207,7 +235,8 @@ class Run:
             case Embedded():
                 return digest(section)
             case Files():
-                return digest(section, *(digest_file(path) for path in _local_files(source.path)))
+                paths = [source.path, *filter(None, [source.target_path])]
+                return digest(section, *(digest_file(file) for path in paths for file in _local_files(path)))
 
 
 def _dtype(config: Pipeline) -> torch.dtype:

@@ -15,12 +15,13 @@ from transformers import PreTrainedModel
 from distill.data.collate import collate
 from distill.data.table import TokenTable
 from distill.errors import ModelError
+from distill.metrics import TargetMetrics
 
 Inputs = Mapping[str, Tensor]
 """input_ids, attention_mask and perhaps token_type_ids: each [B T] int64; other keys are not looked at."""
 Indices = npt.NDArray[np.int64]
 
-MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "decoder_input_ids")
 BATCH = 64
 
 
@@ -75,6 +76,15 @@ def predict(
         bad = int((~logits.isfinite()).any(-1).sum())
         raise ModelError(f"{model.name_or_path}: {bad} of {len(logits)} rows get logits that are not finite numbers")
     return logits
+
+
+def target_scores(model: PreTrainedModel, batches: Iterable[Inputs]) -> dict[str, float]:
+    """Return how well a model expects the targets; see `distill.metrics.TargetMetrics`."""
+    metrics = TargetMetrics().to(model.device)
+    with evaluating(model):
+        for batch in batches:
+            metrics.update(head_output(model, batch), batch["labels"].to(model.device))
+    return metrics.compute()
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from distill.data.module import DistillData
 from distill.objective import Objective
 from distill.protocols import Teacher
 from pipelines.stage import Stage
-from pipelines.verdict import TITLES
+from pipelines.verdict import TITLES, over_seeds
 from students.student import Student
 
 
@@ -79,16 +79,24 @@ class Screen:
         table = Table(
             title=f"{results['data']}: {results['rows']:,} rows", title_justify="left", box=None, padding=(0, 2)
         )
-        for column in ("", TITLES[metric], "agrees", "size", "MB", *(("p50 ms", "p95 ms") if timed else ())):
+        greedy = f"{metric}_greedy"
+        written = any(greedy in scores for model in results["models"].values() for scores in model["seeds"].values())
+        more = ["greedy"] if written else []
+        for column in ("", TITLES[metric], *more, "agrees", "size", "MB", *(("p50 ms", "p95 ms") if timed else ())):
             table.add_column(column, justify="left" if not column else "right")
         for role, model in results["models"].items():
             latency = [f"{model['latency']['1'][key]:.1f}" for key in ("p50_ms", "p95_ms")] if timed else []
-            spread = results["verdict"][role]
-            score = f"{100 * spread['mean']:.1f}" + (f" ± {100 * spread['sd']:.1f}" if spread["sd"] is not None else "")
+            without_search = [over_seeds(model, greedy)] if written else []
             agree = [seed["agreement"] for seed in model["seeds"].values() if "agreement" in seed]
             agreement = f"{100 * sum(agree) / len(agree):.1f} %" if agree else ""
             table.add_row(
-                role, score, agreement, f"{model['parameters'] / 1e6:.2f} M", f"{model['megabytes']:.1f}", *latency
+                role,
+                over_seeds(model, metric),
+                *without_search,
+                agreement,
+                f"{model['parameters'] / 1e6:.2f} M",
+                f"{model['megabytes']:.1f}",
+                *latency,
             )
         self.console.print(table)
         self.console.print(f"\n  [bold]{results['verdict']['sentence']}[/]", highlight=False)
@@ -98,6 +106,8 @@ def _summary(done: dict[str, Any]) -> str:
     results = done["results"]
     if "validation" in results:
         return ", ".join(f"{TITLES.get(name, name)} {value:.3f}" for name, value in results["validation"].items())
+    if "sentences_per_second" in results:
+        return f"{results['rows']:,} rows, {results['sentences_per_second']:,} sentences/s"
     if "rows" in results:
         return f"{results['rows']:,} rows"
     return str(results.get("summary", "done"))

@@ -2,19 +2,31 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from configs.stages import AugmentStage, EvaluateStage, ExportStage, RecordStage, TrainStage
+from configs.stages import (
+    AugmentStage,
+    EvaluateStage,
+    ExportStage,
+    GenerateStage,
+    RecordStage,
+    SelectStage,
+    TrainStage,
+)
 from distill.callbacks.progress import ProgressLine
 from distill.files import digest
 from distill.models import ModelSource
-from pipelines import evaluate, export
+from pipelines import evaluate, export, export_text
 from pipelines.augment import Augment
 from pipelines.card import model_card
+from pipelines.compare_texts import EvaluateText
+from pipelines.generate import Generate
 from pipelines.record import RecordTeacher
 from pipelines.run import Run
-from pipelines.stage import Stage, results_of
-from pipelines.train import MODEL, Train
+from pipelines.select import Select
+from pipelines.stage import Stage
+from pipelines.train import Train
+from pipelines.trained import best_seed, every_seed, trained
 from pipelines.verdict import Role
 
 
@@ -28,6 +40,12 @@ def stages(run: Run) -> Iterator[Stage[Any]]:
                 yield Augment(run, name, config)
             case RecordStage():
                 yield RecordTeacher(run, name, config)
+            case GenerateStage():
+                yield Generate(run, name, config)
+            case SelectStage():
+                yield Select(run, name, config)
+            case EvaluateStage() if run.config.task.kind == "generation":
+                yield EvaluateText(run, name, config)
             case EvaluateStage():
                 yield Evaluate(run, name, config)
             case ExportStage():
@@ -51,9 +69,9 @@ class Evaluate(Stage[EvaluateStage]):
         """Score and time the models."""
         run, config = self._run, self._config
         rows = run.scored_rows(config.data)
-        models: dict[Role, list[tuple[int, ModelSource]]] = {"student": self._folders(config.student)}
+        models: dict[Role, list[tuple[int, ModelSource]]] = {"student": every_seed(run, config.student)}
         if config.baseline is not None:
-            models["baseline"] = self._folders(config.baseline)
+            models["baseline"] = every_seed(run, config.baseline)
         loaded = run.load_teacher("task")
         if loaded.trained_head:
             models = {"teacher": [(run.config.seed, run.teacher_source("task"))], **models}
@@ -80,9 +98,6 @@ class Evaluate(Stage[EvaluateStage]):
         run.screen.comparison(results)
         return {"verdict": results["verdict"], "metric": results["metric"]}
 
-    def _folders(self, name: str) -> list[tuple[int, ModelSource]]:
-        return [(run_seed(self._run, seed), trained(self._run, name, seed)) for seed in self._run.seeds_of(name)]
-
 
 class Export(Stage[ExportStage]):
     """Write the student in the formats asked for, each checked; writes `results.json`."""
@@ -98,30 +113,23 @@ class Export(Stage[ExportStage]):
     def run(self, output: Path) -> dict[str, Any]:
         """Export the best student."""
         run, config = self._run, self._config
+        source = trained(run, config.student, best_seed(run, config.student))
+        if run.config.task.kind == "generation":
+            rows = run.rows(config.data).part(0, export_text.ROWS)
+            writing = export_text.Writing(
+                source=source,
+                sources=[row.text for row in rows],
+                rows=run.scored_rows(config.data),
+                task=run.config.task,
+                card=model_card(run.folder),
+                threads=run.device.threads,
+            )
+            return export_text.export(writing, cast(tuple[export_text.TextFormat, ...], config.formats), output)
         student = export.Trained(
-            source=trained(run, config.student, best_seed(run, config.student)),
+            source=source,
             rows=run.scored_rows(config.data),
             task=run.config.task,
             labels=run.labels,
             card=model_card(run.folder),
         )
-        return export.export(student, config.formats, output)
-
-
-def trained(run: Run, name: str, seed: int | None) -> ModelSource:
-    """Return where the model of a train stage lies."""
-    return ModelSource(str(run.stage_folder(name, seed) / MODEL))
-
-
-def best_seed(run: Run, name: str) -> int | None:
-    """Return the repeat whose student scored best on its validation rows; the first where none was scored."""
-    seeds = run.seeds_of(name)
-    results = {seed: results_of(run.stage_folder(name, seed))["results"] for seed in seeds}
-    if not all("validation" in found for found in results.values()):
-        return seeds[0]
-    return max(seeds, key=lambda seed: results[seed]["validation"][run.main_metric])
-
-
-def run_seed(run: Run, seed: int | None) -> int:
-    """Return the number of a repeat; that of the first for a stage that all share."""
-    return run.config.seed if seed is None else seed
+        return export.export(student, cast(tuple[export.Format, ...], config.formats), output)

@@ -20,7 +20,7 @@ from distill.data.buckets import Batching
 from distill.data.module import DistillData
 from distill.data.windows import Plan
 from distill.files import digest
-from distill.metrics import TaskMetrics, main_metric
+from distill.metrics import TargetMetrics, TaskMetrics, validation_metric
 from distill.models import Loaded, ModelSource
 from distill.module import DistillModule, Recipe
 from distill.objective import build as build_objective
@@ -141,19 +141,26 @@ class Train(Stage[TrainStage]):
             epochs=training.epochs,
             max_steps=training.max_steps,
             pad_to=run.config.task.max_length if training.padding == "fixed" else None,
+            targets=train.target_lengths,
+            beside=train.start is not None,
         )
         pad = loaded.tokenizer.pad_token_id
         return DistillData(train, validation, plan, pad_id=pad, workers=training.workers)
 
-    def _metrics(self, student: Student) -> TaskMetrics | None:
-        task = self._run.config.task
-        return None if task.kind == "text" else TaskMetrics(task.kind, student.shape.outputs)
+    def _metrics(self, student: Student) -> TaskMetrics | TargetMetrics | None:
+        match self._run.config.task.kind:
+            case "text":
+                return None
+            case "generation":
+                return TargetMetrics()
+            case kind:
+                return TaskMetrics(kind, student.shape.outputs)
 
     def _trainer(self, output: Path, state: Path, data: DistillData, line: ProgressLine, first: int) -> pl.Trainer:
         training, run = self._config.training, self._run
         per_epoch = data.plan.steps_of(0)
         accumulate = data.plan.batching.parts // run.device.devices
-        monitor = f"validation/{main_metric(run.config.task)}" if training.keep == "best" else None
+        monitor = f"validation/{validation_metric(run.config.task)}" if training.keep == "best" else None
         saver = Checkpoints(state, training.checkpoint_every, monitor)
         log = LossLog(training.log_every, data.plan.steps, per_epoch, line.report)
         callbacks: list[pl.Callback] = [log, saver, Stop(saver)]
@@ -187,6 +194,8 @@ class Train(Stage[TrainStage]):
         results: dict[str, Any] = {"steps": data.plan.steps, "rows": len(data.train.lengths)}
         if data.validation is not None and self._run.config.task.kind != "text":
             results["validation"] = self._run.score(cast(Student, module.student).model, data.validation)
+        if data.train.notes:
+            results["notes"] = dict(data.train.notes)
         return results
 
     def _save(self, student: Student, output: Path) -> None:

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from distill.metrics import labelled, value
-from pipelines.numbers import percent, points
+from pipelines import numbers
+from pipelines.numbers import percent, points, short
 
-Role = Literal["teacher", "student", "baseline"]
+Role = str
+"""`teacher`, `student`, `baseline`, or the name of another train stage."""
 Outcome = Literal["won", "likely", "unclear", "lost", "no_baseline"]
 
 ANSWERS: dict[Outcome, str] = {
@@ -31,8 +33,37 @@ TITLES = {
     "pearson": "Pearson’s r",
     "spearman": "Spearman’s ρ",
     "mse": "MSE",
+    "bleu": "BLEU",
+    "bleu_greedy": "BLEU, greedy",
+    "chrf": "chrF",
+    "chrf_greedy": "chrF, greedy",
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L",
+    "length_ratio": "length",
+    "repetition": "repeats",
+    "copies": "copies",
+    "hallucinated": "hallucinates",
+    "empty": "empty",
+    "log_prob": "log p a token",
+    "perplexity": "perplexity",
+    "token_accuracy": "next token",
+    "sentences_per_second": "sentences/s",
+    "sentences_per_second_greedy": "sentences/s, greedy",
 }
 """What metrics are called in text."""
+PLAIN = frozenset(
+    {
+        "agreement_kl",
+        "mse",
+        "length_ratio",
+        "log_prob",
+        "perplexity",
+        "sentences_per_second",
+        "sentences_per_second_greedy",
+    }
+)
+"""Metrics that are no parts of a whole, and not written in hundredths."""
 
 
 @dataclass(frozen=True)
@@ -188,3 +219,19 @@ def _times(ratio: float, more: str, less: str) -> str:
 
 def _join(said: Sequence[str]) -> str:
     return said[0] if len(said) == 1 else f"{', '.join(said[:-1])} and {said[-1]}"
+
+
+def over_seeds(model: Mapping[str, Any], metric: str) -> str:
+    """Write a metric of a model as its mean and standard deviation over seeds; a dash where it has none."""
+    values = [seed[metric] for seed in model["seeds"].values() if seed.get(metric) is not None]
+    if not values:
+        return "–"
+    found = Spread.of(values)
+    if metric in PLAIN:
+        return short(found.mean) + (f" ± {short(found.sd)}" if found.sd is not None else "")
+    return numbers.spread(found.mean, found.sd)
+
+
+def written(score: float, metric: str) -> str:
+    """Write one value of a metric."""
+    return short(score) if metric in PLAIN else percent(score)

@@ -1,6 +1,8 @@
 """A student that keeps some layers of the teacher."""
 
 import copy
+from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -11,30 +13,61 @@ from distill.models import Loaded
 from students.student import Student
 
 
+@dataclass(frozen=True)
+class _Stack:
+    """Layers one after the other: those of a model, or of the encoder or the decoder of one that has both."""
+
+    part: nn.Module
+    sizes: tuple[str, ...]
+    """Keys of the configuration that count the layers."""
+    where: str
+
+
 def build(choice: LayersStudent, task: Task, teacher: Loaded) -> Student:
     """Copy the teacher with the chosen layers. Raise ModelError for layers it does not have."""
-    total = teacher.model.config.num_hidden_layers
-    kept = spread(choice.layers, total) if isinstance(choice.layers, int) else choice.layers
+    model = copy.deepcopy(teacher.model)
+    if not model.config.is_encoder_decoder:
+        if choice.decoder_layers is not None:
+            raise ModelError(
+                f"student.decoder_layers: {teacher.source} has no decoder beside its encoder; leave it out"
+            )
+        _keep(_Stack(model, ("num_hidden_layers",), "student.layers"), choice.layers, model, teacher.source)
+        return Student(model, has_head=task.kind != "text")
+    _keep(
+        _Stack(model.get_encoder(), ("encoder_layers", "num_layers"), "student.layers"),
+        choice.layers,
+        model,
+        teacher.source,
+    )
+    if choice.decoder_layers is not None:
+        decoder = _Stack(model.get_decoder(), ("decoder_layers", "num_decoder_layers"), "student.decoder_layers")
+        _keep(decoder, choice.decoder_layers, model, teacher.source)
+    return Student(model, has_head=True)
+
+
+def _keep(stack: _Stack, choice: int | tuple[int, ...], model: Any, source: str) -> None:
+    """Keep the chosen layers of a stack."""
+    key = next(key for key in stack.sizes if key in model.config.to_dict())
+    total = getattr(model.config, key)
+    kept = spread(choice, total, stack.where) if isinstance(choice, int) else choice
     wrong = [layer for layer in kept if layer >= total]
     if wrong or len(set(kept)) != len(kept) or list(kept) != sorted(kept):
         raise ModelError(
-            f"student.layers: {list(kept)} must rise and stay below {total}, the number of layers of {teacher.source}"
+            f"{stack.where}: {list(kept)} must rise and stay below {total}, the number of layers of {source}"
         )
-    model = copy.deepcopy(teacher.model)
-    parent, name, blocks = _blocks(model, total)
+    parent, name, blocks = _blocks(stack.part, total)
     setattr(parent, name, nn.ModuleList(blocks[layer] for layer in kept))
-    model.config.num_hidden_layers = len(kept)
+    setattr(model.config, key, len(kept))
     _renumber(getattr(parent, name))
-    return Student(model, has_head=task.kind != "text")
 
 
-def spread(count: int, total: int) -> tuple[int, ...]:
+def spread(count: int, total: int, where: str = "student.layers") -> tuple[int, ...]:
     """Return `count` of `total` layers, evenly spread, the last among them. Raise ModelError if there are fewer.
 
     Six of twelve are 1, 3, 5, 7, 9, 11: student layer m starts as the teacher layer that the uniform map gives it.
     """
     if count > total:
-        raise ModelError(f"student.layers: {count} layers of a teacher that has {total}")
+        raise ModelError(f"{where}: {count} layers of a teacher that has {total}")
     return tuple(round((position + 1) * total / count) - 1 for position in range(count))
 
 

@@ -19,6 +19,7 @@ class Student(TrainedModel):
         super().__init__()
         capture.prepare(model)
         self.model = model
+        self._computed = {f"model.{name}" for name in model._keys_to_ignore_on_save or ()}
         self.shape: Shape = capture.shape_of(model, trained_head=has_head)
         self.offers: Needs = capture.offers_of(model, self.shape)
 
@@ -38,9 +39,10 @@ class Student(TrainedModel):
         """Freeze what no output in `needs` depends on (a head where hidden states are matched) and return its names.
 
         Data-parallel training stops at parameters without gradient, and an optimiser would decay them for nothing.
+        What a model computes and does not save, as Marian's positions, is frozen too: it would not be in the folder.
         """
-        for parameter in self.parameters():
-            parameter.requires_grad_(True)
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name not in self._computed)
         outputs = self(batch, needs)
         sum(tensor.float().sum() for tensor in _tensors(outputs)).backward()  # type: ignore[union-attr]
         unused = [name for name, parameter in self.named_parameters() if parameter.grad is None]

@@ -1,51 +1,74 @@
 """A teacher made from nothing: a vocabulary from the run's own texts, and random weights to be trained."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import AutoModel, PreTrainedTokenizerFast
 
+from configs.data import Task
 from configs.teachers import FreshTeacher
+from distill.architecture import make_config
+from distill.data.vocabulary import train_vocabulary
 from distill.files import digest
+from distill.models import auto_class
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
-def make(sizes: FreshTeacher, texts: Iterator[str], seed: int, folder: Path) -> Path:
-    """Write a BERT of the given sizes and its tokenizer under `folder`, once; return where."""
-    target = folder / digest(sizes.model_dump_json(), str(seed))
+def make(sizes: FreshTeacher, task: Task, texts: Callable[[], Iterator[str]], seed: int, folder: Path) -> Path:
+    """Write a model of the given sizes and its tokenizer under `folder`, once; return where.
+
+    `texts` yields what the vocabulary is made from. The model has no head yet, unless its task is a generation.
+    Raises ModelError for sizes or options the architecture does not have.
+    """
+    target = folder / digest(sizes.model_dump_json(), task.kind, str(seed))
     if target.is_dir():
         return target
     partial = folder / f".{target.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    tokenizer = _tokenizer(sizes.vocabulary, texts)
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=sizes.hidden_size,
-        num_hidden_layers=sizes.layers,
-        num_attention_heads=sizes.heads,
-        intermediate_size=sizes.intermediate_size,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    writes = task.kind == "generation"
+    tokenizer = train_vocabulary(texts(), sizes.vocabulary, where="teacher") if writes else _tokenizer(sizes, texts())
+    kind = sizes.architecture or ("marian" if writes else "bert")
+    config = make_config(sizes, kind, _vocabulary(tokenizer), "teacher")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        BertModel(config).save_pretrained(partial)
+        family = auto_class(task, config) if writes else AutoModel
+        family.from_config(config).save_pretrained(partial)
     tokenizer.save_pretrained(partial)
     partial.rename(target)
     return target
 
 
-def _tokenizer(size: int, texts: Iterator[str]) -> PreTrainedTokenizerFast:
+def _vocabulary(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    """Return what a configuration says of a vocabulary. A decoder starts from the padding token, as Marian's and T5's
+    do, and its embeddings are scaled up to the size of positions, which would drown them otherwise.
+    """
+    eos = tokenizer.eos_token_id
+    found: dict[str, Any] = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    if eos is None:
+        return found
+    return found | {
+        "bos_token_id": eos,
+        "eos_token_id": eos,
+        "decoder_start_token_id": tokenizer.pad_token_id,
+        "forced_bos_token_id": None,
+        "forced_eos_token_id": None,
+        "scale_embedding": True,
+    }
+
+
+def _tokenizer(sizes: FreshTeacher, texts: Iterator[str]) -> PreTrainedTokenizerFast:
     """Train WordPiece as BERT uses it, lower-cased.
 
     The pieces are numbered in the order of their letters: the trainer finds the same pieces in any order each time, and
     numbers them as they come.
     """
     learner = _splitting(models.WordPiece(unk_token="[UNK]"))
-    trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=list(_SPECIAL), show_progress=False)
+    trainer = trainers.WordPieceTrainer(vocab_size=sizes.vocabulary, special_tokens=list(_SPECIAL), show_progress=False)
     learner.train_from_iterator(texts, trainer)
     pieces = [*_SPECIAL, *sorted(set(learner.get_vocab()) - set(_SPECIAL))]
     core = _splitting(models.WordPiece({piece: number for number, piece in enumerate(pieces)}, unk_token="[UNK]"))

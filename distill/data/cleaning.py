@@ -13,6 +13,7 @@ from distill.data.readers import LONGEST, Reading
 from distill.data.rows import BadRow, Row, Rows
 from distill.errors import DataError
 
+SOURCES_ALONE = "for sources without targets set `columns.target: null`"
 _CHUNK = 65_536
 """Rows held one by one before they are packed into columns, which take a tenth of the memory."""
 
@@ -69,8 +70,10 @@ class Collector:
         text = self._text(values, columns.text)
         pair = None if columns.pair is None else self._text(values, columns.pair)
         label = None if columns.label is None else self._label(values.get(columns.label), place)
+        target = None if columns.target is None else self._text(values, columns.target)
         given = None if columns.id is None else self._given_id(values, columns.id, place)
-        return Row(text, pair, label, hash_text(text, pair) if given is None else hash_text(text, pair, given))
+        key = hash_text(text, pair) if given is None else hash_text(text, pair, given)
+        return Row(text, pair, label, key, target)
 
     def _text(self, values: Mapping[str, Any], column: str) -> str:
         """Return a text in normal form C, without NULs and outer white space."""
@@ -116,9 +119,10 @@ class Collector:
 
     def _check_columns(self, name: str, found: tuple[str, ...]) -> None:
         columns = self._columns
-        for wanted in (columns.text, columns.pair, columns.label, columns.id):
-            if wanted is not None and wanted not in found:
-                hint = f"; {UNLABELLED}" if wanted == columns.label else ""
+        for wanted in _named(columns):
+            if wanted not in found:
+                hints = {columns.label: f"; {UNLABELLED}", columns.target: f"; {SOURCES_ALONE}"}
+                hint = hints.get(wanted, "")
                 listed = ", ".join(found)
                 near = suggest(wanted, found).split(" Choices: ")[0].rstrip(";")
                 raise DataError(f"column `{wanted}` not in {name}; columns: {listed}{near}{hint}")
@@ -126,14 +130,22 @@ class Collector:
 
 def wanted_columns(source: Files, task: Task) -> tuple[str, ...]:
     """Return the columns a source has to have."""
-    columns = _used(source, task)
-    return tuple(name for name in (columns.text, columns.pair, columns.label, columns.id) if name is not None)
+    return _named(_used(source, task))
+
+
+def _named(columns: Columns) -> tuple[str, ...]:
+    named = (columns.text, columns.pair, columns.label, columns.target, columns.id)
+    return tuple(name for name in named if name is not None)
 
 
 def _used(source: Files, task: Task) -> Columns:
-    """Return the columns that are read: running text needs no label."""
-    unlabelled = task.kind == "text" or source.pack
-    return source.columns.model_copy(update={"label": None}) if unlabelled else source.columns
+    """Return the columns that are read: running text needs no label, and only a generation has targets."""
+    unused: dict[str, None] = {}
+    if task.kind in ("text", "generation") or source.pack:
+        unused["label"] = None
+    if task.kind != "generation" or source.pack:
+        unused["target"] = None
+    return source.columns.model_copy(update=unused)
 
 
 def _normal(text: str, column: str) -> str:

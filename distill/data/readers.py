@@ -95,6 +95,26 @@ def read_text(path: Path, pattern: str | None) -> Reading:
     return Reading(tuple(compiled.groupindex), ((number, _match(compiled, line)) for number, line in filled))
 
 
+def read_parallel(path: Path, targets: Path) -> Reading:
+    """Read two files whose lines belong together: columns `text` and `target`; a blank line is an empty text.
+
+    Raise DataError, before any row is given, where one has more lines than the other.
+    """
+    if not targets.is_file():
+        raise DataError(f"target_path: {targets} not found")
+    counts = [sum(1 for _ in read_lines(file)) for file in (path, targets)]
+    if counts[0] != counts[1]:
+        raise DataError(
+            f"{path} has {counts[0]:,} lines, {targets} has {counts[1]:,}; line n of one must be the translation of "
+            "line n of the other"
+        )
+    both = zip(read_lines(path), read_lines(targets), strict=True)
+    items = (
+        (number, {"text": text.rstrip("\r\n"), "target": target.rstrip("\r\n")}) for (number, text), (_, target) in both
+    )
+    return Reading(("text", "target"), items)
+
+
 def read_separated(path: Path, dialect: Dialect) -> Reading:
     """Read CSV or TSV. Nothing is guessed: `NA`, `null` and `1` stay the texts they are."""
     records = _records(path, dialect)

@@ -32,7 +32,9 @@ class Row(NamedTuple):
     label: str | float | None
     """Class name or score; None where it has none."""
     id: int
-    """Hash of the content, and of the id the file gave it."""
+    """Hash of the content, and of the id the file gave it; of a generation, of its source alone."""
+    target: str | None = None
+    """Text to be written, of a generation; None where it has none."""
 
 
 @dataclass(frozen=True)
@@ -40,19 +42,22 @@ class Rows:
     """Rows in memory, column by column."""
 
     table: pa.Table
-    """Columns `text` and `id`; where there are any, `pair`, `label` (string or double), `document` (a line's file)."""
+    """Columns `text` and `id`; where there are any, `pair`, `label` (string or double), `target`, `document` (a line's
+    file)."""
     notes: Mapping[str, int] = field(default_factory=dict)
     """What was dropped or mended on reading, and how often."""
 
     @staticmethod
     def of(rows: Sequence[Row], notes: Mapping[str, int] | None = None) -> "Rows":
         """Build from single rows; a column that is None throughout is left out."""
-        texts, pairs, labels, ids = zip(*rows, strict=True) if rows else ((), (), (), ())
+        texts, pairs, labels, ids, targets = zip(*rows, strict=True) if rows else ((), (), (), (), ())
         columns = {"text": pa.array(texts, pa.large_string()), "id": pa.array(ids, pa.int64())}
         if any(pair is not None for pair in pairs):
             columns["pair"] = pa.array(pairs, pa.large_string())
         if any(label is not None for label in labels):
             columns["label"] = pa.array(labels)
+        if any(target is not None for target in targets):
+            columns["target"] = pa.array(targets, pa.large_string())
         return Rows(pa.table(columns), dict(notes or {}))
 
     def __len__(self) -> int:
@@ -62,7 +67,8 @@ class Rows:
         for batch in self.table.to_batches(_PIECE):
             found = batch.to_pydict()
             empty = [None] * batch.num_rows
-            yield from map(Row, found["text"], found.get("pair", empty), found.get("label", empty), found["id"])
+            columns = [found.get(name, empty) for name in Row._fields]
+            yield from map(Row, *columns)
 
     @property
     def has_pairs(self) -> bool:
@@ -73,6 +79,11 @@ class Rows:
     def has_labels(self) -> bool:
         """Whether any row carries a label."""
         return "label" in self.table.column_names
+
+    @property
+    def targets(self) -> list[str | None]:
+        """Texts to be written; None where a row has none."""
+        return self.table["target"].to_pylist() if "target" in self.table.column_names else [None] * len(self)
 
     @property
     def ids(self) -> NDArray[np.int64]:

@@ -14,7 +14,7 @@ from configs.errors import suggest
 from distill.data import splits
 from distill.data.cleaning import Collector, wanted_columns
 from distill.data.locate import Place, locate
-from distill.data.readers import Dialect, Reading, read_jsonl, read_parquet, read_separated, read_text
+from distill.data.readers import Dialect, Reading, read_jsonl, read_parallel, read_parquet, read_separated, read_text
 from distill.data.rows import Rows
 from distill.errors import DataError
 
@@ -94,6 +94,8 @@ def _read_files(source: Files, task: Task) -> Rows:
     collector = Collector(source, task)
     documents: list[int] = []
     places = locate(source)
+    if source.target_path is not None and len(places) > 1:
+        raise DataError(f"target_path belongs to one file, {source.path} matches {len(places)}")
     for number, place in enumerate(places):
         before = len(collector)
         collector.take(str(place.path), _open(place, source, task))
@@ -115,6 +117,8 @@ def _open(place: Place, source: Files, task: Task) -> Reading:
             return read_jsonl(path)
         case "parquet":
             return read_parquet(path, wanted_columns(source, task))
+        case "lines" if source.target_path is not None:
+            return read_parallel(path, Path(source.target_path).expanduser())
         case "lines":
             return read_text(path, source.pattern)
         case "folder" | "hub":

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from distill.data.labels import Labels
 from distill.files import digest, digest_file, write_json
 
-_ARRAYS = ("tokens", "offsets", "labels", "example_ids", "type_ids")
+_ARRAYS = ("tokens", "offsets", "labels", "example_ids", "type_ids", "targets", "target_offsets")
 _INDEX = "table.json"
 
 
@@ -33,8 +33,14 @@ class TokenTable:
     """[N] the key of a row in every cache: a hash of its content, and of the id its file gave it"""
     type_ids: NDArray[np.uint8] | None = None
     """[all tokens] 1 in the second text of a pair; None where no row is a pair"""
+    targets: NDArray[np.int32] | None = None
+    """[all target tokens] of a generation, each with its end token; None where the rows are not for one"""
+    target_offsets: NDArray[np.int64] | None = None
+    """[N + 1]"""
+    start: int | None = None
+    """Token a decoder begins with; None where source and target are one sequence, or there are no targets"""
     notes: Mapping[str, int] = field(default_factory=dict)
-    """What was cut on the way, and how often."""
+    """What was cut or left out on the way, and how often."""
 
     def __len__(self) -> int:
         return len(self.example_ids)
@@ -44,17 +50,24 @@ class TokenTable:
         """Tokens of each row, [N]."""
         return np.diff(self.offsets)
 
+    @cached_property
+    def target_lengths(self) -> NDArray[np.int64] | None:
+        """Target tokens of each row, [N]; None where the rows are not for a generation."""
+        return None if self.target_offsets is None else np.diff(self.target_offsets)
+
     @property
     def labelled(self) -> NDArray[np.bool_]:
-        """Which rows have a label, [N]."""
+        """Which rows have a label or a target, [N]."""
+        if self.target_lengths is not None:
+            return self.target_lengths > 0
         return ~np.isnan(self.labels) if self.labels.dtype == np.float32 else self.labels >= 0
 
     @cached_property
     def fingerprint(self) -> str:
         """A digest of the tokens, labels and ids in their order."""
-        arrays = (self.tokens, self.offsets, self.labels, self.example_ids)
-        types = b"" if self.type_ids is None else np.ascontiguousarray(self.type_ids).tobytes()
-        return digest(*(np.ascontiguousarray(array).tobytes() for array in arrays), types)
+        arrays = [getattr(self, name) for name in _ARRAYS]
+        whole = [b"" if array is None else np.ascontiguousarray(array).tobytes() for array in arrays]
+        return digest(*whole, str(self.start))
 
     @staticmethod
     def concatenate(tables: Sequence["TokenTable"]) -> "TokenTable":
@@ -62,15 +75,20 @@ class TokenTable:
         notes: Counter[str] = Counter()
         for table in tables:
             notes.update(table.notes)
-        starts = np.cumsum([0, *(len(table.tokens) for table in tables)])
-        shifted = [table.offsets[:-1] + start for table, start in zip(tables, starts[:-1], strict=True)]
+        if len({(table.targets is None, table.start) for table in tables}) > 1:
+            raise ValueError("tables with targets and tables without cannot be joined")
+        pairs = [(table.targets, table.target_offsets) for table in tables]
+        written = [(targets, offsets) for targets, offsets in pairs if targets is not None and offsets is not None]
         types = [np.zeros(len(t.tokens), np.uint8) if t.type_ids is None else t.type_ids for t in tables]
         return TokenTable(
             tokens=np.concatenate([table.tokens for table in tables]),
-            offsets=np.concatenate([*shifted, starts[-1:]]).astype(np.int64),
+            offsets=_joined_offsets([table.offsets for table in tables]),
             labels=_joined_labels(tables),
             example_ids=np.concatenate([table.example_ids for table in tables]),
             type_ids=None if all(table.type_ids is None for table in tables) else np.concatenate(types),
+            targets=np.concatenate([targets for targets, _ in written]) if written else None,
+            target_offsets=_joined_offsets([offsets for _, offsets in written]) if written else None,
+            start=tables[0].start,
             notes=dict(notes),
         )
 
@@ -92,7 +110,7 @@ class TokenTable:
             if array is not None:
                 np.save(partial / f"{name}.npy", array)
         written = {path.name: digest_file(path) for path in partial.glob("*.npy")}
-        write_json(partial / _INDEX, {"files": written, "notes": dict(self.notes)})
+        write_json(partial / _INDEX, {"files": written, "start": self.start, "notes": dict(self.notes)})
         try:
             partial.replace(folder)
         except OSError:
@@ -105,12 +123,20 @@ class TokenTable:
         """Map a saved table into memory; None where there is none or its files are not those that were written."""
         try:
             index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
-            if any(digest_file(folder / name) != expected for name, expected in index["files"].items()):
+            if "start" not in index or any(
+                digest_file(folder / name) != known for name, known in index["files"].items()
+            ):
                 return None
         except (OSError, ValueError, KeyError, TypeError):
             return None
         arrays = {name.removesuffix(".npy"): np.load(folder / name, mmap_mode="r") for name in index["files"]}
-        return TokenTable(**arrays, notes=index["notes"])
+        return TokenTable(**arrays, start=index["start"], notes=index["notes"])
+
+
+def _joined_offsets(arrays: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    starts = np.cumsum([0, *(array[-1] for array in arrays)])
+    shifted = [array[:-1] + start for array, start in zip(arrays, starts[:-1], strict=True)]
+    return np.concatenate([*shifted, starts[-1:]]).astype(np.int64)
 
 
 def _joined_labels(tables: Sequence[TokenTable]) -> Labels:

@@ -49,7 +49,7 @@ def tokenise(
     def build() -> TokenTable:
         return _tokenised(rows, labels, _cutting(tokenizer, limits, pairs=rows.has_pairs), limits)
 
-    return _cached(cache, _key("rows", rows, labels, tokenizer, limits), build)
+    return cached(cache, key_of("rows", rows, labels, tokenizer, limits), build)
 
 
 def pack(rows: Rows, tokenizer: PreTrainedTokenizerFast, limits: Limits, cache: Path | None = None) -> TokenTable:
@@ -59,12 +59,13 @@ def pack(rows: Rows, tokenizer: PreTrainedTokenizerFast, limits: Limits, cache: 
     text, no label, and a hash of its tokens as id. Cache and errors as in `tokenise`.
     """
     labels = np.full(len(rows), IGNORED, dtype=np.int64)
-    return _cached(cache, _key("packed", rows, labels, tokenizer, limits), lambda: _packed(rows, tokenizer, limits))
+    return cached(cache, key_of("packed", rows, labels, tokenizer, limits), lambda: _packed(rows, tokenizer, limits))
 
 
 def plain(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
     """Return a copy of a tokenizer's core that neither cuts nor pads; the original keeps its state."""
     core = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    core.encode_special_tokens = tokenizer.backend_tokenizer.encode_special_tokens  # what the string does not carry
     core.no_padding()
     core.no_truncation()
     return core
@@ -78,7 +79,8 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerFast) -> str:
     return digest(json.dumps(core, sort_keys=True), tokenizer.truncation_side)
 
 
-def _cached(cache: Path | None, key: str, build: Callable[[], TokenTable]) -> TokenTable:
+def cached(cache: Path | None, key: str, build: Callable[[], TokenTable]) -> TokenTable:
+    """Return the table kept under a key in a folder, if there is one, else what `build` makes, which is kept there."""
     if cache is None:
         return build()
     folder = cache / key
@@ -95,7 +97,8 @@ def _cached(cache: Path | None, key: str, build: Callable[[], TokenTable]) -> To
     return replace(found, notes={**found.notes, "damaged caches rebuilt": 1}) if damaged else found
 
 
-def _key(kind: str, rows: Rows, labels: Labels, tokenizer: PreTrainedTokenizerFast, limits: Limits) -> str:
+def key_of(kind: str, rows: Rows, labels: Labels, tokenizer: PreTrainedTokenizerFast, limits: object) -> str:
+    """Return a digest of all that decides a table of tokens."""
     documents = np.array(rows.documents, dtype=np.int32)
     arrays = (rows.ids.tobytes(), str(labels.dtype), labels.tobytes(), documents.tobytes())
     return digest(kind, *arrays, tokenizer_digest(tokenizer), repr(limits))
@@ -157,13 +160,18 @@ def _flat(batch: list[Encoding]) -> Ids:
 
 
 def _checked(tokens: Ids, core: Tokenizer, limits: Limits) -> Ids:
-    highest = int(tokens.max(initial=-1))
-    if highest >= limits.vocab_size:
-        raise ModelError(
-            f"the tokenizer gives token {highest} (`{core.id_to_token(highest)}`), the model has embeddings for "
-            f"{limits.vocab_size} tokens only; tokenizer and model do not belong together"
-        )
+    within(tokens, core.id_to_token, limits.vocab_size)
     return tokens
+
+
+def within(tokens: Ids, name: Callable[[int], object], vocab_size: int) -> None:
+    """Raise ModelError, with the token's name, for a token the model has no embedding for."""
+    highest = int(tokens.max(initial=-1))
+    if highest >= vocab_size:
+        raise ModelError(
+            f"the tokenizer gives token {highest} (`{name(highest)}`), the model has embeddings for "
+            f"{vocab_size} tokens only; tokenizer and model do not belong together"
+        )
 
 
 def _packed(rows: Rows, tokenizer: PreTrainedTokenizerFast, limits: Limits) -> TokenTable:

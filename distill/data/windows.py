@@ -16,13 +16,19 @@ class Plan:
     """All optimiser steps of a training, computed when asked for; the position in the data is the step's number."""
 
     lengths: NDArray[np.int64]
+    """[N] tokens a row has positions for"""
     labelled: NDArray[np.bool_]
+    """[N]"""
     batching: Batching
     seed: int
     epochs: float | None = None
     max_steps: int | None = None
     pad_to: int | None = None
     """Fixed padded length; none pads each micro-batch to its longest row."""
+    targets: NDArray[np.int64] | None = None
+    """[N] target tokens, of a generation"""
+    beside: bool = False
+    """Whether targets have positions of their own, as in an encoder-decoder: they then count towards a row's size."""
 
     @cached_property
     def steps(self) -> int:
@@ -32,6 +38,11 @@ class Plan:
         whole, part = divmod(self.epochs or 1.0, 1.0)
         counted = sum(self.steps_of(epoch) for epoch in range(int(whole)))
         return max(1, counted + math.ceil(part * self.steps_of(int(whole)) - 1e-9 if part else 0))
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """What rows are sorted by, and a budget of tokens is spent on, [N]."""
+        return self.lengths + self.targets if self.beside and self.targets is not None else self.lengths
 
     def steps_of(self, epoch: int) -> int:
         """Optimiser steps of one epoch; the same for all of them unless windows are cut by tokens."""
@@ -60,6 +71,7 @@ class Plan:
             "examples": float(len(rows)),
             "labelled": max(1.0, float(self.labelled[rows].sum())),
             "positions": float(lengths.sum()),
+            "targets": 1.0 if self.targets is None else max(1.0, float(self.targets[rows].sum())),
             "pairs": float((lengths**2).sum()),
             "padded_positions": float(sum(size * width for size, width in padded)),
             "padded_pairs": float(sum(size * width**2 for size, width in padded)),
@@ -71,4 +83,4 @@ class Plan:
 
 @lru_cache(maxsize=4)
 def _windows_of(plan: Plan, epoch: int) -> list[Indices]:
-    return windows(plan.lengths, plan.batching, plan.seed, epoch)
+    return windows(plan.sizes, plan.batching, plan.seed, epoch)

@@ -1,12 +1,13 @@
-"""The logits term: class distributions of teacher and student."""
+"""The logits terms: what teacher and student expect, as distributions over classes or over the vocabulary."""
 
 from typing import Protocol
 
 from torch import Tensor
 
+from distill.losses.reduction import blank, unmasked
 from distill.protocols import LossTerm
 from distill.schedules import Value, value
-from distill.types import Batch, Needs, Outputs
+from distill.types import IGNORED, Batch, Needs, Outputs
 
 
 class Divergence(Protocol):
@@ -31,7 +32,33 @@ class Logits(LossTerm):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Return the sum over the rows, at the temperature of this point of the training."""
-        if student.logits is None or teacher.logits is None:
-            raise ValueError("logits: asked of both models, and one gave none")
+        own, taught = _both(student, teacher)
+        return self.divergence(own, taught, temperature=value(self.temperature, batch["progress"])).sum()
+
+
+class TokenLogits(LossTerm):
+    """Sum over target tokens of a divergence between logits [B U V]: word-level distillation (Kim and Rush 2016,
+    section 3.1)."""
+
+    name = "logits"
+    unit = "targets"
+    student_needs = Needs(logits=True)
+    teacher_needs = Needs(logits=True)
+
+    def __init__(self, divergence: Divergence, temperature: Value) -> None:
+        super().__init__()
+        self.divergence = divergence
+        self.temperature = temperature
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        """Return the sum over positions that have a target token, at the temperature of this point of the training."""
+        places = unmasked(batch["labels"] != IGNORED)
+        own, taught = (places.rows(logits) for logits in _both(student, teacher))
         temperature = value(self.temperature, batch["progress"])
-        return self.divergence(student.logits, teacher.logits, temperature=temperature).sum()
+        return blank(self.divergence(own, taught, temperature=temperature), places.keep).sum()
+
+
+def _both(student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
+    if student.logits is None or teacher.logits is None:
+        raise ValueError("logits: asked of both models, and one gave none")
+    return student.logits, teacher.logits

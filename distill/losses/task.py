@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill.losses.reduction import blank, same_shape, upcast
+from distill.losses.reduction import blank, same_shape, unmasked, upcast
 from distill.protocols import LossTerm
 from distill.types import IGNORED, Batch, Needs, Outputs
 
@@ -27,6 +27,31 @@ class Classification(LossTerm):
         return F.cross_entropy(
             logits, batch["labels"], reduction="sum", ignore_index=IGNORED, label_smoothing=smoothing
         )
+
+
+class Generation(LossTerm):
+    """Sum over target tokens of the cross entropy, logits [B U V]; with it alone, and a teacher's texts as targets, a
+    student learns by sequence-level distillation (Kim and Rush 2016, section 3.2).
+
+    Smoothing moves that mass from the target token to the whole vocabulary.
+    """
+
+    name = "task"
+    unit = "targets"
+    student_needs = Needs(logits=True)
+    teacher_needs = Needs()
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.label_smoothing = label_smoothing
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
+        """Return the sum over positions whose label is not −100."""
+        labels = batch["labels"]
+        places = unmasked(labels != IGNORED)
+        logits, wanted = upcast(places.rows(_logits(student))), places.rows(labels[..., None]).squeeze(-1)
+        smoothing = self.label_smoothing
+        return F.cross_entropy(logits, wanted, reduction="sum", ignore_index=IGNORED, label_smoothing=smoothing)
 
 
 class Regression(LossTerm):

@@ -49,10 +49,14 @@ class CTranslate2Writer(TextTeacher):
         folder: Path,
         *,
         compute_type: str = "float32",
+        stored: str | None = None,
         device: str = "cpu",
         threads: int = 0,
     ) -> None:
-        """Convert a model into `folder`, and load it to compute in `compute_type`; 0 threads are CTranslate2's own."""
+        """Convert a model into `folder`, and load it to compute in `compute_type`.
+
+        The weights are `stored` in fp32, or as CTranslate2 calls it (`int8`); 0 threads are CTranslate2's own number.
+        """
         self._tokenizer = tokenizer
         self._config = model.config
         self._settings = model.generation_config
@@ -60,7 +64,7 @@ class CTranslate2Writer(TextTeacher):
         self._name = str(model.config.name_or_path or model.config.model_type)
         self._compute_type = compute_type
         self._folder = folder
-        convert(model, tokenizer, folder)
+        convert(model, tokenizer, folder, quantization=stored)
         self._translator = ctranslate2.Translator(
             str(folder), device=device, compute_type=compute_type, intra_threads=threads
         )

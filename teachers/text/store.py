@@ -24,6 +24,7 @@ from distill.files import digest, write_atomically
 from distill.types import Completion
 
 _ABOUT = b"distill.shard"
+_NAME = "shard-{:05d}-of-{:05d}.parquet"
 SCHEMA = pa.schema(
     [
         ("id", pa.int64()),
@@ -66,7 +67,7 @@ class Plan:
 
     def place(self, folder: Path, number: int) -> Path:
         """Where a shard lies."""
-        return folder / f"shard-{number:05d}-of-{len(self.shards):05d}.parquet"
+        return folder / _NAME.format(number, len(self.shards))
 
     def turn(self, rank: int, ranks: int) -> Iterator[int]:
         """Yield the shards in the order a rank takes them: its own, then those of the others, the last ones first."""
@@ -121,6 +122,22 @@ def collect(plan: Plan, folder: Path) -> pa.Table:
     joined = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
     back = np.argsort(np.concatenate(plan.shards) if plan.shards else np.empty(0, np.int64), kind="stable")
     return joined.take(pa.array(back)).replace_schema_metadata(None)
+
+
+def gather(folder: Path, key: str, shards: int) -> pa.Table:
+    """Return all shards of a plan that is known by its key and number of shards, in no order of the rows.
+
+    Raises DataError where one is missing, of another plan, or not as it was written.
+    """
+    tables = []
+    for number in range(shards):
+        place = folder / _NAME.format(number, shards)
+        said = footer(place)
+        table = pq.read_table(place).replace_schema_metadata(None) if said.get("key") == key else None
+        if table is None or _content(table) != said.get("content"):
+            raise DataError(f"{place} is not there, or not as it was written; run its generate stage again")
+        tables.append(table)
+    return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
 
 
 def footer(path: Path) -> dict[str, Any]:

@@ -4,8 +4,8 @@ from transformers import AutoModelForSequenceClassification, BertConfig
 
 from configs.students import SizedStudent
 from distill import capture
+from distill.architecture import make_config, vocabulary_of
 from distill.types import Needs
-from students.from_config import make_config
 
 FAMILIES = ("bert", "roberta", "distilbert", "electra", "albert", "modernbert", "gpt2", "llama", "deberta-v2")
 CAUSAL = ("gpt2", "llama")
@@ -16,7 +16,7 @@ def _model(kind: str):
     teacher = BertConfig(vocab_size=100, pad_token_id=0)
     sizes = SizedStudent(kind="sizes", architecture=kind, layers=3, hidden_size=32, intermediate_size=64, heads=4)
     options = {"num_key_value_heads": 2} if kind == "llama" else {}
-    config = make_config(sizes.model_copy(update={"options": options}), teacher)
+    config = make_config(sizes.model_copy(update={"options": options}), kind, vocabulary_of(teacher, kind), "student")
     torch.manual_seed(0)
     return AutoModelForSequenceClassification.from_config(config).eval()
 

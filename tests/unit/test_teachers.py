@@ -10,7 +10,7 @@ from distill.types import Needs, Outputs
 from teachers import fresh
 from teachers.live import LiveTeacher
 from teachers.none import NoTeacher
-from tests.helpers import tiny
+from tests.helpers import pairs, tiny
 
 TASK = Task(labels=tiny.LABELS)
 
@@ -87,10 +87,23 @@ def test_a_damaged_or_foreign_model_is_named(folder, tmp_path):
         load(ModelSource(str(foreign)), TASK, tiny.LABELS, "teacher")
 
 
+def test_a_fresh_teacher_that_writes_has_a_vocabulary_of_both_languages(tmp_path):
+    sizes = FreshTeacher(kind="fresh", vocabulary=320, layers=2, decoder_layers=1, hidden_size=16, heads=2)
+    task = Task(kind="generation")
+    texts = [text for pair in pairs.sentences(100) for text in pair]
+    found = fresh.make(sizes, task, lambda: iter(texts), 3, tmp_path)
+    loaded = load(ModelSource(str(found)), task, (), "teacher")
+    config = loaded.model.config
+    assert loaded.trained_head and config.model_type == "marian" and config.scale_embedding
+    assert (config.encoder_layers, config.decoder_layers, config.vocab_size) == (2, 1, 320)
+    assert (config.pad_token_id, config.decoder_start_token_id, config.eos_token_id) == (0, 0, 1)
+    assert loaded.tokenizer(texts[0])["input_ids"][-1] == 1
+
+
 def test_a_fresh_teacher_is_made_once_and_the_same_each_time(tmp_path):
     sizes = FreshTeacher(kind="fresh", vocabulary=200, layers=2, hidden_size=16, intermediate_size=32, heads=2)
     texts = [text for text, _ in tiny.sentences(50)]
-    first, again = (fresh.make(sizes, iter(texts), 3, tmp_path / name) for name in ("a", "b"))
+    first, again = (fresh.make(sizes, TASK, lambda: iter(texts), 3, tmp_path / name) for name in ("a", "b"))
     assert fingerprint(ModelSource(str(first))) == fingerprint(ModelSource(str(again)))
     loaded = load(ModelSource(str(first)), TASK, tiny.LABELS, "teacher")
     assert not loaded.trained_head and loaded.tokenizer.pad_token_id == 0

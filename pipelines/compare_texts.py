@@ -1,0 +1,83 @@
+"""The evaluate stage of a run whose models write."""
+
+from pathlib import Path
+from typing import Any
+
+from configs.stages import EvaluateStage
+from distill.callbacks.progress import ProgressLine
+from distill.errors import DataError
+from distill.files import digest
+from distill.metrics import main_metric
+from distill.models import Loaded, ModelSource, fingerprint, load
+from distill.protocols import TextTeacher
+from pipelines.evaluate_text import TextComparison, evaluate
+from pipelines.stage import Stage
+from pipelines.trained import every_seed
+from pipelines.verdict import Role
+from teachers.text.build import Asked, build
+
+
+class EvaluateText(Stage[EvaluateStage]):
+    """Compare what teacher, student and others write, over all repeats; writes `results.json` and `texts.jsonl`."""
+
+    kind = "evaluate"
+
+    def fingerprint(self) -> str:
+        """Depend on the models compared and the rows."""
+        run, config = self._run, self._config
+        named = [config.student, *filter(None, [config.baseline]), *config.others]
+        trained = [run.stage_fingerprint(name, seed) for name in named for seed in run.seeds_of(name)]
+        rows = run.source_fingerprint(config.data)
+        return digest("evaluate", config.model_dump_json(), run.teacher_fingerprint("task"), rows, *trained)
+
+    def run(self, output: Path) -> dict[str, Any]:
+        """Have the models write, and score what they wrote."""
+        run, config = self._run, self._config
+        rows = run.rows(config.data)
+        targets = rows.targets
+        references = [target for target in targets if target is not None]
+        if len(references) != len(targets):
+            raise DataError(f"data.{config.data}: row {targets.index(None) + 1} has no target to compare with")
+        self._texts = [row.text for row in rows]
+        comparison = TextComparison(
+            models=self._models(),
+            sources=self._texts,
+            references=references,
+            data=config.data,
+            metric=main_metric(run.config.task),
+            decoding=config.decoding,
+            load=self._load,
+            writer=self._writer,
+        )
+        total = len(rows) * sum(len(trained) for trained in comparison.models.values())
+        done = 0
+        with ProgressLine(run.console, self.title, "rows") as line:
+
+            def advance(role: Role, count: int) -> None:
+                nonlocal done
+                done += count
+                line.advance(done, total, role)
+
+            results = evaluate(comparison, output, advance)
+        run.screen.comparison(results)
+        return {"verdict": results["verdict"], "metric": results["metric"]}
+
+    def _models(self) -> dict[Role, list[tuple[int, ModelSource]]]:
+        run, config = self._run, self._config
+        models: dict[Role, list[tuple[int, ModelSource]]] = {
+            "teacher": [(run.config.seed, run.teacher_source("task"))],
+            "student": every_seed(run, config.student),
+        }
+        if config.baseline is not None:
+            models["baseline"] = every_seed(run, config.baseline)
+        return models | {name: every_seed(run, name) for name in config.others}
+
+    def _load(self, role: Role, path: str) -> Loaded:
+        return load(ModelSource(path), self._run.config.task, (), role)
+
+    def _writer(self, loaded: Loaded, path: str) -> TextTeacher:
+        run = self._run
+        digested = fingerprint(ModelSource(path))
+        folder = run.cache / "ctranslate2" / digested
+        asked = Asked("auto", "float32", folder, self._texts[:32], run.device.torch_name, run.device.threads)
+        return build(loaded, digested, asked).teacher

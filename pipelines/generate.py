@@ -1,0 +1,90 @@
+"""The generate stage: the teacher writes a text for every source."""
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from configs.stages import GenerateStage
+from distill.callbacks.progress import ProgressLine
+from distill.data.rows import Rows
+from distill.files import digest
+from distill.types import Completion
+from pipelines.stage import Stage
+from teachers.text.build import Asked, Built, build
+from teachers.text.store import Plan, write_shards
+
+SHARDS = "shards"
+
+
+class Generate(Stage[GenerateStage]):
+    """Writes shards of texts; a run that was cut goes on at the next shard, and any number of ranks may take part."""
+
+    kind = "generate"
+
+    def fingerprint(self) -> str:
+        """Depend on the sources, the section and the teacher."""
+        run, config = self._run, self._config
+        sources = [run.source_fingerprint(name) for name in config.data]
+        return digest("generate", config.model_dump_json(), run.teacher_fingerprint(config.teacher), *sources)
+
+    def run(self, output: Path) -> dict[str, Any]:
+        """Write what is not written yet."""
+        run, config = self._run, self._config
+        rows = different(Rows.concatenate([run.rows(name) for name in config.data]))
+        texts = [row.text for row in rows]
+        built = self._teacher(texts)
+        run.console.print(f"  {built.teacher.describe()} ({built.why})", highlight=False)
+        parts = {"teacher": built.teacher.fingerprint, "decoding": config.decoding.model_dump_json()}
+        plan = Plan.of(rows, parts, config.shard_characters)
+
+        def write(places: NDArray[np.int64]) -> Sequence[Completion]:
+            found = dict(built.teacher.generate([texts[place] for place in places], config.decoding))
+            return [found[number] for number in range(len(places))]
+
+        began = time.monotonic()
+        about = {"engine": built.teacher.describe(), "parity": built.parity}
+        rank, ranks = _place()
+        with ProgressLine(run.console, self.title, "shards") as line:
+            write_shards(plan, output / SHARDS, write, about=about, rank=rank, ranks=ranks, progress=line.advance)
+        seconds = time.monotonic() - began
+        return {
+            "rows": len(rows),
+            "key": plan.key,
+            "shards": len(plan.shards),
+            "sentences_per_second": round(len(rows) / max(seconds, 1e-9), 1),
+            "why": built.why,
+            **about,
+        }
+
+    def _teacher(self, texts: Sequence[str]) -> Built:
+        run, config = self._run, self._config
+        fingerprint = run.teacher_fingerprint(config.teacher)
+        asked = Asked(
+            engine=config.engine,
+            compute_type=config.compute_type,
+            folder=run.cache / "ctranslate2" / f"{fingerprint}-{os.getpid()}",
+            probes=texts[:: max(1, len(texts) // 32)],
+            device=run.device.torch_name,
+            threads=run.device.threads,
+        )
+        return build(run.load_teacher(config.teacher), fingerprint, asked)
+
+
+def different(rows: Rows) -> Rows:
+    """Return the rows without those whose source stood before: a teacher writes for it once."""
+    _, first = np.unique(rows.ids, return_index=True)
+    keep = np.zeros(len(rows), dtype=np.bool_)
+    keep[first] = True
+    return rows.take(keep)
+
+
+def _place() -> tuple[int, int]:
+    """Return which of how many processes this is, started together or as jobs of one array."""
+    if "RANK" in os.environ:
+        return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    return int(os.environ.get("SLURM_ARRAY_TASK_ID", "0")), int(os.environ.get("SLURM_ARRAY_TASK_COUNT", "1"))

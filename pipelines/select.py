@@ -1,0 +1,138 @@
+"""The select stage: which of the teacher's texts students learn from."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from configs.filters import Filters
+from configs.stages import GenerateStage, SelectStage
+from distill.data.rows import Row, Rows
+from distill.data.sources import METADATA
+from distill.errors import DataError
+from distill.files import digest, write_atomically
+from pipelines.generate import SHARDS, different
+from pipelines.stage import Stage, results_of
+from teachers.text.filters import Candidate, counts, reasons
+from teachers.text.select import oracle, scorer
+from teachers.text.store import gather
+
+CHOICES = "choices"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen for a row."""
+
+    row: Row
+    number: int
+    """Which of the hypotheses"""
+    text: str
+    score: float | None
+    """The teacher's"""
+    likeness: float | None
+    """To the row's own target, 0 to 100; none where that was not asked for"""
+    ended: bool
+
+
+class Select(Stage[SelectStage]):
+    """Writes the rows to learn from, and beside them every choice with the reasons against it."""
+
+    kind = "select"
+
+    def fingerprint(self) -> str:
+        """Depend on the texts, the section and the rows they are for."""
+        run, config = self._run, self._config
+        sources = [run.source_fingerprint(name) for name in self._sources()]
+        generated = run.stage_fingerprint(config.generated, None)
+        return digest("select", config.model_dump_json(), generated, *sources)
+
+    def run(self, output: Path) -> dict[str, Any]:
+        """Choose, filter, write."""
+        run, config = self._run, self._config
+        rows = Rows.concatenate([run.rows(name) for name in self._sources()])
+        choices = choose(rows if config.by != "score" else different(rows), self._texts(), config.by)
+        found = reasons([_candidate(choice) for choice in choices], config.filters or _NO_FILTERS)
+        kept = [choice.row._replace(target=choice.text) for choice, why in zip(choices, found, strict=True) if not why]
+        if not kept:
+            raise DataError(f"stages.{self.name}.filters: none of {len(choices)} texts is kept: {counts(found)}")
+        notes = {f"texts left out: {name}": count for name, count in counts(found).items()}
+        _write(output / "part-00000.parquet", Rows.of(kept).table, {"part": 0, "parts": 1, "notes": notes})
+        _write(output / CHOICES / "choices.parquet", _table(choices, found), {"by": config.by})
+        told = ", ".join(f"{name} {count:,}" for name, count in counts(found).items())
+        return {
+            "summary": f"{len(kept):,} of {len(choices):,} texts" + (f" (left out: {told})" if told else ""),
+            "kept": len(kept),
+            "texts": len(choices),
+            "left_out": counts(found),
+            "likeness": _mean([choice.likeness for choice in choices if choice.likeness is not None]),
+            "others_than_first": sum(choice.number > 0 for choice in choices),
+        }
+
+    def _sources(self) -> tuple[str, ...]:
+        stage = self._run.config.stages[self._config.generated]
+        assert isinstance(stage, GenerateStage)
+        return stage.data
+
+    def _texts(self) -> dict[int, dict[str, Any]]:
+        """Return what the teacher wrote, by the key of the row."""
+        folder = self._run.stage_folder(self._config.generated, None)
+        done = results_of(folder)["results"]
+        table = gather(folder / SHARDS, done["key"], done["shards"])
+        return {found["id"]: found for found in table.to_pylist()}
+
+
+_NO_FILTERS = Filters(length_ratio=None, repetition=None, copies=None, duplicates=None, unended=False)
+
+
+def choose(rows: Rows, written: Mapping[int, Mapping[str, Any]], by: str) -> list[Choice]:
+    """Choose a text for every row: the one its teacher prefers, or by a metric (`bleu`, `chrf`) the one most like the
+    row's own target. Raises DataError for a row without a target or one the teacher was not asked about.
+    """
+    score = None if by == "score" else scorer("bleu" if by == "bleu" else "chrf")
+    choices = []
+    for place, row in enumerate(rows, 1):
+        found = written.get(row.id)
+        if found is None:
+            raise DataError(f"row {place} was not there when the teacher wrote: {row.text[:60]!r}")
+        number, likeness = 0, None
+        if score is not None:
+            if row.target is None:
+                raise DataError(f"row {place} has no target to compare with; `by: score` needs none")
+            number, likeness = oracle(found["texts"], row.target, score)
+        given = found["scores"][number]
+        choices.append(Choice(row, number, found["texts"][number], given, likeness, found["ended"][number]))
+    return choices
+
+
+def _candidate(choice: Choice) -> Candidate:
+    return Candidate(choice.row.text, choice.text, choice.score, choice.ended)
+
+
+def _table(choices: Sequence[Choice], found: Sequence[tuple[str, ...]]) -> pa.Table:
+    return pa.table(
+        {
+            "id": [choice.row.id for choice in choices],
+            "source": [choice.row.text for choice in choices],
+            "text": [choice.text for choice in choices],
+            "hypothesis": [choice.number for choice in choices],
+            "score": [choice.score for choice in choices],
+            "likeness": pa.array([choice.likeness for choice in choices], pa.float64()),
+            "reasons": pa.array([list(why) for why in found], pa.list_(pa.string())),
+        }
+    )
+
+
+def _write(place: Path, table: pa.Table, about: Mapping[str, Any]) -> None:
+    place.parent.mkdir(exist_ok=True)
+    described = table.replace_schema_metadata({METADATA: json.dumps(about)})
+    write_atomically(place, partial(pq.write_table, described, compression="zstd"))
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None

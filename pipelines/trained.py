@@ -1,0 +1,25 @@
+"""Where the models lie that train stages ended with, one for each repeat."""
+
+from distill.models import ModelSource
+from pipelines.run import Run
+from pipelines.stage import results_of
+from pipelines.train import MODEL
+
+
+def trained(run: Run, name: str, seed: int | None) -> ModelSource:
+    """Return where the model of a train stage lies."""
+    return ModelSource(str(run.stage_folder(name, seed) / MODEL))
+
+
+def every_seed(run: Run, name: str) -> list[tuple[int, ModelSource]]:
+    """Return the models of a train stage with the numbers of their repeats; one that all share has the first's."""
+    return [(run.config.seed if seed is None else seed, trained(run, name, seed)) for seed in run.seeds_of(name)]
+
+
+def best_seed(run: Run, name: str) -> int | None:
+    """Return the repeat whose student scored best on its validation rows; the first where none was scored."""
+    seeds = run.seeds_of(name)
+    results = {seed: results_of(run.stage_folder(name, seed))["results"] for seed in seeds}
+    if not all("validation" in found for found in results.values()):
+        return seeds[0]
+    return max(seeds, key=lambda seed: results[seed]["validation"][run.validation_metric])

@@ -1,0 +1,104 @@
+"""Build what writes the texts of a model: CTranslate2 where it is shown to be the same model, else our own search."""
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from configs.decoding import Decoding, Engine
+from distill.errors import ModelError
+from distill.models import Loaded
+from distill.protocols import TextTeacher
+from distill.types import Text
+from teachers.text.huggingface import HuggingFaceWriter
+
+_PROBES = 32
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to write, and where it may put files."""
+
+    engine: Engine
+    compute_type: str
+    """What CTranslate2 computes in"""
+    folder: Path
+    """For the converted model"""
+    probes: Sequence[str]
+    """Sources the converted model is compared with the original on"""
+    device: str = "cpu"
+    threads: int = 0
+    """Of CTranslate2; 0 are its own number"""
+
+
+@dataclass(frozen=True)
+class Built:
+    """What writes."""
+
+    teacher: TextTeacher
+    why: str
+    """Why this engine, for the report"""
+    parity: float | None
+    """Largest |Δ log p| of a text between CTranslate2 and the original, nats; none for transformers"""
+
+
+def build(loaded: Loaded, fingerprint: str, asked: Asked) -> Built:
+    """Return what writes the texts of a loaded model; `fingerprint` is that of its files.
+
+    Raises ModelError where CTranslate2 is asked for by name and cannot run the model, or is not the same model.
+    """
+    moved = loaded.model.to(asked.device)  # type: ignore[arg-type]
+    own = HuggingFaceWriter([moved], loaded.tokenizer, fingerprint)
+    match asked.engine:
+        case "huggingface":
+            return Built(own, "asked for", None)
+        case "ctranslate2":
+            return _converted(loaded, own, fingerprint, asked, "asked for")
+    problem = _obstacle(loaded, asked.device)
+    if problem:
+        return Built(own, problem, None)
+    try:
+        return _converted(loaded, own, fingerprint, asked, "the fastest, and the same model")
+    except ModelError as error:
+        return Built(own, str(error).removeprefix("engine: "), None)
+
+
+def _obstacle(loaded: Loaded, device: str) -> str:
+    """Say why CTranslate2 is out of the question, if it is."""
+    if importlib.util.find_spec("ctranslate2") is None:
+        return "CTranslate2 is not installed: pip install 'distill-pipeline[ctranslate2]'"
+    if not loaded.model.config.is_encoder_decoder:
+        return "CTranslate2 is used for encoder-decoders here"
+    if torch.device(device).type == "cuda":
+        import ctranslate2
+
+        return "" if ctranslate2.get_cuda_device_count() else "this CTranslate2 is built without CUDA"
+    return ""
+
+
+def _converted(loaded: Loaded, own: HuggingFaceWriter, fingerprint: str, asked: Asked, why: str) -> Built:
+    """Convert the model, and compare both on what the original writes greedily."""
+    from teachers.text.ctranslate2 import CTranslate2Writer
+
+    writer = CTranslate2Writer(
+        loaded.model,
+        loaded.tokenizer,
+        fingerprint,
+        asked.folder,
+        compute_type=asked.compute_type,
+        device=torch.device(asked.device).type,
+        threads=asked.threads,
+    )
+    probes = list(dict.fromkeys(asked.probes))[:_PROBES]
+    written = sorted(own.generate(probes, Decoding(beams=1)), key=lambda found: found[0])
+    targets = [_ended(found.texts[0], loaded.tokenizer.eos_token_id) for _, found in written]
+    parity = writer.check(loaded.model, loaded.tokenizer(probes)["input_ids"], targets)
+    return Built(writer, why, parity.worst)
+
+
+def _ended(text: Text, end: int) -> tuple[int, ...]:
+    """Return a text's tokens, with the end token: a score holds for whole texts."""
+    tokens = text.tokens or ()
+    return tokens if text.ended else (*tokens, end)
