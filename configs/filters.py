@@ -21,8 +21,8 @@ class Repetition(Section):
     ngram: Annotated[int, Field(ge=2)] = 4
     """Words of the phrases that are counted wherever they stand in the text."""
     more: PositiveInt = 2
-    """The most frequent of them comes at least this many times more than the source's most frequent one (Raunak et al.
-    2021: n = 4, 2 times more). Made for sentences; paragraphs of 100 words and more take 4."""
+    """The most frequent of them comes at least this many times more than the source's most frequent one (oscillatory
+    hallucination: Raunak et al. 2021). Made for sentences; paragraphs of 100 words and more take 4."""
     in_row: PositiveInt = 3
     """A shorter phrase comes more than this many times in a row, as in `ein ein ein ein Haus`."""
     characters_in_row: PositiveInt = 8
@@ -45,7 +45,7 @@ class Filters(Section):
     repetition: Repetition | None = Repetition()
     copies: Annotated[float, Field(gt=0.0, le=1.0)] | None = 0.9
     """Least likeness to the source that makes a text its copy: Dice's coefficient of the sets of character trigrams,
-    case and punctuation aside; 1 marks equals. Numbers, single words and what may be a name are never copies."""
+    case and punctuation aside; 1: the same ones. Numbers, single words and what may be a name are never copies."""
     duplicates: PositiveInt | None = 20
     """Most different sources one text may be written for; beyond it all of them are marked (detached hallucination:
     Raunak et al. 2021)."""

@@ -70,6 +70,8 @@ class HiddenTerm(Section):
     weight: Weight = 1.0
     layers: LayerMap = "uniform"
     """Which teacher layer each student layer learns from; layer 0 is the embeddings' output."""
+    side: Literal["encoder", "decoder"] = "encoder"
+    """Of an encoder-decoder: which stack. Of other models `encoder` is the one they have."""
     distance: Distance = "mse"
     projector: Projector = "auto"
     """`auto` is `linear` where widths differ and `none` where they agree."""
@@ -94,6 +96,8 @@ class AttentionTerm(Section):
     kind: Literal["attention"]
     weight: Weight = 1.0
     layers: LayerMap = "uniform"
+    side: Literal["encoder", "decoder", "cross"] = "encoder"
+    """Of an encoder-decoder: the encoder, the decoder's looks at itself, or at the encoder."""
     target: Literal["scores", "probabilities"] = "scores"
     """`scores`: MSE before the softmax (TinyBERT); `probabilities`: KL after it (MiniLM)."""
     reduction: Reduction = "window"
@@ -105,6 +109,8 @@ class RelationsTerm(Section):
     kind: Literal["relations"]
     weight: Weight = 1.0
     layers: LayerMap = "last"
+    side: Literal["encoder", "decoder"] = "encoder"
+    """Of an encoder-decoder: which stack."""
     pairs: tuple[Literal["qq", "kk", "vv", "qk"], ...] = ("qq", "kk", "vv")
     """`qk` is plain attention (MiniLM uses qk and vv of the last layer)."""
     heads: PositiveInt | None = None

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from distill.types import Batch, Heads, Needs, Outputs, Shape
+from distill.types import Batch, Heads, Inside, Layers, Needs, Outputs, Shape, Side
 
 IMPLEMENTATION = "distill"
 SHORT = 128
@@ -37,17 +37,38 @@ class _Recorder:
     """What one forward pass leaves behind; layers are counted by their calls, so shared layers (ALBERT) work too."""
 
     needs: Needs
+    depth: int
+    """Layers of the encoder, or of the one stack: after them, the layers of a decoder look at themselves and at the
+    encoder in turn."""
+    calls: int = 0
+    side: Side = "encoder"
     layer: int = 0
-    scores: dict[int, Tensor] = field(default_factory=dict)
-    heads: dict[int, Heads] = field(default_factory=dict)
+    """Where the last call came from."""
+    seen: dict[Side, Inside] = field(
+        default_factory=lambda: {"encoder": Inside(), "decoder": Inside(), "cross": Inside()}
+    )
 
     def sees(self, query: Tensor, key: Tensor, value: Tensor) -> bool:
         """Count a layer, keep its heads if they are asked for, and say whether its scores are."""
-        self.layer += 1
-        if self.layer in self.needs.relations:
+        self.side, self.layer = self._place()
+        self.calls += 1
+        wanted = self.needs.on(self.side)
+        if self.layer in wanted.relations:
             groups = query.size(1) // key.size(1)  # grouped-query models share a key and a value among heads
-            self.heads[self.layer] = Heads(query, repeat_kv(key, groups), repeat_kv(value, groups))
-        return self.layer in self.needs.attentions
+            heads = Heads(query, repeat_kv(key, groups), repeat_kv(value, groups))
+            self.seen[self.side].relations[self.layer] = heads
+        return self.layer in wanted.attentions
+
+    def keep(self, scores: Tensor) -> None:
+        """Keep the scores of the layer that was seen last."""
+        self.seen[self.side].attentions[self.layer] = scores
+
+    def _place(self) -> tuple[Side, int]:
+        """Return the side and the layer of the next call."""
+        if self.calls < self.depth:
+            return "encoder", self.calls + 1
+        layer, looks_at_encoder = divmod(self.calls - self.depth, 2)
+        return ("cross" if looks_at_encoder else "decoder"), layer + 1
 
 
 _active: ContextVar[_Recorder | None] = ContextVar("active recorder", default=None)
@@ -62,18 +83,23 @@ def forward(model: PreTrainedModel, batch: Batch, needs: Needs) -> Outputs:
     """Run a prepared model on a batch and return what is needed, with gradients where they are on."""
     accepted = _accepted_inputs(model)
     inputs: dict[str, Any] = {name: batch[name] for name in _INPUTS if name in batch and name in accepted}  # type: ignore[literal-required]
-    if needs.hidden_states:
-        inputs["output_hidden_states"] = sorted(needs.hidden_states)
+    if needs.hidden_states or needs.decoder.hidden_states:  # of two stacks all: they need not be equally deep
+        beside = model.config.is_encoder_decoder
+        inputs["output_hidden_states"] = True if beside else sorted(needs.hidden_states)
     if "use_cache" in accepted:
         inputs["use_cache"] = False  # every position is there at once
-    with _recording(needs) as recorder:
+    with _recording(needs, model.config.num_hidden_layers) as recorder:
         result = model(**inputs)
-    states = result.encoder_hidden_states if model.config.is_encoder_decoder else result.get("hidden_states")
+    states = result.get("encoder_hidden_states" if model.config.is_encoder_decoder else "hidden_states")
+    written = result.get("decoder_hidden_states")
+    encoder, decoder = recorder.seen["encoder"], recorder.seen["decoder"]
     return Outputs(
         logits=result.logits if needs.logits else None,
         hidden_states={layer: states[layer] for layer in needs.hidden_states},
-        attentions=recorder.scores,
-        relations=recorder.heads,
+        attentions=encoder.attentions,
+        relations=encoder.relations,
+        decoder=replace(decoder, hidden_states={layer: written[layer] for layer in needs.decoder.hidden_states}),
+        cross=recorder.seen["cross"],
     )
 
 
@@ -88,35 +114,66 @@ def shape_of(model: PreTrainedModel, *, trained_head: bool) -> Shape:
         heads=heads,
         head_size=getattr(config, "head_dim", None) or config.hidden_size // heads,
         outputs=outputs if trained_head else 0,
+        decoder_layers=_decoder_layers(config),
+        causal=not config.is_encoder_decoder and _is_causal(model),
     )
 
 
 def offers_of(model: PreTrainedModel, shape: Shape) -> Needs:
     """Return the most a prepared model can be asked for; attentions only where layers call the attention function."""
-    blocks = frozenset(range(1, shape.layers + 1))
-    seen = frozenset(_attention_layers(model)) & blocks
-    return Needs(shape.outputs > 0, blocks | {0}, seen, seen)
+    blocks, written = (frozenset(range(1, depth + 1)) for depth in (shape.layers, shape.decoder_layers))
+    seen = frozenset(_attention_layers(model, shape)) & blocks
+    asked = written if seen else frozenset[int]()  # a decoder is told from its encoder by the calls before it
+    both = frozenset({0}) if written else frozenset[int]()
+    return Needs(
+        shape.outputs > 0,
+        blocks | {0},
+        seen,
+        seen,
+        decoder=Layers(written | both, asked, asked),
+        cross=Layers(attentions=asked),
+    )
+
+
+def _decoder_layers(config: Any) -> int:
+    if not config.is_encoder_decoder:
+        return 0
+    return int(getattr(config, "decoder_layers", None) or config.num_decoder_layers)
+
+
+def _attention_layers(model: PreTrainedModel, shape: Shape) -> Iterator[int]:
+    """Yield the attention layers that call the registered function, found by a forward pass over two tokens; of an
+    encoder-decoder none unless all do.
+    """
+    every = Needs(relations=frozenset(range(1, shape.layers + 1)))
+    with _recording(every, shape.layers) as recorder:
+        _probe(model, [0, 0])
+    if recorder.calls == shape.layers + 2 * shape.decoder_layers or not shape.decoder_layers:
+        yield from recorder.seen["encoder"].relations
+
+
+def _is_causal(model: PreTrainedModel) -> bool:
+    """Whether the first position is blind to the second."""
+    first, other = (_probe(model, [0, token]).hidden_states[-1][:, 0] for token in (1, 2))
+    return torch.equal(first, other)
 
 
 @torch.no_grad()
-def _attention_layers(model: PreTrainedModel) -> Iterator[int]:
-    """Yield the attention layers that call the registered function, found by a forward pass over two tokens."""
-    device = next(model.parameters()).device
-    every = Needs(relations=frozenset(range(1, model.config.num_hidden_layers + 1)))
-    ids = torch.zeros(1, 2, dtype=torch.int64, device=device)
+def _probe(model: PreTrainedModel, tokens: list[int]) -> Any:
+    """Run a model over a few tokens."""
+    ids = torch.tensor([tokens], device=next(model.parameters()).device)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "decoder_input_ids": ids}
     accepted = _accepted_inputs(model)
     training = model.training
     model.eval()
-    with _recording(every) as recorder:
-        model(**{name: value for name, value in inputs.items() if name in accepted})
+    found = model(**{name: value for name, value in inputs.items() if name in accepted}, output_hidden_states=True)
     model.train(training)
-    yield from recorder.heads
+    return found
 
 
 @contextmanager
-def _recording(needs: Needs) -> Iterator[_Recorder]:
-    recorder = _Recorder(needs)
+def _recording(needs: Needs, depth: int) -> Iterator[_Recorder]:
+    recorder = _Recorder(needs, depth)
     token = _active.set(recorder)
     try:
         yield recorder
@@ -149,7 +206,7 @@ def _attend(
     full_key = repeat_kv(key, query.size(1) // key.size(1))
     scores = (query * scale) @ full_key.transpose(2, 3)
     if recorder is not None and wanted:
-        recorder.scores[recorder.layer] = scores
+        recorder.keep(scores)
     if not plain:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     full_value = repeat_kv(value, query.size(1) // value.size(1))

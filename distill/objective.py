@@ -16,7 +16,7 @@ from distill.losses.relation import Relations
 from distill.protocols import LossTerm, Teacher
 from distill.schedules import Value
 from distill.terms import Sides, check_offers, make
-from distill.types import Batch, Needs, Outputs, Shape, Unit
+from distill.types import Batch, Layers, Needs, Outputs, Shape, Unit
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,9 @@ def build(
 
 
 def _from_sizes(shape: Shape) -> Needs:
-    blocks = frozenset(range(1, shape.layers + 1))
-    return Needs(shape.outputs > 0, blocks | {0}, blocks, blocks)
+    blocks, written = (frozenset(range(1, depth + 1)) for depth in (shape.layers, shape.decoder_layers))
+    decoder = Layers(written | {0}, written, written) if written else Layers()
+    return Needs(shape.outputs > 0, blocks | {0}, blocks, blocks, decoder, Layers(attentions=written))
 
 
 def _free_name(name: str, taken: Mapping[str, Value]) -> str:

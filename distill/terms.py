@@ -33,7 +33,7 @@ from distill.losses.logits import Divergence, Logits, TokenLogits
 from distill.losses.relation import Relations
 from distill.losses.task import Classification, Generation, Regression
 from distill.protocols import LossTerm
-from distill.types import Needs, Shape
+from distill.types import Layers, Needs, Shape, Side, Unit
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,7 @@ def make(section: Term, sides: Sides, where: str) -> LossTerm:
 
 def check_offers(where: str, side: str, who: str, needs: Needs, offers: Needs) -> None:
     """Raise UnmetNeeds, naming both, where a side (`student` or `teacher`, called `who`) lacks what a term needs."""
-    missing = Needs(
-        needs.logits and not offers.logits,
-        needs.hidden_states - offers.hidden_states,
-        needs.attentions - offers.attentions,
-        needs.relations - offers.relations,
-    )
+    missing = needs - offers
     if missing == Needs():
         return
     hint = "; logits come from a head that is trained on the task" if missing.logits else ""
@@ -92,15 +87,23 @@ def say(needs: Needs, side: str = "") -> str:
     """Return `logits, hidden states of layers 0–4, 6`, or `nothing`; with a side, `… of teacher layers 0–4, 6`."""
     prefix = f"{side} " if side else ""
     said = [f"{prefix}logits"] if needs.logits else []
-    layered = {
-        "hidden states": needs.hidden_states,
-        "attention scores": needs.attentions,
-        "queries, keys and values": needs.relations,
-    }
-    for what, layers in layered.items():
-        if layers:
-            said.append(f"{what} of {prefix}layer{'s' if len(layers) > 1 else ''} {_ranges(layers)}")
+    said += _say_layers(needs.on("encoder"), prefix)
+    said += _say_layers(needs.decoder, f"{prefix}decoder ")
+    said += [what.replace("scores", "scores to the encoder") for what in _say_layers(needs.cross, f"{prefix}decoder ")]
     return ", ".join(said) or "nothing"
+
+
+def _say_layers(asked: Layers, prefix: str) -> list[str]:
+    layered = {
+        "hidden states": asked.hidden_states,
+        "attention scores": asked.attentions,
+        "queries, keys and values": asked.relations,
+    }
+    return [
+        f"{what} of {prefix}layer{'s' if len(layers) > 1 else ''} {_ranges(layers)}"
+        for what, layers in layered.items()
+        if layers
+    ]
 
 
 def _ranges(layers: Iterable[int]) -> str:
@@ -165,12 +168,15 @@ def _divergence(section: LogitsTerm, where: str) -> Divergence:
 def _hidden(section: HiddenTerm | EmbeddingsTerm, student: Shape, teacher: Shape, where: str) -> LossTerm:
     huawei = section.reduction == "huawei"
     _huawei_is_for("distance: mse", not huawei or section.distance == "mse", where)
+    side = section.side if isinstance(section, HiddenTerm) else "encoder"
+    _huawei_is_for("side: encoder", not huawei or side == "encoder", where)
     return Hidden(
         section.kind,
         {0: 0} if isinstance(section, EmbeddingsTerm) else _layers(section, student, teacher, where),
         hidden_mse if section.distance == "mse" else hidden_cosine,
-        "padded_positions" if huawei else "positions",
+        "padded_positions" if huawei else "positions" if side == "encoder" else "targets",
         _projection(section, student, teacher, where),
+        side,
     )
 
 
@@ -198,10 +204,26 @@ def _attention(section: AttentionTerm, student: Shape, teacher: Shape, where: st
     layers = _layers(section, student, teacher, where)
     if section.reduction == "huawei":
         _huawei_is_for("target: scores", section.target == "scores", where)
+        _huawei_is_for("side: encoder", section.side == "encoder", where)
         return Attention(layers, attention_score_huawei, "padded_pairs")
+    causal = section.side == "decoder" or (section.side == "encoder" and student.causal)
     if section.target == "scores":
-        return Attention(layers, attention_score_mse, "pairs")
-    return Attention(layers, attention_probability_kl, "positions")
+        return Attention(
+            layers, attention_score_mse, _pair_unit(section.side, causal=causal), section.side, causal=causal
+        )
+    unit: Unit = "positions" if section.side == "encoder" else "targets"
+    return Attention(layers, attention_probability_kl, unit, section.side, causal=causal)
+
+
+def _pair_unit(side: Side, *, causal: bool) -> Unit:
+    """Return what attention scores of a side are counted by."""
+    match side:
+        case "decoder":
+            return "target_pairs"
+        case "cross":
+            return "cross_pairs"
+        case "encoder":
+            return "causal_pairs" if causal else "pairs"
 
 
 def _relations(section: RelationsTerm, student: Shape, teacher: Shape, where: str) -> LossTerm:
@@ -216,7 +238,7 @@ def _relations(section: RelationsTerm, student: Shape, teacher: Shape, where: st
             f"{where}: {section.heads} relation heads do not divide the widths of student ({own}) and teacher "
             f"({taught}); set `heads` to a divisor of {math.gcd(own, taught)}"
         )
-    return Relations(_layers(section, student, teacher, where), section.pairs, section.heads)
+    return Relations(_layers(section, student, teacher, where), section.pairs, section.heads, section.side)
 
 
 def _width(shape: Shape) -> int:
@@ -227,8 +249,11 @@ def _layers(
     section: HiddenTerm | AttentionTerm | RelationsTerm, student: Shape, teacher: Shape, where: str
 ) -> dict[int, int]:
     embeddings = isinstance(section, HiddenTerm)  # layer 0 has hidden states but no attention
-    place = f"{where}: layers"
-    return layer_map.resolve(section.layers, student.layers, teacher.layers, embeddings=embeddings, where=place)
+    own, taught = student.depth(section.side), teacher.depth(section.side)
+    if not own or not taught:
+        who = "the student" if not own else "the teacher"
+        raise UnmetNeeds(f"{where}: side: {who} has no decoder beside an encoder; leave `side` out")
+    return layer_map.resolve(section.layers, own, taught, embeddings=embeddings, where=f"{where}: layers")
 
 
 def _huawei_is_for(choice: str, fits: bool, where: str) -> None:

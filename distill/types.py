@@ -4,14 +4,31 @@ Sizes in shapes: B batch · T positions · U target positions · V classes or vo
 A width of one head · L layers.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, NotRequired, TypedDict
 
 from torch import Tensor
 
-Unit = Literal["examples", "labelled", "positions", "targets", "pairs", "padded_positions", "padded_pairs"]
+Unit = Literal[
+    "examples",
+    "labelled",
+    "positions",
+    "targets",
+    "pairs",
+    "causal_pairs",
+    "target_pairs",
+    "cross_pairs",
+    "padded_positions",
+    "padded_pairs",
+]
 """What a loss term sums over: rows · rows with a gold label · unmasked positions · target tokens, end tokens included ·
-unmasked query–key pairs; the padded ones count padding too, as TinyBERT's released code does."""
+unmasked query–key pairs, T² a row; those a causal model looks at, T(T+1)/2; those of a decoder, U(U+1)/2; those between
+decoder and encoder, U·T; the padded ones count padding too, as TinyBERT's released code does."""
+
+Side = Literal["encoder", "decoder", "cross"]
+"""Where in a model layers are: in its encoder, or in the one stack it has; in the decoder beside an encoder; where that
+decoder looks at the encoder."""
 
 IGNORED = -100
 """Class label that does not count; for regression a label that does not count is NaN."""
@@ -42,24 +59,70 @@ class Batch(TypedDict):
 
 
 @dataclass(frozen=True)
-class Needs:
-    """What a forward pass is asked for; `a | b` asks for both. Layer 0 of the hidden states is the embeddings' output,
-    layer i ≥ 1 the output of block i; attention layers count from 1 as well."""
+class Layers:
+    """Layers of one side of a model. Layer 0 of the hidden states is the embeddings' output, layer i ≥ 1 the output of
+    block i; attention layers count from 1 as well."""
 
-    logits: bool = False
     hidden_states: frozenset[int] = frozenset()
     attentions: frozenset[int] = frozenset()
     """Layers whose scores before the softmax are wanted."""
     relations: frozenset[int] = frozenset()
     """Layers whose queries, keys and values are wanted."""
 
-    def __or__(self, other: "Needs") -> "Needs":
-        return Needs(
-            self.logits or other.logits,
-            self.hidden_states | other.hidden_states,
-            self.attentions | other.attentions,
-            self.relations | other.relations,
+    def joined(self, other: "Layers", how: Callable[[frozenset[int], frozenset[int]], frozenset[int]]) -> "Layers":
+        """Join with other layers by a set operation."""
+        return Layers(
+            how(self.hidden_states, other.hidden_states),
+            how(self.attentions, other.attentions),
+            how(self.relations, other.relations),
         )
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a forward pass is asked for; `a | b` asks for both. Layers are those of the encoder, or of the one stack a
+    model has, unless they stand under `decoder` or `cross`."""
+
+    logits: bool = False
+    hidden_states: frozenset[int] = frozenset()
+    attentions: frozenset[int] = frozenset()
+    relations: frozenset[int] = frozenset()
+    decoder: Layers = Layers()
+    cross: Layers = Layers()
+
+    @staticmethod
+    def of(side: Side, layers: Layers, *, logits: bool = False) -> "Needs":
+        """Ask for layers of one side."""
+        match side:
+            case "encoder":
+                return Needs(logits, layers.hidden_states, layers.attentions, layers.relations)
+            case "decoder":
+                return Needs(logits, decoder=layers)
+            case "cross":
+                return Needs(logits, cross=layers)
+
+    def on(self, side: Side) -> Layers:
+        """Return what is asked of one side."""
+        match side:
+            case "encoder":
+                return Layers(self.hidden_states, self.attentions, self.relations)
+            case "decoder":
+                return self.decoder
+            case "cross":
+                return self.cross
+
+    def __or__(self, other: "Needs") -> "Needs":
+        return self._joined(other, frozenset.union, logits=self.logits or other.logits)
+
+    def __sub__(self, other: "Needs") -> "Needs":
+        return self._joined(other, frozenset.difference, logits=self.logits and not other.logits)
+
+    def _joined(
+        self, other: "Needs", how: Callable[[frozenset[int], frozenset[int]], frozenset[int]], *, logits: bool
+    ) -> "Needs":
+        own = self.on("encoder").joined(other.on("encoder"), how)
+        decoder, cross = self.decoder.joined(other.decoder, how), self.cross.joined(other.cross, how)
+        return Needs(logits, own.hidden_states, own.attentions, own.relations, decoder, cross)
 
 
 @dataclass(frozen=True)
@@ -75,16 +138,38 @@ class Heads:
 
 
 @dataclass(frozen=True)
+class Inside:
+    """What layers of one side of a model gave."""
+
+    hidden_states: dict[int, Tensor] = field(default_factory=dict)
+    """{layer: [B T D]}; of a decoder [B U D]"""
+    attentions: dict[int, Tensor] = field(default_factory=dict)
+    """{layer: [B H T T]}: scores q·k/√A before mask and softmax; of a decoder [B H U U], of its looks at the encoder
+    [B H U T]"""
+    relations: dict[int, Heads] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Outputs:
-    """What a forward pass gave: just what was asked for."""
+    """What a forward pass gave: just what was asked for; see `Needs`."""
 
     logits: Tensor | None = None
     """[B V]; of a generation [B U V]"""
     hidden_states: dict[int, Tensor] = field(default_factory=dict)
-    """{layer: [B T D]}"""
     attentions: dict[int, Tensor] = field(default_factory=dict)
-    """{layer: [B H T T]}: scores q·k/√A before mask and softmax"""
     relations: dict[int, Heads] = field(default_factory=dict)
+    decoder: Inside = field(default_factory=Inside)
+    cross: Inside = field(default_factory=Inside)
+
+    def on(self, side: Side) -> Inside:
+        """Return what one side gave."""
+        match side:
+            case "encoder":
+                return Inside(self.hidden_states, self.attentions, self.relations)
+            case "decoder":
+                return self.decoder
+            case "cross":
+                return self.cross
 
 
 @dataclass(frozen=True)
@@ -97,6 +182,14 @@ class Shape:
     head_size: int
     outputs: int = 0
     """Classes, 1 for a regression, or the vocabulary; 0 where the model has no head that was trained."""
+    decoder_layers: int = 0
+    """Of a decoder beside an encoder."""
+    causal: bool = False
+    """Whether no position of its one stack looks at a later one."""
+
+    def depth(self, side: Side) -> int:
+        """Return the number of layers of a side."""
+        return self.layers if side == "encoder" else self.decoder_layers
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,8 @@ class Student(TrainedModel):
 
 
 def _tensors(outputs: Outputs) -> list[torch.Tensor]:
-    heads = [tensor for layer in outputs.relations.values() for tensor in (layer.query, layer.key, layer.value)]
-    logits = [] if outputs.logits is None else [outputs.logits]
-    return [*logits, *outputs.hidden_states.values(), *outputs.attentions.values(), *heads]
+    found = [] if outputs.logits is None else [outputs.logits]
+    for side in (outputs.on("encoder"), outputs.decoder, outputs.cross):
+        heads = [tensor for layer in side.relations.values() for tensor in (layer.query, layer.key, layer.value)]
+        found += [*side.hidden_states.values(), *side.attentions.values(), *heads]
+    return found

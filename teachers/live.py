@@ -1,5 +1,7 @@
 """A teacher that runs beside the student."""
 
+from dataclasses import replace
+
 import torch
 
 from configs.data import Task
@@ -54,8 +56,7 @@ class LiveTeacher(Teacher):
         outputs = capture.forward(self._model, batch, needs)
         if outputs.logits is None or self._order is None:
             return outputs
-        logits = outputs.logits.index_select(-1, self._order)
-        return Outputs(logits, outputs.hidden_states, outputs.attentions, outputs.relations)
+        return replace(outputs, logits=outputs.logits.index_select(-1, self._order))
 
     def to(self, device: torch.device) -> None:
         """Move weights to a device and hold them ready for training there."""

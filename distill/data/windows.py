@@ -66,13 +66,17 @@ class Plan:
         parts = self.parts(step)
         rows = np.concatenate(parts)
         lengths = self.lengths[rows].astype(np.float64)
+        targets = np.zeros(len(rows)) if self.targets is None else self.targets[rows].astype(np.float64)
         padded = [(len(part), self.pad_to or int(self.lengths[part].max())) for part in parts]
         return {
             "examples": float(len(rows)),
             "labelled": max(1.0, float(self.labelled[rows].sum())),
             "positions": float(lengths.sum()),
-            "targets": 1.0 if self.targets is None else max(1.0, float(self.targets[rows].sum())),
+            "targets": max(1.0, float(targets.sum())),
             "pairs": float((lengths**2).sum()),
+            "causal_pairs": float((lengths * (lengths + 1)).sum() / 2),
+            "target_pairs": max(1.0, float((targets * (targets + 1)).sum() / 2)),
+            "cross_pairs": max(1.0, float((targets * lengths).sum())),
             "padded_positions": float(sum(size * width for size, width in padded)),
             "padded_pairs": float(sum(size * width**2 for size, width in padded)),
         }

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distill.losses.reduction import Positions, blank, count, same_shape, unmasked, upcast
+from distill.losses.reduction import Positions, blank, count, named, places_of, same_shape, unmasked, upcast
 from distill.protocols import LossTerm
-from distill.types import Batch, Needs, Outputs, Unit
+from distill.types import Batch, Layers, Needs, Outputs, Side, Unit
 
 HiddenDistance = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
@@ -76,23 +76,26 @@ class Hidden(LossTerm):
         distance: HiddenDistance,
         unit: Unit,
         projection: Projection | None = None,
+        side: Side = "encoder",
     ) -> None:
         super().__init__()
-        self.name = name
+        self.name = named(name, side)
+        self.side = side
         self.layers = dict(layers)
         self.distance = distance
         self.unit = unit
         self.projectors = projection.modules(self.layers) if projection else nn.ModuleDict()
-        self.student_needs = Needs(hidden_states=frozenset(self.layers))
-        self.teacher_needs = Needs(hidden_states=frozenset(self.layers.values()))
+        self.student_needs = Needs.of(side, Layers(hidden_states=frozenset(self.layers)))
+        self.teacher_needs = Needs.of(side, Layers(hidden_states=frozenset(self.layers.values())))
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Return the sum over layers and positions."""
-        places = Positions() if self.unit == "padded_positions" else unmasked(batch["attention_mask"])
+        places = Positions() if self.unit == "padded_positions" else unmasked(places_of(batch, self.side))
+        ours, theirs = student.on(self.side).hidden_states, teacher.on(self.side).hidden_states
         totals = [
             self.distance(
-                self._projected(own, places.rows(student.hidden_states[own])),
-                places.rows(teacher.hidden_states[taught]),
+                self._projected(own, places.rows(ours[own])),
+                places.rows(theirs[taught]),
                 places.keep,
             )[0]
             for own, taught in self.layers.items()

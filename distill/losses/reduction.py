@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from distill.types import IGNORED, Batch, Side
+
 
 def upcast(tensor: Tensor) -> Tensor:
     """Return half types as fp32 and leave fp32 and fp64 as they are."""
@@ -49,10 +51,24 @@ def unmasked(mask: Tensor) -> Positions:
     return Positions() if index.numel() == flat.numel() else Positions(index=index)
 
 
-def pairs(mask: Tensor) -> Tensor:
-    """Return [B 1 T T] bool: query and key are both unmasked in mask [B T]."""
-    keep = mask.bool()
-    return (keep[:, :, None] & keep[:, None, :])[:, None]
+def pairs(mask: Tensor, keys: Tensor | None = None, *, causal: bool = False) -> Tensor:
+    """Return [B 1 T S] bool: query and key are both unmasked, in mask [B T] and in `keys` [B S], if these are others.
+
+    With `causal` a key must not come after its query.
+    """
+    keep, other = mask.bool(), mask.bool() if keys is None else keys.bool()
+    both = (keep[:, :, None] & other[:, None, :])[:, None]
+    return both.tril() if causal else both
+
+
+def named(kind: str, side: Side) -> str:
+    """Return the name of a term in logs: `hidden`, and `hidden_decoder` where it is not about the encoder."""
+    return kind if side == "encoder" else f"{kind}_{side}"
+
+
+def places_of(batch: Batch, side: Side) -> Tensor:
+    """Return which positions of a side hold a token: of the sequence [B T], or of the target [B U] in a decoder."""
+    return batch["attention_mask"] if side == "encoder" else batch["labels"] != IGNORED
 
 
 def blank(tensor: Tensor, keep: Tensor | None) -> Tensor:

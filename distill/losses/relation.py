@@ -15,9 +15,9 @@ from torch.autograd.function import once_differentiable
 
 from distill.losses.blocks import Block, blocks
 from distill.losses.closed_form import softmax_kl
-from distill.losses.reduction import count, upcast
+from distill.losses.reduction import count, named, places_of, upcast
 from distill.protocols import LossTerm
-from distill.types import Batch, Heads, Needs, Outputs
+from distill.types import Batch, Heads, Layers, Needs, Outputs, Side
 
 Pair = Literal["qq", "kk", "vv", "qk"]
 
@@ -49,24 +49,25 @@ def relation_kl(
 class Relations(LossTerm):
     """Sum over paired layers and over kinds of relation of `relation_kl`."""
 
-    name = "relations"
-    unit = "positions"
-
-    def __init__(self, layers: Mapping[int, int], kinds: Sequence[Pair], heads: int | None) -> None:
+    def __init__(
+        self, layers: Mapping[int, int], kinds: Sequence[Pair], heads: int | None, side: Side = "encoder"
+    ) -> None:
         super().__init__()
+        self.name = named("relations", side)
+        self.unit = "positions" if side == "encoder" else "targets"
+        self.side = side
         self.layers = dict(layers)
         self.kinds = tuple(kinds)
         self.heads = heads
-        self.student_needs = Needs(relations=frozenset(self.layers))
-        self.teacher_needs = Needs(relations=frozenset(self.layers.values()))
+        self.student_needs = Needs.of(side, Layers(relations=frozenset(self.layers)))
+        self.teacher_needs = Needs.of(side, Layers(relations=frozenset(self.layers.values())))
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Return the sum over layers, kinds and unmasked positions."""
-        mask = batch["attention_mask"]
+        mask = places_of(batch, self.side)
+        ours, theirs = student.on(self.side).relations, teacher.on(self.side).relations
         totals = [
-            relation_kl(
-                *_pair(student.relations[own], kind), *_pair(teacher.relations[taught], kind), mask, self.heads
-            )[0]
+            relation_kl(*_pair(ours[own], kind), *_pair(theirs[taught], kind), mask, self.heads)[0]
             for own, taught in self.layers.items()
             for kind in self.kinds
         ]

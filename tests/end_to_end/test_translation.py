@@ -32,7 +32,15 @@ STAGES = {
         **GOLD,
         "kind": "train",
         "data": ["told", "train"],
-        "objective": [{"kind": "task"}, {"kind": "logits"}, {"kind": "hidden"}],
+        "objective": [
+            {"kind": "task"},
+            {"kind": "logits"},
+            {"kind": "hidden"},
+            {"kind": "hidden", "side": "decoder"},
+            {"kind": "attention", "side": "decoder"},
+            {"kind": "attention", "side": "cross", "target": "probabilities"},
+            {"kind": "relations", "side": "decoder"},
+        ],
     },
     "inter": {
         **GOLD,
