@@ -17,6 +17,7 @@ from transformers import (
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
 
@@ -35,7 +36,7 @@ class Loaded:
     """A model with what came with it."""
 
     model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerFast
+    tokenizer: PreTrainedTokenizerBase
     source: str
     """Folder or hub name it came from."""
     trained_head: bool
@@ -70,16 +71,21 @@ def auto_class(task: Task, config: PretrainedConfig) -> Any:
             return AutoModel
 
 
-def load_tokenizer(source: ModelSource, where: str) -> PreTrainedTokenizerFast:
+def load_tokenizer(source: ModelSource, where: str) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a model. Raise ModelError where there is none."""
     path = _checked(source, where)
     try:
-        found: Any = AutoTokenizer.from_pretrained(path, revision=source.revision, use_fast=True)
+        found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, revision=source.revision, use_fast=True)
     except (OSError, ValueError) as error:
         raise ModelError(f"{where}: no tokenizer could be loaded from {source.path}: {_first_line(error)}") from error
-    if not isinstance(found, PreTrainedTokenizerFast):
-        raise ModelError(f"{where}: {source.path} has no fast tokenizer (tokenizer.json)")
     return found
+
+
+def fast(tokenizer: PreTrainedTokenizerBase, where: str) -> PreTrainedTokenizerFast:
+    """Return a tokenizer whose core is there. Raise ModelError where it is none: Marian's, say, can only write."""
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise ModelError(f"{where}: {tokenizer.name_or_path} has no fast tokenizer (tokenizer.json)")
+    return tokenizer
 
 
 def load_config(source: ModelSource, where: str) -> PretrainedConfig:

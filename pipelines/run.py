@@ -7,7 +7,7 @@ from typing import cast
 
 import torch
 from rich.console import Console
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from configs.data import Embedded, Files, Held, StageData
 from configs.pipeline import Pipeline
@@ -23,7 +23,7 @@ from distill.data.tokenise import Limits, pack, tokenise
 from distill.errors import ModelError
 from distill.files import digest, digest_file
 from distill.metrics import Kind, score, validation_metric
-from distill.models import Loaded, ModelSource, fingerprint, load, load_config, load_tokenizer
+from distill.models import Loaded, ModelSource, fast, fingerprint, load, load_config, load_tokenizer
 from distill.models import label_names as model_labels
 from pipelines.machine import Device
 from pipelines.score import EncodedRows, permute, predict, target_scores
@@ -103,7 +103,7 @@ class Run:
         return permutation(model_labels(loaded.model.config), self.labels, f"teacher.model: {loaded.source}")
 
     @cached_property
-    def tokenizer(self) -> PreTrainedTokenizerFast:
+    def tokenizer(self) -> PreTrainedTokenizerBase:
         """The teacher's tokenizer, which is the student's too."""
         return load_tokenizer(self.base, "teacher.model")
 
@@ -142,9 +142,10 @@ class Run:
         tokens = self.cache / "tokens"
         if task.kind == "generation":
             return tokenise_targets(rows, self.tokenizer, self._target_limits, tokens)
+        tokenizer = fast(self.tokenizer, "teacher.model")
         if self._is_plain_text(name):
-            return pack(rows, self.tokenizer, limits, tokens)
-        return tokenise(rows, encode(rows, task, self.labels), self.tokenizer, limits, tokens)
+            return pack(rows, tokenizer, limits, tokens)
+        return tokenise(rows, encode(rows, task, self.labels), tokenizer, limits, tokens)
 
     @property
     def _target_limits(self) -> TargetLimits:

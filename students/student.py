@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distill import capture
 from distill.protocols import TrainedModel
@@ -51,7 +51,7 @@ class Student(TrainedModel):
             parameter.grad = None
         return unused
 
-    def save(self, folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    def save(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
         """Write a folder that transformers loads."""
         self.model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

@@ -17,7 +17,7 @@ from distill.data.tokenise import plain, tokenizer_digest
 from distill.data.words import whole_words
 from distill.errors import ModelError
 from distill.files import digest
-from distill.models import ModelSource, load_config, load_tokenizer
+from distill.models import ModelSource, fast, load_config, load_tokenizer
 
 _LONGEST = 512
 """Tokens of an input, where the model can take them."""
@@ -136,7 +136,7 @@ def load_masked_lm(source: ModelSource, candidates: int, where: str, device: str
     )
     if report["missing_keys"]:
         raise ModelError(f"{where}: {source.path} lacks weights: {', '.join(sorted(report['missing_keys'])[:5])}")
-    return MaskedLM(model.to(device), tokenizer, candidates)
+    return MaskedLM(model.to(device), fast(tokenizer, where), candidates)
 
 
 def _positions(model: PreTrainedModel) -> int:

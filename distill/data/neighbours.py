@@ -14,7 +14,7 @@ from distill.data.readers import read_lines
 from distill.data.words import whole_words
 from distill.errors import DataError
 from distill.files import digest
-from distill.models import ModelSource, load
+from distill.models import ModelSource, fast, load
 
 Vectors = NDArray[np.float32]
 
@@ -92,7 +92,7 @@ def load_neighbours(source: ModelSource, candidates: int, where: str) -> Neighbo
         return Neighbours(words, vectors, candidates)
     loaded = load(source, Task(kind="text"), (), where)
     matrix = loaded.model.get_input_embeddings().get_parameter("weight")
-    return from_embeddings(loaded.tokenizer, matrix.detach().float().numpy(), candidates)
+    return from_embeddings(fast(loaded.tokenizer, where), matrix.detach().float().numpy(), candidates)
 
 
 def from_embeddings(tokenizer: PreTrainedTokenizerFast, matrix: Vectors, candidates: int) -> Neighbours:

@@ -6,7 +6,7 @@ from itertools import compress
 from pathlib import Path
 
 import numpy as np
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase
 
 from distill.data.labels import Labels
 from distill.data.rows import Rows
@@ -34,7 +34,7 @@ class TargetLimits:
 
 
 def tokenise_targets(
-    rows: Rows, tokenizer: PreTrainedTokenizerFast, limits: TargetLimits, cache: Path | None = None
+    rows: Rows, tokenizer: PreTrainedTokenizerBase, limits: TargetLimits, cache: Path | None = None
 ) -> TokenTable:
     """Tokenise rows of a generation, sources and targets; pairs that are too long are left out and counted.
 
@@ -48,7 +48,7 @@ def tokenise_targets(
     return cached(cache, key, lambda: _paired(rows, tokenizer, limits))
 
 
-def _paired(rows: Rows, tokenizer: PreTrainedTokenizerFast, limits: TargetLimits) -> TokenTable:
+def _paired(rows: Rows, tokenizer: PreTrainedTokenizerBase, limits: TargetLimits) -> TokenTable:
     sources, targets = _both(rows, tokenizer, joined=limits.start is None)
     keep = [
         len(source) <= limits.max_length and len(target) <= limits.max_target_length
@@ -76,7 +76,7 @@ def _paired(rows: Rows, tokenizer: PreTrainedTokenizerFast, limits: TargetLimits
     )
 
 
-def _both(rows: Rows, tokenizer: PreTrainedTokenizerFast, *, joined: bool) -> tuple[list[list[int]], list[list[int]]]:
+def _both(rows: Rows, tokenizer: PreTrainedTokenizerBase, *, joined: bool) -> tuple[list[list[int]], list[list[int]]]:
     """Return the tokens of sources and targets; a target ends with the end token."""
     texts = [row.text for row in rows]
     targets = [target or "" for target in rows.targets]

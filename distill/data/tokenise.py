@@ -6,18 +6,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, groupby
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from distill.data.hashing import hash_tokens
 from distill.data.labels import Labels
 from distill.data.rows import Rows
 from distill.data.table import TokenTable
 from distill.errors import DataError, ModelError
-from distill.files import digest
+from distill.files import digest, digest_file
 from distill.types import IGNORED
 
 Ids = NDArray[np.int32]
@@ -71,8 +72,12 @@ def plain(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
     return core
 
 
-def tokenizer_digest(tokenizer: PreTrainedTokenizerFast) -> str:
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     """Return a digest of all that decides which tokens a text becomes."""
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        with TemporaryDirectory() as folder:  # Marian's keeps its two SentencePiece models in files of their own
+            written = sorted(Path(path) for path in tokenizer.save_pretrained(folder) if Path(path).is_file())
+            return digest(*(f"{path.name}:{digest_file(path)}" for path in written))
     core = json.loads(tokenizer.backend_tokenizer.to_str())
     core.pop("truncation")
     core.pop("padding")
@@ -97,7 +102,7 @@ def cached(cache: Path | None, key: str, build: Callable[[], TokenTable]) -> Tok
     return replace(found, notes={**found.notes, "damaged caches rebuilt": 1}) if damaged else found
 
 
-def key_of(kind: str, rows: Rows, labels: Labels, tokenizer: PreTrainedTokenizerFast, limits: object) -> str:
+def key_of(kind: str, rows: Rows, labels: Labels, tokenizer: PreTrainedTokenizerBase, limits: object) -> str:
     """Return a digest of all that decides a table of tokens."""
     documents = np.array(rows.documents, dtype=np.int32)
     arrays = (rows.ids.tobytes(), str(labels.dtype), labels.tobytes(), documents.tobytes())

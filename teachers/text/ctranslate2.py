@@ -58,6 +58,7 @@ class CTranslate2Writer(TextTeacher):
         The weights are `stored` in fp32, or as CTranslate2 calls it (`int8`); 0 threads are CTranslate2's own number.
         """
         self._tokenizer = tokenizer
+        self._ids: dict[str, int] = tokenizer.get_vocab()
         self._config = model.config
         self._settings = model.generation_config
         self._fingerprint = digest(fingerprint, "ctranslate2", ctranslate2.__version__, compute_type)
@@ -117,7 +118,7 @@ class CTranslate2Writer(TextTeacher):
         end = self._tokenizer.eos_token
         texts = []
         for tokens, score in zip(result.hypotheses, result.scores, strict=True):
-            ids = [self._tokenizer.vocab[token] for token in tokens]
+            ids = [self._ids[token] for token in tokens]
             text = str(self._tokenizer.decode(ids, skip_special_tokens=True))
             texts.append(Text(text, tuple(ids), float(score), bool(tokens) and tokens[-1] == end))
         return Completion(tuple(texts))
