@@ -230,9 +230,11 @@ def _teachers(parts: Parts) -> list[str]:
 def _check_record(parts: Parts, name: str, stage: RecordStage) -> Findings:
     for i, source in enumerate(stage.data):
         yield from _check_source(parts, name, ("data", str(i)), source)
-    if parts.task is not None and parts.task.kind in ("text", "generation"):
-        what = f"`record` writes logits of classes, and `task.kind` is `{parts.task.kind}`"
-        yield ("stages", name, "kind"), what
+    if parts.task is not None and parts.task.kind == "text":
+        yield ("stages", name, "kind"), "`record` writes logits, which need a task, and `task.kind` is `text`"
+    kept = stage.top_k != RecordStage.model_fields["top_k"].default
+    if parts.task is not None and parts.task.kind != "generation" and kept:
+        yield ("stages", name, "top_k"), f"is for texts, and `task.kind` is `{parts.task.kind}`; leave it out"
     if stage.teacher == "task":
         yield from _check_trained(parts, name, "records")
 

@@ -58,13 +58,16 @@ class AugmentStage(Section):
 
 
 class RecordStage(Section):
-    """Write down the teacher's logits of every row once, for train stages that see the rows many times."""
+    """Write down the teacher's logits of every row once, for train stages that see the rows many times; of a generation
+    its most likely tokens at every target position."""
 
     kind: Literal["record"]
     teacher: Literal["task", "base"] = "task"
     """`task`: the fine-tuned teacher; `base`: the teacher model as given."""
     data: Annotated[tuple[str, ...], Field(min_length=1)]
     """Names of the sources."""
+    top_k: PositiveInt = 16
+    """`generation` only: tokens kept of each target position."""
 
 
 class GenerateStage(Section):

@@ -29,11 +29,15 @@ from distill.losses.attention import (
     attention_score_mse,
 )
 from distill.losses.hidden import Hidden, Projection, hidden_cosine, hidden_mse
-from distill.losses.logits import Divergence, Logits, TokenLogits
+from distill.losses.logits import Divergence, Logits, TokenLogits, TopKDivergence
 from distill.losses.relation import Relations
 from distill.losses.task import Classification, Generation, Regression
+from distill.losses.top_k import top_k_ce, top_k_kl
 from distill.protocols import LossTerm
 from distill.types import Layers, Needs, Shape, Side, Unit
+
+_TOP_K: dict[str, TopKDivergence] = {"kl": top_k_kl, "ce": top_k_ce}
+"""What can be told from a teacher's most likely tokens alone."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,12 @@ def _logits(section: LogitsTerm, sides: Sides, teacher: Shape, where: str) -> Lo
         return Logits(_divergence(section, where), section.temperature)
     if section.reduction == "huawei":
         raise ConfigError([f"{where}: `reduction: huawei` is a classifier's, and the run's task is a generation"])
-    return TokenLogits(_divergence(section, where), section.temperature)
+    if teacher.kept is not None and section.divergence not in _TOP_K:
+        raise UnmetNeeds(
+            f"{where}: `{section.divergence}` needs all of the teacher's logits, and the {teacher.kept} most likely "
+            f"tokens were recorded; use {' or '.join(f'`{name}`' for name in _TOP_K)}, or a live teacher"
+        )
+    return TokenLogits(_divergence(section, where), section.temperature, _TOP_K.get(section.divergence))
 
 
 def _divergence(section: LogitsTerm, where: str) -> Divergence:

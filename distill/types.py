@@ -138,6 +138,16 @@ class Heads:
 
 
 @dataclass(frozen=True)
+class TopK:
+    """The K most likely tokens at every target position."""
+
+    indices: Tensor
+    """[B U K] int64"""
+    log_probs: Tensor
+    """[B U K] fp32, of the whole vocabulary's softmax"""
+
+
+@dataclass(frozen=True)
 class Inside:
     """What layers of one side of a model gave."""
 
@@ -155,6 +165,8 @@ class Outputs:
 
     logits: Tensor | None = None
     """[B V]; of a generation [B U V]"""
+    top_k: TopK | None = None
+    """In place of logits, from a teacher that was recorded."""
     hidden_states: dict[int, Tensor] = field(default_factory=dict)
     attentions: dict[int, Tensor] = field(default_factory=dict)
     relations: dict[int, Heads] = field(default_factory=dict)
@@ -184,6 +196,8 @@ class Shape:
     """Classes, 1 for a regression, or the vocabulary; 0 where the model has no head that was trained."""
     decoder_layers: int = 0
     """Of a decoder beside an encoder."""
+    kept: int | None = None
+    """Tokens whose log-probabilities were kept of each target position; none: there are logits."""
     causal: bool = False
     """Whether no position of its one stack looks at a later one."""
 

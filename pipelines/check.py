@@ -1,13 +1,14 @@
 """Preflight: all that can be known to be wrong before anything is trained."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import psutil
 import torch
 from rich.table import Table
 
 from configs.data import StageData
-from configs.stages import TrainStage
+from configs.stages import RecordStage, TrainStage
 from distill.errors import DataError, ModelError
 from distill.models import Loaded
 from distill.objective import Objective
@@ -129,7 +130,11 @@ def _stand_in(run: Run, stage: TrainStage, loaded: Loaded) -> Teacher:
     order = None if will_be_trained else run.label_order(loaded)
     head = Loaded(loaded.model, loaded.tokenizer, loaded.source, loaded.trained_head or will_be_trained)
     live = LiveTeacher(head, run.config.task, "", order)
-    return live if stage.cache is None else CachedTeacher(live.shape, "", None, stage.cache)
+    if stage.cache is None or live.shape is None:
+        return live
+    record = run.config.stages[stage.cache]
+    kept = record.top_k if isinstance(record, RecordStage) and run.config.task.kind == "generation" else None
+    return CachedTeacher(replace(live.shape, kept=kept), "", None, stage.cache)
 
 
 def _teacher_score(run: Run, loaded: Loaded, found: Table) -> None:

@@ -39,6 +39,7 @@ class RecordTeacher(Stage[RecordStage]):
                 output,
                 pad_id=loaded.tokenizer.pad_token_id,
                 device=device,
+                top_k=config.top_k if run.config.task.kind == "generation" else None,
                 progress=line.advance,
             )
         return {"rows": rows}

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,7 +32,7 @@ from students.build import from_folder
 from students.student import Student
 from teachers.cached import CachedTeacher
 from teachers.none import NoTeacher
-from teachers.record import read_record
+from teachers.record import TokenRecord, read_record
 
 PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -116,7 +117,10 @@ class Train(Stage[TrainStage]):
         """Read what a stage recorded, and see that it holds every row."""
         record = read_record(self._run.stage_folder(name, None))
         record.of(torch.from_numpy(self._run.table(self._config.data).example_ids))
-        return CachedTeacher(live.shape, self._run.stage_fingerprint(name, None), record, name)
+        shape = live.shape
+        if shape is not None and isinstance(record, TokenRecord):
+            shape = replace(shape, kept=record.indices.shape[-1])
+        return CachedTeacher(shape, self._run.stage_fingerprint(name, None), record, name)
 
     def _student(self, loaded: Loaded) -> Student:
         run, config = self._run, self._config

@@ -4,13 +4,13 @@ import torch
 
 from distill.protocols import Teacher
 from distill.types import Batch, Needs, Outputs, Shape
-from teachers.record import Record
+from teachers.record import Record, TokenRecord
 
 
 class CachedTeacher(Teacher):
     """Looks logits up by the key of the row. It knows nothing of layers."""
 
-    def __init__(self, shape: Shape | None, fingerprint: str, record: Record | None, name: str) -> None:
+    def __init__(self, shape: Shape | None, fingerprint: str, record: Record | TokenRecord | None, name: str) -> None:
         """Take the sizes of the teacher that was recorded.
 
         `record` is none where it is still to be made; `name` is that of the stage that makes it.
@@ -34,7 +34,7 @@ class CachedTeacher(Teacher):
         """Return the logits of the batch's rows. Raise DataError for a row that was not recorded."""
         if self._record is None:
             raise RuntimeError(f"stage {self._name} has not recorded the teacher yet")
-        return Outputs(logits=self._record.of(batch["example_ids"]) if needs.logits else None)
+        return self._record.outputs(batch) if needs.logits else Outputs()
 
     def to(self, device: torch.device) -> None:
         """Hold the logits on a device."""

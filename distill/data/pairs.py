@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from distill.data.hashing import hash_text
 from distill.data.labels import Labels
-from distill.data.rows import Rows
+from distill.data.rows import Row, Rows
 from distill.data.table import TokenTable
 from distill.data.tokenise import cached, key_of, within
 from distill.errors import DataError
@@ -61,7 +62,7 @@ def _paired(rows: Rows, tokenizer: PreTrainedTokenizerBase, limits: TargetLimits
         )
     if limits.start is None:
         sources = [[*source, *target[:-1]] for source, target in zip(sources, targets, strict=True)]
-    ids = rows.ids[np.array(keep)]
+    ids = np.fromiter(compress(map(_key, rows), keep), np.int64, sum(keep))
     written = TokenTable.of(compress(targets, keep), np.full(len(ids), IGNORED, np.int64), ids)
     table = TokenTable.of(compress(sources, keep), written.labels, ids)
     for tokens in (table.tokens, written.tokens):
@@ -74,6 +75,11 @@ def _paired(rows: Rows, tokenizer: PreTrainedTokenizerBase, limits: TargetLimits
         start=limits.start,
         notes={"pairs left out, too long": left_out} if left_out else {},
     )
+
+
+def _key(row: Row) -> int:
+    """Return the key of a pair: one source may have several targets, each with a teacher's opinion of its own."""
+    return hash_text(str(row.id), row.target)
 
 
 def _both(rows: Rows, tokenizer: PreTrainedTokenizerBase, *, joined: bool) -> tuple[list[list[int]], list[list[int]]]:

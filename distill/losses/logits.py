@@ -17,6 +17,13 @@ class Divergence(Protocol):
         """Return one value per position [...] from logits [... V]."""
 
 
+class TopKDivergence(Protocol):
+    """A function of `distill.losses.top_k`."""
+
+    def __call__(self, student_logits: Tensor, indices: Tensor, log_probs: Tensor, *, temperature: float) -> Tensor:
+        """Return one value per position [...] from logits [... V], indices and log-probabilities [... K]."""
+
+
 class Logits(LossTerm):
     """Sum over rows of a divergence between logits [B V]."""
 
@@ -45,17 +52,23 @@ class TokenLogits(LossTerm):
     student_needs = Needs(logits=True)
     teacher_needs = Needs(logits=True)
 
-    def __init__(self, divergence: Divergence, temperature: Value) -> None:
+    def __init__(self, divergence: Divergence, temperature: Value, top_k: TopKDivergence | None = None) -> None:
+        """Take a divergence, and the one in its place for a teacher that gives its K most likely tokens."""
         super().__init__()
         self.divergence = divergence
         self.temperature = temperature
+        self.top_k = top_k
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Return the sum over positions that have a target token, at the temperature of this point of the training."""
         places = unmasked(batch["labels"] != IGNORED)
-        own, taught = (places.rows(logits) for logits in _both(student, teacher))
         temperature = value(self.temperature, batch["progress"])
-        return blank(self.divergence(own, taught, temperature=temperature), places.keep).sum()
+        if teacher.top_k is not None and student.logits is not None and self.top_k is not None:
+            parts = (student.logits, teacher.top_k.indices, teacher.top_k.log_probs)
+            values = self.top_k(*(places.rows(part) for part in parts), temperature=temperature)
+        else:
+            values = self.divergence(*map(places.rows, _both(student, teacher)), temperature=temperature)
+        return blank(values, places.keep).sum()
 
 
 def _both(student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:

@@ -164,7 +164,7 @@ def test_plain_text_has_no_task_to_learn() -> None:
     assert [line.split(": ")[1:3] for line in found] == [
         ["stages.teacher.objective.0.kind", "`task` needs a task, and `task.kind` is `text`; Choices"],
         ["stages.early.objective.0.kind", "`logits` needs a task, and `task.kind` is `text`; Choices"],
-        ["stages.answers.kind", "`record` writes logits of classes, and `task.kind` is `text`"],
+        ["stages.answers.kind", "`record` writes logits, which need a task, and `task.kind` is `text`"],
         ["stages.late.objective.0.kind", "`logits` needs a task, and `task.kind` is `text`; Choices"],
         ["stages.alone.objective.0.kind", "`task` needs a task, and `task.kind` is `text`; Choices"],
     ]

@@ -111,10 +111,16 @@ def test_pairs_that_are_too_long_are_left_out_and_counted_never_cut(words) -> No
     table = tokenise_targets(rows, words, TargetLimits(bound, target_bound, 400, start=0))
     keep = [number for number, (own, other) in enumerate(sizes) if own <= bound and other <= target_bound]
     assert 0 < len(keep) < 40
-    assert table.example_ids.tolist() == keep
+    assert table.lengths.tolist() == [sizes[number][0] for number in keep]
     assert table.notes == {"pairs left out, too long": 40 - len(keep)}
     with pytest.raises(DataError, match="none of 40 pairs fits into 1 tokens of source"):
         tokenise_targets(rows, words, TargetLimits(1, 1, 400, start=0))
+
+
+def test_a_source_with_two_targets_makes_two_rows_of_the_cache(words) -> None:
+    rows = Rows.of([Row("ba", None, None, 7, "ban"), Row("ba", None, None, 7, "ben"), Row("ba", None, None, 7, "ban")])
+    first, second, again = tokenise_targets(rows, words, LIMITS).example_ids.tolist()
+    assert first == again != second
 
 
 def test_a_row_without_target_and_a_token_without_embedding_are_refused(words) -> None:

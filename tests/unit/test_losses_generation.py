@@ -9,6 +9,7 @@ from torch import Tensor
 from distill.losses import divergences
 from distill.losses.logits import TokenLogits
 from distill.losses.task import Generation
+from distill.losses.top_k import top_k_ce, top_k_kl
 from distill.types import IGNORED, Batch, Outputs
 from tests.helpers import reference
 
@@ -63,6 +64,33 @@ def test_word_level_distillation_is_the_divergence_at_each_target_token(name: st
         if LABELS[row, place] != IGNORED
     ]
     torch.testing.assert_close(found, reference.total(parts))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+@pytest.mark.parametrize(("dense", "kept"), [(divergences.kl, top_k_kl), (divergences.ce, top_k_ce)])
+def test_all_tokens_kept_are_as_good_as_logits(dense, kept, temperature: float) -> None:
+    student, teacher = logits_of(0).requires_grad_(), logits_of(1)
+    best = teacher.log_softmax(-1).topk(5)
+    found = kept(student, best.indices, best.values, temperature=temperature)
+    expected = dense(student, teacher, temperature=temperature)
+    torch.testing.assert_close(found, expected)
+    gradients = (torch.autograd.grad(values.sum(), student)[0] for values in (found, expected))
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("kept", [1, 3])
+def test_the_most_likely_tokens_are_made_to_sum_to_one(kept: int) -> None:
+    student, teacher = logits_of(0)[0, 0], logits_of(1)[0, 0]
+    best = teacher.log_softmax(-1).topk(kept)
+    total = sum(math.exp(float(value) / 2) for value in best.values)
+    own = (student / 2).log_softmax(-1).tolist()
+    expected_kl = expected_ce = 0.0
+    for token, value in zip(best.indices.tolist(), best.values.tolist(), strict=True):
+        p = math.exp(value / 2) / total
+        expected_ce -= 4 * p * own[token]
+        expected_kl += 4 * p * (math.log(p) - own[token])
+    assert float(top_k_kl(student, best.indices, best.values, temperature=2.0)) == pytest.approx(expected_kl)
+    assert float(top_k_ce(student, best.indices, best.values, temperature=2.0)) == pytest.approx(expected_ce)
 
 
 @pytest.mark.parametrize("term", [Generation(0.1), TokenLogits(divergences.kl, 1.0)], ids=["task", "logits"])
