@@ -79,6 +79,8 @@ class GenerateStage(Section):
     data: Annotated[tuple[str, ...], Field(min_length=1)]
     """Names of the sources; of rows with one source text the teacher writes for one."""
     decoding: Decoding = Decoding()
+    long_sources: Literal["error", "leave_out"] = "error"
+    """For sources longer than the teacher's positions: none is ever cut, and what is left out is counted."""
     engine: Engine = "auto"
     """What decodes. `auto`: CTranslate2 where it can run the model and gives its log-probabilities, else transformers
     under a beam search of our own."""

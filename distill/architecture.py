@@ -4,11 +4,13 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from transformers import AutoConfig, PretrainedConfig
+from transformers.models.auto import modeling_auto as auto
 
 from configs.errors import suggest
 from configs.sizes import Sizes
 from distill.errors import ModelError
 
+_MASKED = auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
 _SPECIAL = ("pad_token_id", "bos_token_id", "eos_token_id", "sep_token_id", "cls_token_id")
 _WRITING = ("decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id")
 _WAYS = ("scale_embedding", "activation_function", "feed_forward_proj", "scale_decoder_outputs", "normalize_before")
@@ -75,11 +77,17 @@ def _intermediate_key(known: Collection[str], what: str) -> str:
     raise ModelError(f"{what} has no feed-forward width this version knows")
 
 
-def _architectures() -> list[str]:
-    from transformers.models.auto import modeling_auto as auto
+def check_writes(kind: str, where: str) -> None:
+    """Raise ModelError for an architecture that cannot write a text from left to right."""
+    if kind not in _writers():
+        raise ModelError(f"{where}.architecture: {kind} writes no text, and the run's task is a generation")
 
-    return [
-        *auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
-        *auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
-        *auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    ]
+
+def _writers() -> list[str]:
+    """Return encoder-decoders, and language models that are no masked ones."""
+    causal = [name for name in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES if name not in _MASKED]
+    return [*auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES, *causal]
+
+
+def _architectures() -> list[str]:
+    return [*auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES, *_writers()]

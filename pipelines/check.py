@@ -1,6 +1,6 @@
 """Preflight: all that can be known to be wrong before anything is trained."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import psutil
@@ -8,12 +8,21 @@ import torch
 from rich.table import Table
 
 from configs.data import StageData
-from configs.stages import RecordStage, TrainStage
+from configs.stages import (
+    EvaluateStage,
+    ExportStage,
+    GenerateStage,
+    RecordStage,
+    SelectStage,
+    Stage,
+    TrainStage,
+)
 from distill.errors import DataError, ModelError
 from distill.models import Loaded
 from distill.objective import Objective
 from distill.objective import build as build_objective
 from distill.protocols import Teacher
+from pipelines.generate import writable
 from pipelines.run import Run
 from students.build import build as build_student
 from students.student import Student
@@ -36,6 +45,7 @@ def preflight(run: Run) -> None:
     _rows(run, found)
     loaded = run.load_teacher("base")
     _tokens(run, loaded, found)
+    _generations(run, loaded)
     student = _stages(run, loaded, found)
     _teacher_score(run, loaded, found)
     _memory(run, loaded, student, found)
@@ -61,9 +71,37 @@ def _rows(run: Run, found: Table) -> None:
         if not len(rows):
             raise DataError(f"data.{name}: 0 rows are left{_reasons(rows.notes)}")
         found.add_row(f"data.{name}", f"{len(rows):,} rows{_reasons(rows.notes)}")
+    _targets(run)
     if run.labels:
         shown = ", ".join(run.labels[:6]) + (" …" if len(run.labels) > 6 else "")
         found.add_row("labels", f"{len(run.labels)}: {shown}")
+
+
+def _targets(run: Run) -> None:
+    """Check that rows have targets where something is learnt from them, or compared with them."""
+    if run.config.task.kind != "generation":
+        return
+    for name, stage in run.config.stages.items():
+        for key, source in _compared(run, stage):
+            if isinstance(run.config.data[source], StageData):
+                continue
+            targets = run.rows(source).targets
+            if None in targets:
+                place = targets.index(None) + 1
+                raise DataError(f"data.{source}: row {place} has no target, and stages.{name}.{key} needs one")
+
+
+def _compared(run: Run, stage: Stage) -> Iterator[tuple[str, str]]:
+    """Yield which sources a stage needs targets of, after the key that names them."""
+    match stage:
+        case TrainStage():
+            yield from (("data", source) for source in stage.data)
+            yield from (("validation", source) for source in filter(None, [stage.validation]))
+        case EvaluateStage() | ExportStage():
+            yield "data", stage.data
+        case SelectStage() if stage.by != "score":
+            generate = run.config.stages[stage.generated]
+            yield from (("by", source) for source in generate.data)  # type: ignore[union-attr]
 
 
 def _reasons(notes: Mapping[str, int]) -> str:
@@ -82,16 +120,28 @@ def _tokens(run: Run, loaded: Loaded, found: Table) -> None:
             f"the model {config.vocab_size}"
         )
     positions = getattr(config, "max_position_embeddings", None)
-    if positions is not None and run.config.task.max_length > positions:
-        raise ModelError(
-            f"task.max_length: {run.config.task.max_length} is more than the {positions} positions of {loaded.source}"
-        )
+    task = run.config.task
+    lengths = {"max_length": task.max_length}
+    if task.kind == "generation":
+        lengths["max_target_length"] = task.max_target_length
+    for name, length in lengths.items():
+        if positions is not None and length > positions:
+            raise ModelError(f"task.{name}: {length} is more than the {positions} positions of {loaded.source}")
     weights = sum(parameter.numel() for parameter in loaded.model.parameters())
     found.add_row(
         "teacher",
         f"{loaded.source}: {config.model_type}, {config.num_hidden_layers} × {config.hidden_size}, "
         f"{weights / 1e6:.1f} M, {run.config.teacher.dtype}",
     )
+
+
+def _generations(run: Run, loaded: Loaded) -> None:
+    """Check that the teacher has positions for every source, and a token for the language asked for."""
+    for name, stage in run.config.stages.items():
+        if isinstance(stage, GenerateStage):
+            for source in stage.data:
+                if not isinstance(run.config.data[source], StageData):
+                    writable(run.rows(source), loaded, stage, f"stages.{name}")
 
 
 def _stages(run: Run, loaded: Loaded, found: Table) -> Student | None:

@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 from configs.stages import GenerateStage
 from distill.callbacks.progress import ProgressLine
 from distill.data.rows import Rows
+from distill.errors import DataError
 from distill.files import digest
+from distill.models import Loaded
 from distill.types import Completion
 from pipelines.stage import Stage
 from teachers.text.build import Asked, Built, build
+from teachers.text.sources import language_id, too_long
 from teachers.text.store import Plan, write_shards
 
 SHARDS = "shards"
@@ -35,9 +38,11 @@ class Generate(Stage[GenerateStage]):
     def run(self, output: Path) -> dict[str, Any]:
         """Write what is not written yet."""
         run, config = self._run, self._config
-        rows = different(Rows.concatenate([run.rows(name) for name in config.data]))
+        loaded = run.load_teacher(config.teacher)
+        every = different(Rows.concatenate([run.rows(name) for name in config.data]))
+        rows = writable(every, loaded, config, f"stages.{self.name}")
         texts = [row.text for row in rows]
-        built = self._teacher(texts)
+        built = self._teacher(loaded, texts)
         run.console.print(f"  {built.teacher.describe()} ({built.why})", highlight=False)
         parts = {"teacher": built.teacher.fingerprint, "decoding": config.decoding.model_dump_json()}
         plan = Plan.of(rows, parts, config.shard_characters)
@@ -54,6 +59,7 @@ class Generate(Stage[GenerateStage]):
         seconds = time.monotonic() - began
         return {
             "rows": len(rows),
+            "left_out": len(every) - len(rows),
             "key": plan.key,
             "shards": len(plan.shards),
             "sentences_per_second": round(len(rows) / max(seconds, 1e-9), 1),
@@ -61,7 +67,7 @@ class Generate(Stage[GenerateStage]):
             **about,
         }
 
-    def _teacher(self, texts: Sequence[str]) -> Built:
+    def _teacher(self, loaded: Loaded, texts: Sequence[str]) -> Built:
         run, config = self._run, self._config
         fingerprint = run.teacher_fingerprint(config.teacher)
         asked = Asked(
@@ -72,7 +78,28 @@ class Generate(Stage[GenerateStage]):
             device=run.device.torch_name,
             threads=run.device.threads,
         )
-        return build(run.load_teacher(config.teacher), fingerprint, asked)
+        return build(loaded, fingerprint, asked)
+
+
+def writable(rows: Rows, loaded: Loaded, stage: GenerateStage, where: str) -> Rows:
+    """Return the rows a teacher has positions for. Raise DataError for one that is too long, unless such are left out,
+    and ModelError for a language that the teacher has no token for.
+    """
+    if stage.decoding.language is not None:
+        language_id(stage.decoding.language, loaded.tokenizer)
+    found = too_long([row.text for row in rows], loaded.tokenizer, loaded.model.config)
+    if found and stage.long_sources == "error":
+        place, tokens = found[0]
+        text = next(iter(rows.part(place, place + 1))).text
+        more = f", as are {len(found) - 1} more" if len(found) > 1 else ""
+        raise DataError(
+            f"{where}.data: a source of {tokens} tokens is longer than the "
+            f"{loaded.model.config.max_position_embeddings} positions of the teacher{more}: {text[:60]!r}…; nothing is "
+            "cut: `long_sources: leave_out` leaves such rows out"
+        )
+    keep = np.ones(len(rows), dtype=np.bool_)
+    keep[[place for place, _ in found]] = False
+    return rows.take(keep)
 
 
 def different(rows: Rows) -> Rows:

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -56,12 +57,16 @@ class Select(Stage[SelectStage]):
         """Choose, filter, write."""
         run, config = self._run, self._config
         rows = Rows.concatenate([run.rows(name) for name in self._sources()])
-        choices = choose(rows if config.by != "score" else different(rows), self._texts(), config.by)
+        rows, texts = rows if config.by != "score" else different(rows), self._texts()
+        written = np.isin(rows.ids, np.fromiter(texts, np.int64, len(texts)))
+        choices = choose(rows.take(written), texts, config.by)
         found = reasons([_candidate(choice) for choice in choices], config.filters or _NO_FILTERS)
         kept = [choice.row._replace(target=choice.text) for choice, why in zip(choices, found, strict=True) if not why]
         if not kept:
             raise DataError(f"stages.{self.name}.filters: none of {len(choices)} texts is kept: {counts(found)}")
         notes = {f"texts left out: {name}": count for name, count in counts(found).items()}
+        if not written.all():
+            notes["sources left out, too long for the teacher"] = int((~written).sum())
         _write(output / "part-00000.parquet", Rows.of(kept).table, {"part": 0, "parts": 1, "notes": notes})
         _write(output / CHOICES / "choices.parquet", _table(choices, found), {"by": config.by})
         told = ", ".join(f"{name} {count:,}" for name, count in counts(found).items())
@@ -92,14 +97,12 @@ _NO_FILTERS = Filters(length_ratio=None, repetition=None, copies=None, duplicate
 
 def choose(rows: Rows, written: Mapping[int, Mapping[str, Any]], by: str) -> list[Choice]:
     """Choose a text for every row: the one its teacher prefers, or by a metric (`bleu`, `chrf`) the one most like the
-    row's own target. Raises DataError for a row without a target or one the teacher was not asked about.
+    row's own target. Raises DataError for a row that has none to compare with.
     """
     score = None if by == "score" else scorer("bleu" if by == "bleu" else "chrf")
     choices = []
     for place, row in enumerate(rows, 1):
-        found = written.get(row.id)
-        if found is None:
-            raise DataError(f"row {place} was not there when the teacher wrote: {row.text[:60]!r}")
+        found = written[row.id]
         number, likeness = 0, None
         if score is not None:
             if row.target is None:

@@ -4,7 +4,7 @@ import torch
 
 from configs.data import Task
 from configs.students import SizedStudent
-from distill.architecture import make_config, vocabulary_of
+from distill.architecture import check_writes, make_config, vocabulary_of
 from distill.errors import ModelError
 from distill.models import Loaded, auto_class, set_labels
 from students.student import Student
@@ -16,6 +16,8 @@ def build(sizes: SizedStudent, task: Task, labels: tuple[str, ...], teacher: Loa
     Raise ModelError for an architecture, a size or an option that transformers does not know.
     """
     kind = sizes.architecture or teacher.model.config.model_type
+    if task.kind == "generation":
+        check_writes(kind, "student")
     config = make_config(sizes, kind, vocabulary_of(teacher.model.config, kind), "student")
     set_labels(config, task, labels)
     with torch.random.fork_rng(devices=[]):

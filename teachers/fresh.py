@@ -11,7 +11,7 @@ from transformers import AutoModel, PreTrainedTokenizerFast
 
 from configs.data import Task
 from configs.teachers import FreshTeacher
-from distill.architecture import make_config
+from distill.architecture import check_writes, make_config
 from distill.data.vocabulary import train_vocabulary
 from distill.files import digest
 from distill.models import auto_class
@@ -31,8 +31,10 @@ def make(sizes: FreshTeacher, task: Task, texts: Callable[[], Iterator[str]], se
     partial = folder / f".{target.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     writes = task.kind == "generation"
-    tokenizer = train_vocabulary(texts(), sizes.vocabulary, where="teacher") if writes else _tokenizer(sizes, texts())
     kind = sizes.architecture or ("marian" if writes else "bert")
+    if writes:
+        check_writes(kind, "teacher")
+    tokenizer = train_vocabulary(texts(), sizes.vocabulary, where="teacher") if writes else _tokenizer(sizes, texts())
     config = make_config(sizes, kind, _vocabulary(tokenizer), "teacher")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

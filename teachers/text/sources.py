@@ -8,8 +8,11 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from configs.decoding import Decoding
+from configs.errors import suggest
 from distill.errors import DataError, ModelError
 
+_AT_ONCE = 8192
+"""Texts tokenised at once."""
 STEP = 8
 """Limits are multiples of this, so that sentences of nearly one length share theirs."""
 
@@ -34,12 +37,28 @@ def encode(prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase, config: A
     return sorted(sources, key=lambda source: len(source.ids))
 
 
+def too_long(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, config: Any) -> list[tuple[int, int]]:
+    """Return the places of texts that are longer than the model's positions, with their numbers of tokens."""
+    positions = getattr(config, "max_position_embeddings", None) or math.inf
+    room = positions if config.is_encoder_decoder else positions - 1
+    found = []
+    for start in range(0, len(texts), _AT_ONCE):
+        ids: list[list[int]] = tokenizer(list(texts[start : start + _AT_ONCE]), verbose=False)["input_ids"]
+        found += [(start + place, len(row)) for place, row in enumerate(ids) if len(row) > room]
+    return found
+
+
 def language_id(code: str, tokenizer: PreTrainedTokenizerBase) -> int:
     """Return the token of a language code. Raises ModelError where it is none."""
     found = tokenizer.convert_tokens_to_ids(code)
     if not isinstance(found, int) or found == tokenizer.unk_token_id:
-        raise ModelError(f"decoding.language: {code} is no token of the teacher's")
+        raise ModelError(f"decoding.language: `{code}` is no token of the teacher's{_near(code, tokenizer)}")
     return found
+
+
+def _near(code: str, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the special tokens most like a code, for an error."""
+    return suggest(code, tokenizer.all_special_tokens)
 
 
 def _limit(place: int, length: int, config: Any, decoding: Decoding) -> int:

@@ -1,0 +1,129 @@
+"""What is wrong with a run that writes is said at set-up: one clear error, exit code 2, nothing written."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import pairs
+from tests.helpers.cli import caller
+
+STAGES = {
+    "teacher": {
+        "kind": "train",
+        "trains": "teacher",
+        "data": ["train"],
+        "objective": [{"kind": "task"}],
+        "training": pairs.TRAINING,
+    },
+    "texts": {"kind": "generate", "data": ["more"]},
+    "best": {"kind": "select", "generated": "texts"},
+    "student": {
+        "kind": "train",
+        "teacher": "none",
+        "data": ["told"],
+        "objective": [{"kind": "task"}],
+        "training": pairs.TRAINING,
+    },
+    "evaluate": {"kind": "evaluate", "data": "test", "student": "student"},
+}
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    return caller(monkeypatch, capsys)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    (tmp_path / "more.txt").write_text("ba be bi\n" + "ba " * 40 + "\nbo bu\n", encoding="utf-8")
+    more = {"path": str(tmp_path / "more.txt"), "format": "lines", "columns": {"target": None}}
+    teacher = {**pairs.TEACHER, "options": {"max_position_embeddings": 24}}
+    data = {"more": more, "told": {"kind": "stage", "stage": "best"}}
+    return pairs.run_file(tmp_path, STAGES, data=data, teacher=teacher)
+
+
+def refused(call, run: Path, *overrides: str) -> str:
+    code, _, err = call("run", str(run), *overrides)
+    assert code == 2
+    assert not (run.parent / "run" / "teacher").exists()
+    return " ".join(err.split())
+
+
+def test_a_source_longer_than_the_teachers_positions(call, run) -> None:
+    said = refused(call, run)
+    assert "stages.texts.data: a source of" in said and "is longer than the 24 positions of the teacher: 'ba ba" in said
+    assert said.endswith("nothing is cut: `long_sources: leave_out` leaves such rows out")
+
+
+def test_left_out_it_is_counted(call, run) -> None:
+    code, _, err = call("run", str(run), "stages.texts.long_sources=leave_out", "stages.best.filters=null")
+    assert (code, err) == (0, "")
+    texts = (run.parent / "run/texts/stage.json").read_text(encoding="utf-8")
+    assert '"left_out": 1' in texts and '"rows": 2' in texts
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        (
+            "task.max_target_length=25",
+            "task.max_target_length: 25 is more than the 24 positions of",
+        ),
+        (
+            "stages.texts={kind: generate, data: [train], decoding: {language: de_DE}}",
+            "decoding.language: `de_DE` is no token of the teacher's; Choices: </s>, <pad>, <unk>",
+        ),
+        (
+            "stages.best.generated=teacher",
+            "stages.best.generated: stage `teacher` is of kind `train` and writes no texts; Choices: texts",
+        ),
+        (
+            "task={kind: regression}",
+            "stages.texts.kind: `generate` writes texts, and `task.kind` is `regression`",
+        ),
+        (
+            "stages.student.data=[more]",
+            "data.more: row 1 has no target, and stages.student.data needs one",
+        ),
+        (
+            "data.test.columns={target: null}",
+            "data.test: row 1 has no target, and stages.evaluate.data needs one",
+        ),
+        (
+            "teacher.decoder_layers=0",
+            "teacher.decoder_layers",
+        ),
+        (
+            "teacher={kind: fresh, architecture: bert}",
+            "teacher.architecture: bert writes no text, and the run's task is a generation",
+        ),
+        (
+            "teacher.vocabulary=9000",
+            "teacher: size 9,000 is more than",
+        ),
+        (
+            "stages.evaluate={kind: export, data: test, student: student, formats: [onnx]}",
+            "stages.evaluate.formats.0: `onnx` is not for a generation",
+        ),
+        (
+            "stages.student.objective=[{kind: task}, {kind: hidden, side: decoder}]",
+            "stages.student.objective.1.kind: `hidden` needs a teacher, and this stage has none",
+        ),
+    ],
+)
+def test_what_cannot_work_is_said_before_anything_is_trained(call, run, override: str, expected: str) -> None:
+    assert expected in refused(call, run, "stages.texts.long_sources=leave_out", override)
+
+
+def test_files_of_unequal_length(call, run) -> None:
+    with (run.parent / "train.yy").open("a", encoding="utf-8") as more:
+        more.write("ban\n")
+    assert "train.xx has 120 lines" in refused(call, run)
+
+
+def test_a_teacher_without_vocabulary(call, run, tmp_path: Path) -> None:
+    folder = tmp_path / "bare"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "marian"}', encoding="utf-8")
+    (folder / "model.safetensors").write_bytes(b"")
+    assert f"teacher.model: folder {folder} lacks tokenizer.json" in refused(call, run, f"teacher={{model: {folder}}}")
