@@ -30,10 +30,11 @@ HUB_METRICS = {
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
-def model_card(run: Path) -> str:
+def model_card(run: Path, loader: str = "") -> str:
     """Write the card of a run's student: front matter for the hub, use, scores, latency, recipe, data, limits.
 
     It says what the run's files say; parts that are not there yet, as scores before the evaluate stage, are left out.
+    `loader` is transformers' Auto class of a model that writes.
     """
     files = RunFiles(run)
     evaluation, config = files.evaluation, files.config
@@ -44,6 +45,7 @@ def model_card(run: Path) -> str:
         "about": files.record.get("about", ""),
         "kind": task.get("kind", "classification"),
         "task": task,
+        "loader": loader,
         "teacher": config.get("teacher", {}).get("model", ""),
         "evaluation": evaluation,
         "verdict": evaluation.get("verdict", {}),

@@ -15,7 +15,7 @@ from configs.stages import (
 )
 from distill.callbacks.progress import ProgressLine
 from distill.files import digest
-from distill.models import ModelSource
+from distill.models import ModelSource, auto_class, load_config
 from pipelines import evaluate, export, export_text
 from pipelines.augment import Augment
 from pipelines.card import model_card
@@ -121,7 +121,7 @@ class Export(Stage[ExportStage]):
                 sources=[row.text for row in rows],
                 rows=run.scored_rows(config.data),
                 task=run.config.task,
-                card=model_card(run.folder),
+                card=model_card(run.folder, auto_class(run.config.task, load_config(source, "export")).__name__),
                 threads=run.device.threads,
             )
             return export_text.export(writing, cast(tuple[export_text.TextFormat, ...], config.formats), output)

@@ -47,7 +47,8 @@ def build(choice: LayersStudent, task: Task, teacher: Loaded) -> Student:
 
 def _keep(stack: _Stack, choice: int | tuple[int, ...], model: Any, source: str) -> None:
     """Keep the chosen layers of a stack."""
-    key = next(key for key in stack.sizes if key in model.config.to_dict())
+    known = model.config.to_dict().keys() | model.config.attribute_map.keys()
+    key = next(key for key in stack.sizes if key in known)
     total = getattr(model.config, key)
     kept = spread(choice, total, stack.where) if isinstance(choice, int) else choice
     wrong = [layer for layer in kept if layer >= total]
