@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt
 
 from configs.decoding import Decoding, Engine
+from configs.endpoint import Endpoint
 from configs.filters import Filters
 from configs.objective import Term
 from configs.section import Section
@@ -81,6 +82,9 @@ class GenerateStage(Section):
     decoding: Decoding = Decoding()
     long_sources: Literal["error", "leave_out"] = "error"
     """For sources longer than the teacher's positions: none is ever cut, and what is left out is counted."""
+    endpoint: Endpoint | None = None
+    """Ask a model behind an API instead of the run's teacher; of `decoding` it takes the number of hypotheses. Students
+    then have the vocabulary of `teacher.model`, which writes nothing."""
     engine: Engine = "auto"
     """What decodes. `auto`: CTranslate2 where it can run the model and gives its log-probabilities, else transformers
     under a beam search of our own."""

@@ -22,7 +22,7 @@ from distill.models import Loaded
 from distill.objective import Objective
 from distill.objective import build as build_objective
 from distill.protocols import Teacher
-from pipelines.generate import writable
+from pipelines.generate import black_box, writable
 from pipelines.run import Run
 from students.build import build as build_student
 from students.student import Student
@@ -136,9 +136,13 @@ def _tokens(run: Run, loaded: Loaded, found: Table) -> None:
 
 
 def _generations(run: Run, loaded: Loaded) -> None:
-    """Check that the teacher has positions for every source, and a token for the language asked for."""
+    """Check that the teacher has positions for every source, and a token for the language asked for; that an API
+    answers.
+    """
     for name, stage in run.config.stages.items():
-        if isinstance(stage, GenerateStage):
+        if isinstance(stage, GenerateStage) and stage.endpoint is not None:
+            black_box(stage.endpoint)
+        elif isinstance(stage, GenerateStage):
             for source in stage.data:
                 if not isinstance(run.config.data[source], StageData):
                     writable(run.rows(source), loaded, stage, f"stages.{name}")

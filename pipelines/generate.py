@@ -3,18 +3,22 @@
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from configs.endpoint import Endpoint
 from configs.stages import GenerateStage
 from distill.callbacks.progress import ProgressLine
 from distill.data.rows import Rows
-from distill.errors import DataError
+from distill.errors import DataError, ModelError
 from distill.files import digest
 from distill.models import Loaded
+from distill.protocols import TextTeacher
 from distill.types import Completion
 from pipelines.stage import Stage
 from teachers.text.build import Asked, Built, build
@@ -33,16 +37,15 @@ class Generate(Stage[GenerateStage]):
         """Depend on the sources, the section and the teacher."""
         run, config = self._run, self._config
         sources = [run.source_fingerprint(name) for name in config.data]
-        return digest("generate", config.model_dump_json(), run.teacher_fingerprint(config.teacher), *sources)
+        teacher = run.teacher_fingerprint(config.teacher) if config.endpoint is None else ""
+        return digest("generate", config.model_dump_json(), teacher, *sources)
 
     def run(self, output: Path) -> dict[str, Any]:
         """Write what is not written yet."""
         run, config = self._run, self._config
-        loaded = run.load_teacher(config.teacher)
         every = different(Rows.concatenate([run.rows(name) for name in config.data]))
-        rows = writable(every, loaded, config, f"stages.{self.name}")
+        rows, built = self._teacher(every)
         texts = [row.text for row in rows]
-        built = self._teacher(loaded, texts)
         run.console.print(f"  {built.teacher.describe()} ({built.why})", highlight=False)
         parts = {"teacher": built.teacher.fingerprint, "decoding": config.decoding.model_dump_json()}
         plan = Plan.of(rows, parts, config.shard_characters)
@@ -65,10 +68,17 @@ class Generate(Stage[GenerateStage]):
             "sentences_per_second": round(len(rows) / max(seconds, 1e-9), 1),
             "why": built.why,
             **about,
+            **_bill(built.teacher, config.endpoint),
         }
 
-    def _teacher(self, loaded: Loaded, texts: Sequence[str]) -> Built:
+    def _teacher(self, every: Rows) -> tuple[Rows, Built]:
+        """Return who writes, and the rows there are texts to be written for."""
         run, config = self._run, self._config
+        if config.endpoint is not None:
+            return every, Built(black_box(config.endpoint), "asked for", None)
+        loaded = run.load_teacher(config.teacher)
+        rows = writable(every, loaded, config, f"stages.{self.name}")
+        texts = [row.text for row in rows]
         fingerprint = run.teacher_fingerprint(config.teacher)
         asked = Asked(
             engine=config.engine,
@@ -78,7 +88,30 @@ class Generate(Stage[GenerateStage]):
             device=run.device.torch_name,
             threads=run.device.threads,
         )
-        return build(loaded, fingerprint, asked)
+        return rows, build(loaded, fingerprint, asked)
+
+
+def black_box(endpoint: Endpoint) -> TextTeacher:
+    """Return a model behind an API, once it has answered. Raise ModelError where its package is not installed, and
+    TeacherError where it cannot be reached, refuses, or has no such model.
+    """
+    if find_spec("openai") is None:
+        raise ModelError("endpoint: the package openai is not installed: pip install 'distill-pipeline[openai]'")
+    from teachers.text.openai import EndpointWriter
+
+    writer = EndpointWriter(endpoint)
+    writer.check()
+    return writer
+
+
+def _bill(teacher: TextTeacher, endpoint: Endpoint | None) -> dict[str, Any]:
+    """Return what an API counted of the requests made here; a run that went on counts from where it did."""
+    if endpoint is None:
+        return {}
+    from teachers.text.openai import EndpointWriter
+
+    assert isinstance(teacher, EndpointWriter)
+    return {**asdict(teacher.usage), "price": round(teacher.usage.price(endpoint), 6)}
 
 
 def writable(rows: Rows, loaded: Loaded, stage: GenerateStage, where: str) -> Rows:
