@@ -7,10 +7,13 @@ READY := $(VENV)/.ready
 export HF_HUB_DISABLE_TELEMETRY = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test test-slow lint bench
+.PHONY: demo demo-translate test test-slow lint bench
 
 demo: $(READY)
 	$(BIN)/distill run demo
+
+demo-translate: $(READY)
+	$(BIN)/distill run demo-translate
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
