@@ -79,7 +79,8 @@ class Files(Section):
 
 
 class Embedded(Section):
-    """A data set that comes with this package."""
+    """A data set that comes with this package: support requests to be sorted, or dates, times, numbers and prices to be
+    translated, with all good translations of each in its `test` part."""
 
     kind: Literal["embedded"]
     name: Literal["support-desk", "dates-en-de"]

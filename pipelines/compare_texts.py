@@ -5,6 +5,7 @@ from typing import Any
 
 from configs.stages import EvaluateStage
 from distill.callbacks.progress import ProgressLine
+from distill.data.rows import Rows
 from distill.errors import DataError
 from distill.files import digest
 from distill.metrics import main_metric
@@ -33,23 +34,19 @@ class EvaluateText(Stage[EvaluateStage]):
     def run(self, output: Path) -> dict[str, Any]:
         """Have the models write, and score what they wrote."""
         run, config = self._run, self._config
-        rows = run.rows(config.data)
-        targets = rows.targets
-        references = [target for target in targets if target is not None]
-        if len(references) != len(targets):
-            raise DataError(f"data.{config.data}: row {targets.index(None) + 1} has no target to compare with")
-        self._texts = [row.text for row in rows]
+        references = by_source(run.rows(config.data), config.data)
+        self._texts = list(references)
         comparison = TextComparison(
             models=self._models(),
             sources=self._texts,
-            references=references,
+            references=list(references.values()),
             data=config.data,
             metric=main_metric(run.config.task),
             decoding=config.decoding,
             load=self._load,
             writer=self._writer,
         )
-        total = len(rows) * sum(len(trained) for trained in comparison.models.values())
+        total = len(references) * sum(len(trained) for trained in comparison.models.values())
         done = 0
         with ProgressLine(run.console, self.title, "rows") as line:
 
@@ -81,3 +78,14 @@ class EvaluateText(Stage[EvaluateStage]):
         folder = run.cache / "ctranslate2" / digested
         asked = Asked("auto", "float32", folder, self._texts[:32], run.device.torch_name, run.device.threads)
         return build(loaded, digested, asked).teacher
+
+
+def by_source(rows: Rows, name: str) -> dict[str, list[str]]:
+    """Return each different source with all its targets. Raise DataError for a row without a target."""
+    found: dict[str, list[str]] = {}
+    for place, row in enumerate(rows, 1):
+        if row.target is None:
+            raise DataError(f"data.{name}: row {place} has no target to compare with")
+        if row.target not in found.setdefault(row.text, []):
+            found[row.text].append(row.target)
+    return found

@@ -25,7 +25,8 @@ class TextComparison:
 
     models: Mapping[Role, Trained]
     sources: Sequence[str]
-    references: Sequence[str]
+    references: Sequence[Sequence[str]]
+    """The targets of each source, one or more"""
     data: str
     """What the rows are called in the report"""
     metric: str
@@ -69,7 +70,11 @@ def evaluate(
         "data": comparison.data,
         "rows": len(comparison.sources),
         "metric": metric,
-        "signatures": {name: text_metrics.signature(name) for name in dict.fromkeys(("bleu", "chrf", metric))},
+        "references": sum(map(len, comparison.references)),
+        "signatures": {
+            name: text_metrics.signature(name, comparison.references)
+            for name in dict.fromkeys(("bleu", "chrf", metric))
+        },
         "labels": [],
         "roles": list(models),
         "models": models,
@@ -134,7 +139,7 @@ def _lines(comparison: TextComparison, written: Mapping[Role, Mapping[int, _Writ
     """Yield a line of JSON for each row: source, reference, and what every role's first model wrote."""
     first = {role: next(iter(by_seed.values())) for role, by_seed in written.items()}
     for place in range(len(comparison.sources)):
-        row = {"source": comparison.sources[place], "reference": comparison.references[place]}
+        row = {"source": comparison.sources[place], "references": list(comparison.references[place])}
         row |= {role: own.beam[place] for role, own in first.items()}
         row |= {f"{role}{GREEDY}": own.greedy[place] for role, own in first.items()}
         yield json.dumps(row, ensure_ascii=False)

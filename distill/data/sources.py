@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -128,13 +129,23 @@ def _open(place: Place, source: Files, task: Task) -> Reading:
 
 
 def _read_embedded(source: Embedded, task: Task) -> Rows:
-    from distill.data import embedded  # with its rows only where they are asked for
+    from distill.data.embedded import dates, grammar  # with their rows only where they are asked for
 
-    found = embedded.load(source.name, source.part)
-    labelled = any(row.get("label") is not None for row in found)
-    columns = Columns(label="label" if labelled else None)
+    if (source.name == dates.NAME) != (task.kind == "generation"):
+        kind = "generation" if source.name == dates.NAME else "classification"
+        raise DataError(f"`{source.name}` is for a {kind}, and `task.kind` is `{task.kind}`")
+    found: list[Mapping[str, Any]]
+    if source.name == dates.NAME:
+        found = [{"text": text, "target": target} for text, target in dates.load_pairs(source.part)]
+        if source.part == "test":  # all that is right, to be compared with
+            every = zip(found, dates.renderings("test"), strict=True)
+            found = [{**row, "target": target} for row, targets in every for target in targets]
+    else:
+        found = [dict(row) for row in grammar.load(source.name, source.part)]
+    named = [name for name in ("label", "target") if found[0].get(name) is not None]
+    columns = Columns(label="label" if "label" in named else None, target="target" if "target" in named else None)
     collector = Collector(Files(path=source.name, columns=columns), task)
-    collector.take(source.name, Reading(("text", "label"), enumerate(found, 1), " row "))
+    collector.take(source.name, Reading(("text", *named), enumerate(found, 1), " row "))
     return collector.rows(source.name)
 
 

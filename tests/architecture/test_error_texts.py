@@ -20,11 +20,11 @@ CASES = [
     ("teacher.dtipe=float16", "teacher.dtipe: unknown key for kind `live`; did you mean `dtype`? "
      "Choices: dtype, kind, model, revision"),
     ("student.layrs=3", "student.layrs: unknown key for kind `sizes`; did you mean `layers`? "
-     "Choices: architecture, heads, hidden_size, intermediate_size, kind, layers, options"),
+     "Choices: architecture, decoder_layers, heads, hidden_size, intermediate_size, kind, layers, options"),
     (f"{TERM}.temprature=4", f"{TERM}.temprature: unknown key for kind `logits`; did you mean `temperature`? "
      "Choices: beta, divergence, kind, reduction, temperature, weight"),
     ("data.train.columns.txt=a", "data.train.columns.txt: unknown key; did you mean `text`? "
-     "Choices: id, label, pair, text"),
+     "Choices: id, label, pair, target, text"),
     ("machine.gpus=2", "machine.gpus: unknown key; "
      "Choices: accelerator, devices, fast_fp32, loggers, strategy, threads"),
     # kinds
@@ -32,7 +32,7 @@ CASES = [
      "Choices: folder, sizes, teacher_layers"),
     (f"{TERM}.kind=logit", f"{TERM}.kind: unknown kind `logit`; did you mean `logits`? Choices: {TERMS}"),
     ("stages.evaluate.kind=eval", "stages.evaluate.kind: unknown kind `eval`; "
-     "did you mean `evaluate`? Choices: augment, evaluate, export, record, train"),
+     "did you mean `evaluate`? Choices: augment, evaluate, export, generate, record, select, train"),
     ("data.train.kind=x", "data.train.kind: unknown kind `x`; Choices: embedded, files, held_out, stage"),
     ("student={layers: 2}", "student.kind: missing; Choices: folder, sizes, teacher_layers"),
     ("student={knd: sizes}", "student.knd: unknown key; did you mean `kind`?"),
@@ -98,11 +98,11 @@ CASES = [
     ("machine.loggers=csv", "machine.loggers: `csv` is not a list; write `[csv]`"),
     ("data=null", "data: nothing (null) is not a table"),
     ("stages=3", "stages: 3 is not a table"),
-    ("task=null", "task: nothing (null) is not a section of kind, labels, max_length, metric"),
+    ("task=null", "task: nothing (null) is not a section of kind, labels, max_length, max_target_length, metric"),
     ("stages.student.objective.0=null", "stages.student.objective.0: nothing (null) is not a section with a `kind`; "
      f"Choices: {TERMS}"),
     ("task.kind=" + "x" * 61, f"task.kind: `{'x' * 60}…` is not one of the choices; "
-     "Choices: classification, regression, text"),
+     "Choices: classification, generation, regression, text"),
     # names
     ("data.Extra={path: x}", "data.Extra: not a name: lower-case letters, digits, `-` and `_`, a letter first"),
 ]  # fmt: skip
@@ -150,7 +150,7 @@ stages:
         "run.yaml:1: about: missing",
         "run.yaml:2: sede: unknown key; did you mean `seed`? Choices: " + KEYS,
         "run.yaml:3: task.kind: `clasification` is not one of the choices; did you mean `classification`? "
-        "Choices: classification, regression, text",
+        "Choices: classification, generation, regression, text",
         "run.yaml:3: task.max_length: 0 is not a whole number above 0",
         "run.yaml:4: teacher.dtype: `float61` is not one of the choices; did you mean `float16`? "
         "Choices: bfloat16, float16, float32",

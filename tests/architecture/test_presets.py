@@ -9,12 +9,20 @@ from configs.stages import TrainStage
 NAMES = (
     "demo",
     "demo-scratch",
+    "demo-translate",
     "logits/any",
     "minilm/general",
     "regression/stsb",
+    "seqkd/any",
+    "seqkd/multi30k-en-de",
+    "seqkd/summaries",
     "tinybert/reference",
     "tinybert/sst2",
 )
+
+
+FRESH = ("demo", "demo-scratch", "demo-translate", "seqkd/multi30k-en-de")
+"""Presets whose teacher is made in the run, or comes with a package."""
 
 
 def test_none_is_forgotten():
@@ -29,7 +37,7 @@ def test_loads_and_says_what_to_expect(name):
     assert pipeline.about == about and any(isinstance(stage, TrainStage) for stage in pipeline.stages.values())
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("demo")])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in FRESH])
 def test_a_local_folder_takes_the_place_of_a_hub_name(name, tmp_path):
     pipeline = load(name, [f"teacher.model={tmp_path}"]).pipeline
     assert pipeline.teacher.model == str(tmp_path)

@@ -91,6 +91,7 @@ def test_a_run_ends_with_a_student_and_a_verdict(call, folder: Path) -> None:
     assert results(folder, "teacher")["validation"]["log_prob"] > -4.0  # that of a guess is −5.8
     assert {"bleu", "bleu_greedy", "sentences_per_second_greedy", "hallucinated"} <= set(teacher)
     assert evaluation["signatures"]["bleu"].startswith("nrefs:1|case:mixed|eff:no|tok:13a")
+    assert evaluation["rows"] == evaluation["references"] == 20
     assert len((folder / "run/evaluate/texts.jsonl").read_text(encoding="utf-8").splitlines()) == 20
     report = (folder / "run/report.md").read_text(encoding="utf-8")
     assert "| inter |" in report and "BLEU, greedy" in report
