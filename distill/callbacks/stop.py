@@ -24,15 +24,15 @@ class Stop(pl.Callback):
     """
 
     def __init__(self, saver: Checkpoints) -> None:
-        """Save through `saver`."""
+        """Save through `saver`. What signals do now, before Lightning takes them over, they will do again afterwards."""
         self.saver = saver
         self.asked: int | None = None
-        self._before: dict[int, Any] = {}
+        self._before: dict[int, Any] = {number: signal.getsignal(number) for number in SIGNALS}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take over the signals, from Lightning too."""
         for number in SIGNALS:
-            self._before[number] = signal.signal(number, self._remember)
+            signal.signal(number, self._remember)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -46,10 +46,9 @@ class Stop(pl.Callback):
             raise Stopped(number, trainer.global_step)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Give the signals back."""
+        """Give the signals back. This comes after Lightning has done so: what it had put there must not come back."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        self._before = {}
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.asked = number

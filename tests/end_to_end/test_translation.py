@@ -1,6 +1,7 @@
 """A whole run of sequence-level distillation, from two files of sentences to a report, as a user starts it."""
 
 import json
+import signal
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -84,6 +85,7 @@ def results(folder: Path, stage: str) -> dict:
 def test_a_run_ends_with_a_student_and_a_verdict(call, folder: Path) -> None:
     code, out, err = call("run", str(folder / "run.yaml"))
     assert (code, err) == (0, ""), out + err
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL  # stages that do not train end at once
     evaluation = json.loads((folder / "run/evaluate/results.json").read_text(encoding="utf-8"))
     assert evaluation["roles"] == ["teacher", "student", "baseline", "word", "inter"]
     assert sorted(evaluation["models"]["student"]["seeds"]) == ["0", "1"]
