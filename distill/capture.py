@@ -114,7 +114,7 @@ def shape_of(model: PreTrainedModel, *, trained_head: bool) -> Shape:
         heads=heads,
         head_size=getattr(config, "head_dim", None) or config.hidden_size // heads,
         outputs=outputs if trained_head else 0,
-        decoder_layers=_decoder_layers(config),
+        decoder_layers=decoder_layers(config),
         causal=not config.is_encoder_decoder and _is_causal(model),
     )
 
@@ -135,7 +135,8 @@ def offers_of(model: PreTrainedModel, shape: Shape) -> Needs:
     )
 
 
-def _decoder_layers(config: Any) -> int:
+def decoder_layers(config: Any) -> int:
+    """Return the layers of a decoder beside an encoder; 0 where there is none."""
     if not config.is_encoder_decoder:
         return 0
     return int(getattr(config, "decoder_layers", None) or config.num_decoder_layers)

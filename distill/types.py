@@ -201,6 +201,11 @@ class Shape:
     causal: bool = False
     """Whether no position of its one stack looks at a later one."""
 
+    def describe(self) -> str:
+        """Return layers and width, as `6 × 384` or `6 + 2 × 256`."""
+        layers = f"{self.layers} + {self.decoder_layers}" if self.decoder_layers else str(self.layers)
+        return f"{layers} × {self.hidden_size}"
+
     def depth(self, side: Side) -> int:
         """Return the number of layers of a side."""
         return self.layers if side == "encoder" else self.decoder_layers

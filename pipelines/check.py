@@ -17,6 +17,7 @@ from configs.stages import (
     Stage,
     TrainStage,
 )
+from distill.capture import shape_of
 from distill.errors import DataError, ModelError
 from distill.models import Loaded
 from distill.objective import Objective
@@ -130,7 +131,7 @@ def _tokens(run: Run, loaded: Loaded, found: Table) -> None:
     weights = sum(parameter.numel() for parameter in loaded.model.parameters())
     found.add_row(
         "teacher",
-        f"{loaded.source}: {config.model_type}, {config.num_hidden_layers} × {config.hidden_size}, "
+        f"{loaded.source}: {config.model_type}, {shape_of(loaded.model, trained_head=False).describe()}, "
         f"{weights / 1e6:.1f} M, {run.config.teacher.dtype}",
     )
 
@@ -161,7 +162,7 @@ def _stages(run: Run, loaded: Loaded, found: Table) -> Student | None:
             found.add_row(f"stages.{name}", pairs or ", ".join(objective.units))
     if last is not None:
         weights = sum(parameter.numel() for parameter in last.parameters())
-        found.add_row("student", f"{last.shape.layers} × {last.shape.hidden_size}, {weights / 1e6:.1f} M")
+        found.add_row("student", f"{last.shape.describe()}, {weights / 1e6:.1f} M")
     return last
 
 

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from configs.data import Task
 from configs.errors import suggest
+from distill.capture import decoder_layers
 from distill.errors import ModelError
 from distill.files import write_json
 from distill.metrics import Kind, agreement, main_metric, names, score
@@ -135,6 +136,7 @@ def describe(model: PreTrainedModel, source: ModelSource) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "megabytes": (stored or held) / 1e6,
         "layers": model.config.num_hidden_layers,
+        "decoder_layers": decoder_layers(model.config),
         "hidden_size": model.config.hidden_size,
     }
 

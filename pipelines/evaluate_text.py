@@ -15,6 +15,8 @@ from distill.protocols import TextTeacher
 from pipelines.evaluate import Trained, describe
 from pipelines.verdict import Gain, Role, Spread, verdict
 
+EXAMPLES = 6
+"""Texts the report shows, spread over the rows"""
 GREEDY = "_greedy"
 """What the names of metrics end with whose texts were written greedily."""
 
@@ -81,7 +83,9 @@ def evaluate(
         "latency": None,
         "verdict": verdict(models, metric, _gain(comparison, written)),
     }
-    write_text(output / "texts.jsonl", "\n".join(_lines(comparison, written)) + "\n")
+    rows = list(_rows(comparison, written))
+    write_text(output / "texts.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    results["examples"] = rows[:: max(1, len(rows) // EXAMPLES)][:EXAMPLES]
     write_json(output / "results.json", results)
     return results
 
@@ -135,11 +139,13 @@ def _gain(comparison: TextComparison, written: Mapping[Role, Mapping[int, _Writt
     return Gain(per_seed, spread.mean, spread.sd, interval)
 
 
-def _lines(comparison: TextComparison, written: Mapping[Role, Mapping[int, _Written]]) -> Iterator[str]:
-    """Yield a line of JSON for each row: source, reference, and what every role's first model wrote."""
+def _rows(
+    comparison: TextComparison, written: Mapping[Role, Mapping[int, _Written]]
+) -> Iterator[dict[str, str | list[str]]]:
+    """Yield for each source its references, and what every role's first model wrote."""
     first = {role: next(iter(by_seed.values())) for role, by_seed in written.items()}
     for place in range(len(comparison.sources)):
-        row = {"source": comparison.sources[place], "references": list(comparison.references[place])}
+        row: dict[str, str | list[str]] = {"source": comparison.sources[place]}
+        row["references"] = list(comparison.references[place])
         row |= {role: own.beam[place] for role, own in first.items()}
-        row |= {f"{role}{GREEDY}": own.greedy[place] for role, own in first.items()}
-        yield json.dumps(row, ensure_ascii=False)
+        yield row | {f"{role}{GREEDY}": own.greedy[place] for role, own in first.items()}

@@ -116,7 +116,18 @@ class RunFiles:
         section = self.config.get("stages", {}).get(name, {})
         guess = name if name in ("evaluate", "export", "augment", "record") else "train"
         kind = section.get("kind", traces[0].record.get("kind", guess))
-        return StageFiles(name, kind, _role(section), traces)
+        return StageFiles(name, kind, self._role(name, section), traces)
+
+    def _role(self, name: str, section: dict[str, Any]) -> Role:
+        """Return what a stage trains: by the stage that compares it, if one does."""
+        for other in self.config.get("stages", {}).values():
+            if other.get("kind") == "evaluate" and name in (other.get("student"), other.get("baseline")):
+                return "student" if name == other.get("student") else "baseline"
+            if name in other.get("others", ()):
+                return name
+        if section.get("trains") == "teacher":
+            return "teacher"
+        return "baseline" if section.get("teacher") == "none" else "student"
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -130,12 +141,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DataError(f"{path}: holds no object")
     return value
-
-
-def _role(section: dict[str, Any]) -> Role:
-    if section.get("trains") == "teacher":
-        return "teacher"
-    return "baseline" if section.get("teacher") == "none" else "student"
 
 
 def _seed_order(folder: Path) -> tuple[int, str]:

@@ -50,8 +50,7 @@ class Screen:
         """Show who learns what from whom, on how many rows."""
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
         trained = sum(p.numel() for p in student.parameters() if p.requires_grad)
-        shape = student.shape
-        table.add_row("learner", f"{shape.layers} × {shape.hidden_size}, {trained / 1e6:.2f} M parameters train")
+        table.add_row("learner", f"{student.shape.describe()}, {trained / 1e6:.2f} M parameters train")
         table.add_row("from", teacher.describe())
         steps = f"{data.plan.steps:,} steps of {data.plan.batching.tokens or data.plan.batching.batch_size}"
         unit = "tokens" if data.plan.batching.tokens else "rows"

@@ -24,7 +24,7 @@ class Stop(pl.Callback):
     """
 
     def __init__(self, saver: Checkpoints) -> None:
-        """Save through `saver`. What signals do now, before Lightning takes them over, they will do again afterwards."""
+        """Save through `saver`. What signals do now, before Lightning takes them, they will do again afterwards."""
         self.saver = saver
         self.asked: int | None = None
         self._before: dict[int, Any] = {number: signal.getsignal(number) for number in SIGNALS}
