@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from configs.checks import Parts, check
+from configs.checks import check
 from configs.data import Source, Task
 from configs.documents import Chain, Document, find
 from configs.errors import ConfigError
@@ -16,6 +16,7 @@ from configs.merge import complete, override
 from configs.origins import DEFAULT, Fault, Origin, Problem, dotted
 from configs.pipeline import Pipeline
 from configs.problems import explain
+from configs.references import Parts
 from configs.shape import shape_of
 from configs.stages import Stage
 from configs.tree import Node, node_of

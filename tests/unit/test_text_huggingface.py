@@ -120,7 +120,7 @@ def test_batches_do_not_change_the_text():
 def test_a_language_is_what_a_text_starts_with():
     ours = _ours("mbart", writer("mbart"), prompts(4), Decoding(beams=2, max_tokens=8, language="w9"))
     assert all(found.tokens[0] == tokenizer().convert_tokens_to_ids("w9") for (found,) in ours)
-    with pytest.raises(ModelError, match=r"decoding\.language: xx is no token"):
+    with pytest.raises(ModelError, match=r"decoding\.language: `xx` is no token"):
         _ours("mbart", writer("mbart"), prompts(1), Decoding(language="xx"))
 
 

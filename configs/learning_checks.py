@@ -1,0 +1,120 @@
+"""What a stage that learns, records or writes must know of the others: its teacher, its rows, its terms."""
+
+from configs.data import Task
+from configs.objective import CustomTerm, LogitsTerm, TaskTerm, Term
+from configs.origins import Path
+from configs.references import Findings, Parts, check_source, check_stage, not_training, stages_before
+from configs.stages import GenerateStage, RecordStage, Stage, TrainStage
+
+
+def check_train(parts: Parts, name: str, stage: TrainStage) -> Findings:
+    """Check a train stage's rows, start, teacher, cache, sizes and terms."""
+    path, training = ("stages", name), stage.training
+    for i, source in enumerate(stage.data):
+        yield from check_source(parts, name, ("data", str(i)), source)
+    if stage.validation is not None:
+        yield from check_source(parts, name, ("validation",), stage.validation)
+    elif training.keep == "best":
+        yield (*path, "training", "keep"), "`best` is judged on validation rows; name a source in `validation`"
+    if stage.start != "fresh":
+        yield from check_stage(parts, name, "start", stage.start, not_training(stage.trains))
+    if stage.trains == "teacher" and stage.teacher != "none":
+        yield (*path, "teacher"), "a stage that trains the teacher learns from labels alone; write `teacher: none`"
+    yield from _check_teacher(parts, name, stage)
+    if stage.cache is not None:
+        yield from _check_cache(parts, name, stage, stage.cache)
+    size = training.micro_batch_size
+    if size is not None and training.tokens_per_batch is None and size > training.batch_size:
+        what = f"{size} is more than the `batch_size` of {training.batch_size} it is a part of"
+        yield (*path, "training", "micro_batch_size"), what
+    for i, term in enumerate(stage.objective):
+        yield from _check_term(parts.task, stage, term, (*path, "objective", str(i)))
+
+
+def _check_teacher(parts: Parts, name: str, stage: TrainStage) -> Findings:
+    """Check that a teacher that is trained in this run is trained before the stage learns from it, and once."""
+    if stage.trains == "student" and stage.teacher == "task":
+        yield from _check_trained(parts, name, "learns from")
+    trained = _teachers(parts)
+    if _trains_teacher(stage) and trained[0] != name:
+        yield ("stages", name, "trains"), f"stage `{trained[0]}` trains the teacher already; a run has one teacher"
+
+
+def _check_trained(parts: Parts, name: str, does: str) -> Findings:
+    later = [other for other in _teachers(parts) if other not in stages_before(parts, name)]
+    if later:
+        yield ("stages", name), f"{does} the teacher that stage `{later[0]}` trains, and comes before that stage"
+
+
+def _teachers(parts: Parts) -> list[str]:
+    return [name for name, stage in parts.stages.items() if _trains_teacher(stage)]
+
+
+def check_record(parts: Parts, name: str, stage: RecordStage) -> Findings:
+    """Check a record stage's rows, task and teacher."""
+    for i, source in enumerate(stage.data):
+        yield from check_source(parts, name, ("data", str(i)), source)
+    if parts.task is not None and parts.task.kind == "text":
+        yield ("stages", name, "kind"), "`record` writes logits, which need a task, and `task.kind` is `text`"
+    kept = stage.top_k != RecordStage.model_fields["top_k"].default
+    if parts.task is not None and parts.task.kind != "generation" and kept:
+        yield ("stages", name, "top_k"), f"is for texts, and `task.kind` is `{parts.task.kind}`; leave it out"
+    if stage.teacher == "task":
+        yield from _check_trained(parts, name, "records")
+
+
+def check_generate(parts: Parts, name: str, stage: GenerateStage) -> Findings:
+    """Check a generate stage's rows, task and teacher."""
+    for i, source in enumerate(stage.data):
+        yield from check_source(parts, name, ("data", str(i)), source)
+    if parts.task is not None and parts.task.kind != "generation":
+        yield ("stages", name, "kind"), f"`generate` writes texts, and `task.kind` is `{parts.task.kind}`"
+    if stage.teacher == "task":
+        yield from _check_trained(parts, name, "writes with")
+
+
+def not_generating(stage: Stage) -> str:
+    """Return the fault of a stage that writes no texts, empty where it does."""
+    return "" if isinstance(stage, GenerateStage) else f"is of kind `{stage.kind}` and writes no texts"
+
+
+def _check_cache(parts: Parts, name: str, stage: TrainStage, cache: str) -> Findings:
+    """Check that a stage reads what its own teacher said of its own rows."""
+    path = ("stages", name, "cache")
+    if stage.teacher == "none" or stage.trains == "teacher":
+        yield path, "holds a teacher's logits, and this stage has no teacher; leave it out"
+        return
+    faults = list(check_stage(parts, name, "cache", cache, _not_recording))
+    yield from faults
+    record = parts.stages.get(cache)
+    if faults or not isinstance(record, RecordStage):
+        return
+    if record.teacher != stage.teacher:
+        yield path, f"stage `{cache}` records the teacher `{record.teacher}`, this stage learns from `{stage.teacher}`"
+    for source in dict.fromkeys(stage.data):
+        if source not in record.data:
+            yield path, f"stage `{cache}` does not record source `{source}`; Recorded: {', '.join(record.data)}"
+
+
+def _not_recording(stage: Stage) -> str:
+    return "" if isinstance(stage, RecordStage) else f"is of kind `{stage.kind}` and records nothing"
+
+
+def _trains_teacher(stage: Stage | None) -> bool:
+    return isinstance(stage, TrainStage) and stage.trains == "teacher"
+
+
+def _check_term(task: Task | None, stage: TrainStage, term: Term, path: Path) -> Findings:
+    if (stage.teacher == "none" or stage.trains == "teacher") and not isinstance(term, TaskTerm | CustomTerm):
+        yield (*path, "kind"), f"`{term.kind}` needs a teacher, and this stage has none; Choices: custom, task"
+    match task, term:
+        case Task(kind="text"), TaskTerm() | LogitsTerm():
+            allowed = "attention, custom, embeddings, hidden, relations"
+            yield (*path, "kind"), f"`{term.kind}` needs a task, and `task.kind` is `text`; Choices: {allowed}"
+        case Task(kind="regression"), LogitsTerm(divergence=divergence) if divergence != "mse":
+            yield (
+                (*path, "divergence"),
+                f"`{divergence}` compares classes, and `task.kind` is `regression`; Choices: mse",
+            )
+        case Task(kind="regression"), TaskTerm(label_smoothing=amount) if amount > 0:
+            yield (*path, "label_smoothing"), "smooths classes, and `task.kind` is `regression`; leave it out"
