@@ -7,13 +7,12 @@ from configs.stages import EvaluateStage
 from distill.callbacks.progress import ProgressLine
 from distill.data.rows import Rows
 from distill.errors import DataError
-from distill.files import digest
 from distill.metrics import main_metric
 from distill.models import Loaded, ModelSource, fingerprint, load
 from distill.protocols import TextTeacher
 from pipelines.evaluate_text import TextComparison, evaluate
 from pipelines.stage import Stage
-from pipelines.trained import every_seed
+from pipelines.trained import evaluation_fingerprint, every_seed
 from pipelines.verdict import Role
 from teachers.text.build import Asked, build
 
@@ -25,11 +24,7 @@ class EvaluateText(Stage[EvaluateStage]):
 
     def fingerprint(self) -> str:
         """Depend on the models compared and the rows."""
-        run, config = self._run, self._config
-        named = [config.student, *filter(None, [config.baseline]), *config.others]
-        trained = [run.stage_fingerprint(name, seed) for name in named for seed in run.seeds_of(name)]
-        rows = run.source_fingerprint(config.data)
-        return digest("evaluate", config.model_dump_json(), run.teacher_fingerprint("task"), rows, *trained)
+        return evaluation_fingerprint(self._run, self._config)
 
     def run(self, output: Path) -> dict[str, Any]:
         """Have the models write, and score what they wrote."""
@@ -47,15 +42,8 @@ class EvaluateText(Stage[EvaluateStage]):
             writer=self._writer,
         )
         total = len(references) * sum(len(trained) for trained in comparison.models.values())
-        done = 0
         with ProgressLine(run.console, self.title, "rows") as line:
-
-            def advance(role: Role, count: int) -> None:
-                nonlocal done
-                done += count
-                line.advance(done, total, role)
-
-            results = evaluate(comparison, output, advance)
+            results = evaluate(comparison, output, line.counter(total))
         run.screen.comparison(results)
         return {"verdict": results["verdict"], "metric": results["metric"]}
 

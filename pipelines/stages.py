@@ -26,7 +26,7 @@ from pipelines.run import Run
 from pipelines.select import Select
 from pipelines.stage import Stage
 from pipelines.train import Train
-from pipelines.trained import best_seed, every_seed, trained
+from pipelines.trained import best_seed, evaluation_fingerprint, every_seed, trained
 from pipelines.verdict import Role
 
 
@@ -59,11 +59,7 @@ class Evaluate(Stage[EvaluateStage]):
 
     def fingerprint(self) -> str:
         """Depend on the models compared and the rows."""
-        run, config = self._run, self._config
-        named = [config.student, *filter(None, [config.baseline])]
-        trained = [run.stage_fingerprint(name, seed) for name in named for seed in run.seeds_of(name)]
-        rows = run.source_fingerprint(config.data)
-        return digest("evaluate", config.model_dump_json(), run.teacher_fingerprint("task"), rows, *trained)
+        return evaluation_fingerprint(self._run, self._config)
 
     def run(self, output: Path) -> dict[str, Any]:
         """Score and time the models."""
@@ -86,15 +82,9 @@ class Evaluate(Stage[EvaluateStage]):
             device=run.device.torch_name,
         )
         total = len(rows) * sum(len(folders) for folders in models.values())
-        done = 0
         with ProgressLine(run.console, self.title, "rows") as line:
-
-            def advance(role: str, count: int) -> None:
-                nonlocal done
-                done += count
-                line.advance(done, total, role)
-
-            results = evaluate.evaluate(comparison, output, timed=config.latency, progress=advance)
+            progress = line.counter(total)
+            results = evaluate.evaluate(comparison, output, timed=config.latency, progress=progress)
         run.screen.comparison(results)
         return {"verdict": results["verdict"], "metric": results["metric"]}
 

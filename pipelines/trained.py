@@ -1,5 +1,7 @@
 """Where the models lie that train stages ended with, one for each repeat."""
 
+from configs.stages import EvaluateStage
+from distill.files import digest
 from distill.models import ModelSource
 from pipelines.run import Run
 from pipelines.stage import results_of
@@ -14,6 +16,14 @@ def trained(run: Run, name: str, seed: int | None) -> ModelSource:
 def every_seed(run: Run, name: str) -> list[tuple[int, ModelSource]]:
     """Return the models of a train stage with the numbers of their repeats; one that all share has the first's."""
     return [(run.config.seed if seed is None else seed, trained(run, name, seed)) for seed in run.seeds_of(name)]
+
+
+def evaluation_fingerprint(run: Run, stage: EvaluateStage) -> str:
+    """Return a digest of the models an evaluate stage compares and the rows it compares them on."""
+    named = [stage.student, *filter(None, [stage.baseline]), *stage.others]
+    models = [run.stage_fingerprint(name, seed) for name in named for seed in run.seeds_of(name)]
+    rows = run.source_fingerprint(stage.data)
+    return digest("evaluate", stage.model_dump_json(), run.teacher_fingerprint("task"), rows, *models)
 
 
 def best_seed(run: Run, name: str) -> int | None:

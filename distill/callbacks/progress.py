@@ -1,5 +1,6 @@
 """A live line on the terminal, or a plain line now and then where there is none."""
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -53,3 +54,14 @@ class ProgressLine:
         if not self._console.is_terminal and tenth != self._tenth:
             self._tenth = tenth
             self._console.print(f"  {self._title}: {done}/{total} {self._unit}  {state}", highlight=False)
+
+    def counter(self, total: int) -> Callable[[str, int], None]:
+        """Return what shows, when it is called with a state and a number, that so many more of `total` are done."""
+        done = 0
+
+        def count(state: str, more: int) -> None:
+            nonlocal done
+            done += more
+            self.advance(done, total, state)
+
+        return count
