@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from configs.decoding import Decoding, Engine
 from configs.endpoint import Endpoint
@@ -89,7 +89,7 @@ class GenerateStage(Section):
     """What decodes. `auto`: CTranslate2 where it can run the model and gives its log-probabilities, else transformers
     under a beam search of our own."""
     compute_type: Literal["float32", "int8"] = "float32"
-    """What CTranslate2 computes in; `int8` is twice as fast and writes nine of ten texts alike."""
+    """What CTranslate2 computes in; `int8` is faster and writes some texts otherwise."""
     shard_characters: PositiveInt = 100_000
     """Characters of source a shard holds: what is lost at most when a process is killed."""
 
@@ -105,6 +105,15 @@ class SelectStage(Section):
     interpolation; Kim and Rush 2016, section 3.3)."""
     filters: Filters | None = Filters()
     """What makes a text be left out; none keeps all but empty ones."""
+    reverse: str | None = None
+    """Model of the reverse direction, a folder or a name on the hub; `filters.worst` goes by how likely it finds the
+    source, given the text."""
+
+    @model_validator(mode="after")
+    def _judged_by_a_model(self) -> "SelectStage":
+        if (self.reverse is None) != (self.filters is None or self.filters.worst is None):
+            raise ValueError("`reverse` and `filters.worst` go together: a model, and the part of the texts it marks")
+        return self
 
 
 class EvaluateStage(Section):

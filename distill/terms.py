@@ -31,7 +31,7 @@ from distill.losses.attention import (
 from distill.losses.hidden import Hidden, Projection, hidden_cosine, hidden_mse
 from distill.losses.logits import Divergence, Logits, TokenLogits, TopKDivergence
 from distill.losses.relation import Relations
-from distill.losses.task import Classification, Generation, Regression
+from distill.losses.task import CrossEntropy, Regression
 from distill.losses.top_k import top_k_ce, top_k_kl
 from distill.protocols import LossTerm
 from distill.types import Layers, Needs, Shape, Side, Unit
@@ -124,9 +124,9 @@ def _ranges(layers: Iterable[int]) -> str:
 def _task(section: TaskTerm, sides: Sides, where: str) -> LossTerm:
     match sides.task:
         case "classification":
-            return Classification(section.label_smoothing)
+            return CrossEntropy("labelled", section.label_smoothing)
         case "generation":
-            return Generation(section.label_smoothing)
+            return CrossEntropy("targets", section.label_smoothing)
         case "regression" if section.label_smoothing:
             raise ConfigError([f"{where}: `label_smoothing` is for classes, and the run's task is a regression"])
         case "regression":

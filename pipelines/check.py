@@ -19,7 +19,7 @@ from configs.stages import (
 )
 from distill.capture import shape_of
 from distill.errors import DataError, ModelError
-from distill.models import Loaded
+from distill.models import Loaded, ModelSource, load_config
 from distill.objective import Objective
 from distill.objective import build as build_objective
 from distill.protocols import Teacher
@@ -138,9 +138,11 @@ def _tokens(run: Run, loaded: Loaded, found: Table) -> None:
 
 def _generations(run: Run, loaded: Loaded) -> None:
     """Check that the teacher has positions for every source, and a token for the language asked for; that an API
-    answers.
+    answers, and that a model of the reverse direction is there.
     """
     for name, stage in run.config.stages.items():
+        if isinstance(stage, SelectStage) and stage.reverse is not None:
+            load_config(ModelSource(stage.reverse), f"stages.{name}.reverse")
         if isinstance(stage, GenerateStage) and stage.endpoint is not None:
             black_box(stage.endpoint)
         elif isinstance(stage, GenerateStage):

@@ -17,9 +17,11 @@ from distill.data.rows import Row, Rows
 from distill.data.sources import METADATA
 from distill.errors import DataError
 from distill.files import digest, write_atomically
+from distill.models import ModelSource, fingerprint, load
 from pipelines.generate import SHARDS, different
 from pipelines.stage import Stage, results_of
 from teachers.text.filters import Candidate, counts, reasons
+from teachers.text.forced import mean_log_probs
 from teachers.text.select import oracle, scorer
 from teachers.text.store import gather
 
@@ -51,7 +53,8 @@ class Select(Stage[SelectStage]):
         run, config = self._run, self._config
         sources = [run.source_fingerprint(name) for name in self._sources()]
         generated = run.stage_fingerprint(config.generated, None)
-        return digest("select", config.model_dump_json(), generated, *sources)
+        reverse = "" if config.reverse is None else fingerprint(ModelSource(config.reverse))
+        return digest("select", config.model_dump_json(), generated, reverse, *sources)
 
     def run(self, output: Path) -> dict[str, Any]:
         """Choose, filter, write."""
@@ -60,7 +63,8 @@ class Select(Stage[SelectStage]):
         rows, texts = rows if config.by != "score" else different(rows), self._texts()
         written = np.isin(rows.ids, np.fromiter(texts, np.int64, len(texts)))
         choices = choose(rows.take(written), texts, config.by)
-        found = reasons([_candidate(choice) for choice in choices], config.filters or _NO_FILTERS)
+        judged = zip(choices, self._judge(choices), strict=True)
+        found = reasons([_candidate(choice, reverse) for choice, reverse in judged], config.filters or _NO_FILTERS)
         kept = [choice.row._replace(target=choice.text) for choice, why in zip(choices, found, strict=True) if not why]
         if not kept:
             raise DataError(f"stages.{self.name}.filters: none of {len(choices)} texts is kept: {counts(found)}")
@@ -83,6 +87,15 @@ class Select(Stage[SelectStage]):
         stage = self._run.config.stages[self._config.generated]
         assert isinstance(stage, GenerateStage)
         return stage.data
+
+    def _judge(self, choices: Sequence[Choice]) -> Sequence[float | None]:
+        """Return how likely the model of the reverse direction finds each source; none where there is none."""
+        path = self._config.reverse
+        if path is None:
+            return [None] * len(choices)
+        loaded = load(ModelSource(path), self._run.config.task, (), f"stages.{self.name}.reverse")
+        loaded.model.eval()
+        return mean_log_probs(loaded, [choice.text for choice in choices], [choice.row.text for choice in choices])
 
     def _texts(self) -> dict[int, dict[str, Any]]:
         """Return what the teacher wrote, by the key of the row."""
@@ -113,8 +126,8 @@ def choose(rows: Rows, written: Mapping[int, Mapping[str, Any]], by: str) -> lis
     return choices
 
 
-def _candidate(choice: Choice) -> Candidate:
-    return Candidate(choice.row.text, choice.text, choice.score, choice.ended)
+def _candidate(choice: Choice, reverse: float | None) -> Candidate:
+    return Candidate(choice.row.text, choice.text, choice.score, choice.ended, reverse)
 
 
 def _table(choices: Sequence[Choice], found: Sequence[tuple[str, ...]]) -> pa.Table:

@@ -1,11 +1,20 @@
 """What holds for every test: nothing leaves this machine."""
 
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from tests.helpers.cli import caller
+
 LOCAL = ("127.0.0.1", "::1", "localhost", "0.0.0.0")
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run `distill …` in this process; return exit code, output and errors."""
+    return caller(monkeypatch, capsys)
 
 
 @pytest.fixture(autouse=True)

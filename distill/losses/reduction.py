@@ -28,13 +28,13 @@ class Positions:
     """The positions of a batch that count, for taking states as rows."""
 
     index: Tensor | None = None
-    """[N] int64: which of the B·T positions to take; None takes all."""
+    """[N] int64: which of the positions to take, B·T of them or B; None takes all."""
     keep: Tensor | None = None
     """[N]: which of the rows taken count; None counts all."""
 
     def rows(self, states: Tensor) -> Tensor:
-        """Return states [B T D] as rows [N D]."""
-        flat = states.flatten(0, 1)
+        """Return states [B T D], or [B D], as rows [N D]."""
+        flat = states.flatten(0, -2)
         return flat if self.index is None else flat.index_select(0, self.index)
 
 

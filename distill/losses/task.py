@@ -1,5 +1,7 @@
 """The task's own loss on gold labels; rows without a label count nowhere."""
 
+from typing import Literal
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -8,50 +10,28 @@ from distill.protocols import LossTerm
 from distill.types import IGNORED, Batch, Needs, Outputs
 
 
-class Classification(LossTerm):
-    """Sum over labelled rows of the cross entropy; smoothing moves that mass from the gold class to all classes."""
+class CrossEntropy(LossTerm):
+    """Sum over gold labels of the cross entropy: of rows with a class, or of target tokens. With it alone, and a
+    teacher's texts as targets, a student learns by sequence-level distillation (Kim and Rush 2016, section 3.2).
 
-    name = "task"
-    unit = "labelled"
-    student_needs = Needs(logits=True)
-    teacher_needs = Needs()
-
-    def __init__(self, label_smoothing: float = 0.0) -> None:
-        super().__init__()
-        self.label_smoothing = label_smoothing
-
-    def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        """Return the sum over rows whose label is not −100."""
-        logits = upcast(_logits(student))
-        smoothing = self.label_smoothing
-        return F.cross_entropy(
-            logits, batch["labels"], reduction="sum", ignore_index=IGNORED, label_smoothing=smoothing
-        )
-
-
-class Generation(LossTerm):
-    """Sum over target tokens of the cross entropy, logits [B U V]; with it alone, and a teacher's texts as targets, a
-    student learns by sequence-level distillation (Kim and Rush 2016, section 3.2).
-
-    Smoothing moves that mass from the target token to the whole vocabulary.
+    Smoothing moves that mass from the gold label to all of them.
     """
 
     name = "task"
-    unit = "targets"
     student_needs = Needs(logits=True)
     teacher_needs = Needs()
 
-    def __init__(self, label_smoothing: float = 0.0) -> None:
+    def __init__(self, unit: Literal["labelled", "targets"], label_smoothing: float = 0.0) -> None:
         super().__init__()
+        self.unit = unit
         self.label_smoothing = label_smoothing
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
-        """Return the sum over positions whose label is not −100."""
-        labels = batch["labels"]
-        places = unmasked(labels != IGNORED)
-        logits, wanted = upcast(places.rows(_logits(student))), places.rows(labels[..., None]).squeeze(-1)
+        """Return the sum over labels […] that are not −100, from logits [… V]."""
+        places = unmasked(batch["labels"] != IGNORED)
+        logits, wanted = places.rows(_logits(student)), places.rows(batch["labels"][..., None]).squeeze(-1)
         smoothing = self.label_smoothing
-        return F.cross_entropy(logits, wanted, reduction="sum", ignore_index=IGNORED, label_smoothing=smoothing)
+        return F.cross_entropy(upcast(logits), wanted, reduction="sum", ignore_index=IGNORED, label_smoothing=smoothing)
 
 
 class Regression(LossTerm):

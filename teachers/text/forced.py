@@ -6,6 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distill.models import Loaded
+
+_ROWS = 64
+
 
 @torch.inference_mode()
 def forced_log_probs(model: Any, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> list[Tensor]:
@@ -24,6 +28,20 @@ def forced_log_probs(model: Any, sources: Sequence[Sequence[int]], targets: Sequ
     ).logits
     found = logits.float().log_softmax(-1).gather(-1, wanted[..., None])[..., 0].cpu()
     return [row[: len(target)] for row, target in zip(found, targets, strict=True)]
+
+
+def mean_log_probs(loaded: Loaded, sources: Sequence[str], targets: Sequence[str]) -> list[float]:
+    """Return the mean log p of a token of each target, end token included, given its source; of an encoder-decoder."""
+    ids: list[list[int]] = loaded.tokenizer(list(sources))["input_ids"]
+    wanted: list[list[int]] = loaded.tokenizer(text_target=list(targets))["input_ids"]
+    order = sorted(range(len(ids)), key=lambda place: len(ids[place]) + len(wanted[place]))
+    found = [0.0] * len(ids)
+    for start in range(0, len(order), _ROWS):
+        places = order[start : start + _ROWS]
+        scored = forced_log_probs(loaded.model, [ids[place] for place in places], [wanted[place] for place in places])
+        for place, log_probs in zip(places, scored, strict=True):
+            found[place] = float(log_probs.mean())
+    return found
 
 
 def _padded(rows: Sequence[Sequence[int]], pad: int) -> Tensor:

@@ -6,15 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import tiny
-from tests.helpers.cli import caller
 
 KD = {"kind": "train", "data": ["train"], "validation": "validation", "training": {"epochs": 1, "batch_size": 8}}
 STAGES = {"student": {**KD, "objective": [{"kind": "logits"}]}}
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    return caller(monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ from configs.data import Task
 from configs.teachers import FreshTeacher
 from teachers import fresh
 from tests.helpers import pairs
-from tests.helpers.cli import caller
 from tests.helpers.server import Server, echo, refuse
 
 STAGES = {
@@ -25,11 +24,6 @@ STAGES = {
         "training": pairs.TRAINING,
     },
 }
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    return caller(monkeypatch, capsys)
 
 
 @pytest.fixture

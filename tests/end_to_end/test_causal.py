@@ -7,7 +7,6 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from tests.helpers import pairs
-from tests.helpers.cli import caller
 from tests.helpers.writers import END, tokenizer, writer
 
 LEARN = {"data": ["train"], "validation": "validation", "training": {**pairs.TRAINING, "max_steps": 6, "epochs": None}}
@@ -30,11 +29,6 @@ STAGES = {
     },
     "export": {"kind": "export", "student": "word", "data": "validation"},
 }
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    return caller(monkeypatch, capsys)
 
 
 def lines(folder: Path, name: str, count: int) -> dict:

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from tests.helpers import tiny
-from tests.helpers.cli import caller
 from tests.helpers.training import weights
 
 STUDENT = {
@@ -35,11 +34,6 @@ def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("record")
     tiny.run_file(folder, STAGES)
     return folder
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    return caller(monkeypatch, capsys)
 
 
 def test_cached_equals_live(folder, call):

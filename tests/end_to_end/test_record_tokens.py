@@ -51,8 +51,6 @@ def difference(folder: Path, other: str) -> float:
 
 def test_all_tokens_kept_end_with_the_live_teachers_weights(folder: Path) -> None:
     assert difference(folder, "cached") < 1e-5
-    start = load(str(folder.parent / "run.yaml"), []).pipeline
-    assert start.stages["cached"] != start.stages["live"]
 
 
 def test_a_few_tokens_kept_come_near_and_take_little_room(folder: Path) -> None:

@@ -8,7 +8,6 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from tests.helpers import tiny
-from tests.helpers.cli import caller
 
 TRAINING = {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3, "log_every": 4}
 KD = [{"kind": "embeddings"}, {"kind": "hidden"}, {"kind": "attention"}]
@@ -50,11 +49,6 @@ STAGES = {
     "evaluate": {"kind": "evaluate", "data": "validation", "student": "prediction", "baseline": "baseline"},
     "export": {"kind": "export", "student": "prediction", "data": "validation"},
 }
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    return caller(monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")

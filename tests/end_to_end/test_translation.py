@@ -9,7 +9,6 @@ import pytest
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from tests.helpers import pairs
-from tests.helpers.cli import caller
 
 GOLD = {"data": ["train"], "validation": "validation", "training": pairs.TRAINING}
 STAGES = {
@@ -63,11 +62,6 @@ STAGES = {
     "export": {"kind": "export", "student": "seq", "data": "test", "formats": ["transformers", "ctranslate2"]},
 }
 DATA = {"told": {"kind": "stage", "stage": "best"}, "near": {"kind": "stage", "stage": "nearest"}}
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    return caller(monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,14 @@
 """What is wrong with a run that writes is said at set-up: one clear error, exit code 2, nothing written."""
 
+import json
 from pathlib import Path
 
 import pytest
 
+from configs.data import Task
+from configs.teachers import FreshTeacher
+from teachers import fresh
 from tests.helpers import pairs
-from tests.helpers.cli import caller
 
 STAGES = {
     "teacher": {
@@ -26,11 +29,6 @@ STAGES = {
     },
     "evaluate": {"kind": "evaluate", "data": "test", "student": "student"},
 }
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    return caller(monkeypatch, capsys)
 
 
 @pytest.fixture
@@ -113,6 +111,26 @@ def test_left_out_it_is_counted(call, run) -> None:
 )
 def test_what_cannot_work_is_said_before_anything_is_trained(call, run, override: str, expected: str) -> None:
     assert expected in refused(call, run, "stages.texts.long_sources=leave_out", override)
+
+
+def test_a_reverse_model_marks_the_worst(call, run, tmp_path: Path) -> None:
+    left = ["stages.texts.long_sources=leave_out", "stages.texts.data=[train]"]
+    both = (
+        "filters: {worst: 0.25, length_ratio: null, repetition: null, duplicates: null, copies: null, unended: false}"
+    )
+    alone = "stages.best={kind: select, generated: texts, filters: {worst: 0.25}}"
+    assert "`reverse` and `filters.worst` go together" in refused(call, run, *left, alone)
+    missing = f"stages.best={{kind: select, generated: texts, reverse: {tmp_path}/none, {both}}}"
+    assert "stages.best.reverse: folder" in refused(call, run, *left, missing)
+    sizes = FreshTeacher.model_validate_json(json.dumps(pairs.TEACHER))
+    texts = [text for pair in pairs.sentences(100) for text in pair]
+    reverse = fresh.make(sizes, Task(kind="generation"), lambda: iter(texts), 1, tmp_path / "reverse")
+    code, _, err = call(
+        "run", str(run), *left, f"stages.best={{kind: select, generated: texts, reverse: {reverse}, {both}}}"
+    )
+    assert code == 0, err
+    told = json.loads((run.parent / "run/best/stage.json").read_text(encoding="utf-8"))["results"]
+    assert 0 < told["left_out"]["worst"] <= told["texts"] // 4
 
 
 def test_files_of_unequal_length(call, run) -> None:

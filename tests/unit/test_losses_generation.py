@@ -8,7 +8,7 @@ from torch import Tensor
 
 from distill.losses import divergences
 from distill.losses.logits import TokenLogits
-from distill.losses.task import Generation
+from distill.losses.task import CrossEntropy
 from distill.losses.top_k import top_k_ce, top_k_kl
 from distill.types import IGNORED, Batch, Outputs
 from tests.helpers import reference
@@ -39,7 +39,7 @@ def logits_of(seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_the_task_is_the_cross_entropy_of_each_target_token(dtype: torch.dtype, smoothing: float) -> None:
     logits = logits_of(0, dtype)
-    found = Generation(smoothing)(Outputs(logits=logits), Outputs(), batch_of())
+    found = CrossEntropy("targets", smoothing)(Outputs(logits=logits), Outputs(), batch_of())
     expected = 0.0
     for row in range(3):
         for place in range(4):
@@ -93,7 +93,9 @@ def test_the_most_likely_tokens_are_made_to_sum_to_one(kept: int) -> None:
     assert float(top_k_ce(student, best.indices, best.values, temperature=2.0)) == pytest.approx(expected_ce)
 
 
-@pytest.mark.parametrize("term", [Generation(0.1), TokenLogits(divergences.kl, 1.0)], ids=["task", "logits"])
+@pytest.mark.parametrize(
+    "term", [CrossEntropy("targets", 0.1), TokenLogits(divergences.kl, 1.0)], ids=["task", "logits"]
+)
 def test_what_is_no_target_token_reaches_neither_loss_nor_gradient(term) -> None:
     clean = logits_of(0).requires_grad_()
     spoilt = logits_of(0).masked_fill((LABELS == IGNORED)[..., None], math.nan).requires_grad_()
