@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -23,6 +23,7 @@ from transformers import (
 
 from configs.data import Task
 from configs.errors import suggest
+from distill import adapters
 from distill.errors import ModelError
 from distill.files import digest, digest_file
 
@@ -41,6 +42,8 @@ class Loaded:
     """Folder or hub name it came from."""
     trained_head: bool
     """Whether the task's head came with the weights; otherwise its weights are random."""
+    new: tuple[str, ...] = ()
+    """Names of the weights that did not come with it, and are random."""
 
 
 @dataclass(frozen=True)
@@ -99,13 +102,21 @@ def load_config(source: ModelSource, where: str) -> PretrainedConfig:
 
 
 def load(
-    source: ModelSource, task: Task, labels: tuple[str, ...], where: str, dtype: torch.dtype = torch.float32
+    source: ModelSource,
+    task: Task,
+    labels: tuple[str, ...],
+    where: str,
+    dtype: torch.dtype = torch.float32,
+    *,
+    trainable: bool = False,
 ) -> Loaded:
     """Load a model with the head of the task. A head that does not come with the weights is new and random, and
-    `trained_head` says so; one that does keeps its own label names. Raise ModelError on anything missing.
+    `trained_head` says so; one that does keeps its own label names. A folder of an adapter gives the model it belongs
+    to inside it, with the adapter frozen unless it is `trainable`. Raise ModelError on anything missing.
     """
     config = load_config(source, where)
     tokenizer = load_tokenizer(source, where)
+    weights = _base(source, where)
     own_head = _has_head(config, task)
     if task.kind == "generation" and not own_head:
         made = ", ".join(config.architectures or ("an unnamed model",))
@@ -114,8 +125,8 @@ def load(
         set_labels(config, task, labels)
     try:
         model, report = auto_class(task, config).from_pretrained(
-            _checked(source, where),
-            revision=source.revision,
+            _checked(weights, where),
+            revision=weights.revision,
             config=config,
             dtype=dtype,
             use_safetensors=True,
@@ -127,8 +138,20 @@ def load(
     wanting = [key for key in body_missing if "pooler" not in key and "position_ids" not in key]
     if wanting and task.kind != "text":
         raise ModelError(f"{where}: {source.path} lacks weights: {', '.join(sorted(wanting)[:5])}")
-    trained = task.kind != "text" and own_head and not report["missing_keys"]
-    return Loaded(model, tokenizer, source.path, trained)
+    new = tuple(report["missing_keys"])
+    if weights is not source:
+        model = adapters.attach(model, cast(Path, source.folder), where, trainable=trainable)
+        new = tuple(name for name in new if name not in adapters.trained_names(model))
+    trained = task.kind != "text" and own_head and not new
+    return Loaded(model, tokenizer, source.path, trained, new)
+
+
+def _base(source: ModelSource, where: str) -> ModelSource:
+    """Return where the weights lie: of an adapter, those of the model it belongs to."""
+    folder = source.folder
+    if folder is None or not adapters.is_adapter(folder):
+        return source
+    return ModelSource(adapters.base_of(folder, where))
 
 
 def set_labels(config: PretrainedConfig, task: Task, labels: tuple[str, ...]) -> None:
@@ -158,8 +181,10 @@ def fingerprint(source: ModelSource) -> str:
     folder = source.folder
     if folder is None:
         return digest(source.path, source.revision or "")
-    files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".txt", ".model"))
-    return digest(*(f"{path.name}:{digest_file(path)}" for path in files))
+    files = sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".safetensors", ".txt", ".model"))
+    own = [f"{path.relative_to(folder)}:{digest_file(path)}" for path in files]
+    base = _base(source, source.path)
+    return digest(*own, *([] if base is source else [fingerprint(base)]))
 
 
 def _checked(source: ModelSource, where: str) -> str:

@@ -25,6 +25,7 @@ from distill.objective import build as build_objective
 from distill.protocols import Teacher
 from pipelines.generate import black_box, writable
 from pipelines.run import Run
+from pipelines.train import own_teacher
 from students.build import build as build_student
 from students.student import Student
 from teachers.cached import CachedTeacher
@@ -173,16 +174,18 @@ def _objective(run: Run, name: str, stage: TrainStage, student: Student, loaded:
         stage.objective,
         student=student.shape,
         student_offers=student.offers,
-        teacher=_stand_in(run, stage, loaded),
+        teacher=_stand_in(run, stage, loaded, student),
         task=run.config.task,
         where=f"stages.{name}",
         allow_code=run.allow_code,
     )
 
 
-def _stand_in(run: Run, stage: TrainStage, loaded: Loaded) -> Teacher:
+def _stand_in(run: Run, stage: TrainStage, loaded: Loaded, student: Student) -> Teacher:
     if stage.teacher == "none":
         return NoTeacher()
+    if stage.teacher == "student":
+        return own_teacher(student, "", "student.adapter")
     will_be_trained = stage.teacher == "task" and run.teacher_stage is not None
     order = None if will_be_trained else run.label_order(loaded)
     head = Loaded(loaded.model, loaded.tokenizer, loaded.source, loaded.trained_head or will_be_trained)
