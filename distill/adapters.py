@@ -2,6 +2,7 @@
 
 import copy
 import json
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -197,10 +198,7 @@ def add(model: Model, folder: Path, name: str, where: str, *, trainable: bool = 
     config = read_config(folder, where)
     config.inference_mode = not trainable
     try:
-        if isinstance(model, PeftModel):
-            model.add_adapter(name, config)
-        else:
-            model = get_peft_model(model, config, name)
+        model = put(model, config, name)
         weights = load_peft_weights(str(folder), device="cpu")
         found: Any = set_peft_model_state_dict(model, weights, name)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
@@ -213,6 +211,16 @@ def add(model: Model, folder: Path, name: str, where: str, *, trainable: bool = 
         raise ModelError(f"{where}: {folder / WEIGHTS} {what}")
     model.set_adapter(name, inference_mode=not trainable)
     return model
+
+
+def put(model: Model, config: PeftConfig, name: str) -> PeftModel:
+    """Put a new adapter under a name into a model."""
+    if isinstance(model, PeftModel):
+        model.add_adapter(name, config)
+        return model
+    with warnings.catch_warnings():  # of normalisations, which LN tuning is for
+        warnings.filterwarnings("ignore", message="Unsupported layer type", category=UserWarning)
+        return cast(PeftModel, get_peft_model(model, config, name))
 
 
 def _section(folder: Path, where: str) -> dict[str, Any]:

@@ -136,7 +136,8 @@ class DistillModule(pl.LightningModule):
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Return what learns, and the buffers that change: frozen weights come from where the model came from."""
-        frozen = {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
+        every = self.named_parameters(remove_duplicate=False)
+        frozen = {name for name, parameter in every if not parameter.requires_grad}
         state: dict[str, Any] = super().state_dict(*args, **kwargs)
         return {name: value for name, value in state.items() if name not in frozen}
 

@@ -100,6 +100,8 @@ class Train(Stage[TrainStage]):
             allow_code=run.allow_code,
         )
         frozen = student.freeze_unused(data.probe(), objective.student_needs)
+        if not any(parameter.requires_grad for parameter in student.parameters()):
+            raise ModelError(f"stages.{self.name}.objective: no term depends on anything that learns (student.adapter)")
         run.screen.parts(student, teacher, objective, data, frozen)
         metrics = self._metrics(student)
         recipe = Recipe(config.training, data.plan.steps, self._number, self.fingerprint(), metrics)

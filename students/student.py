@@ -79,9 +79,12 @@ class Student(TrainedModel):
         named = dict(self.named_parameters())
         for name, parameter in named.items():
             parameter.requires_grad_(name in self._learning)
+            parameter.grad = None
         training = self.training
         outputs = self.train(False)(batch, needs)  # nothing is dropped by chance
-        sum(tensor.float().sum() for tensor in _tensors(outputs)).backward()  # type: ignore[union-attr]
+        total = torch.stack([tensor.float().sum() for tensor in _tensors(outputs)]).sum()
+        if total.requires_grad:
+            total.backward()  # type: ignore[no-untyped-call]
         self.train(training)
         unused = [name for name in self._learning if named[name].grad is None]
         for name in self._learning:

@@ -1,9 +1,8 @@
 """Put the adapter of a section around a frozen model."""
 
 from pathlib import Path
-from typing import cast
 
-from peft import PeftConfig, PeftModel, get_peft_model
+from peft import PeftConfig, PeftModel
 from transformers import PreTrainedModel
 
 from configs.adapters import Bottleneck, Fusion, MixAndMatch, Prefix
@@ -43,13 +42,11 @@ def build(section: Section, loaded: Loaded, task: Task) -> PeftModel:
 
 def _wrap(model: PreTrainedModel | PeftModel, config: PeftConfig) -> PeftModel:
     try:
-        if not isinstance(model, PeftModel):
-            return cast(PeftModel, get_peft_model(model, config, adapters.ACTIVE))
-        model.add_adapter(adapters.ACTIVE, config)
+        made = adapters.put(model, config, adapters.ACTIVE)
     except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError, RuntimeError) as error:
         raise ModelError(f"{WHERE}: peft refuses: {str(error).splitlines()[0]}") from error
-    model.set_adapter(adapters.ACTIVE)
-    return model
+    made.set_adapter(adapters.ACTIVE)
+    return made
 
 
 def _task_type(model: PreTrainedModel, task: Task) -> str:

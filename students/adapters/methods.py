@@ -100,7 +100,8 @@ def peft_config(section: Section, target: Target) -> PeftConfig:
             at = target.family
             inside = target.found(at.down, "kind")
             both = target.found((*at.key, *at.value, *at.down), "kind")
-            return IA3Config(target_modules=both, feedforward_modules=inside, **common)
+            turned = target.model.config.model_type == "gpt2"
+            return IA3Config(target_modules=both, feedforward_modules=inside, fan_in_fan_out=turned, **common)
         case Norms():
             found = [end for end in target.family.norms if matching(target.model, [end])]
             return LNTuningConfig(target_modules=pattern(found), **common)
@@ -189,7 +190,9 @@ def _by_name(section: Peft, target: Target, common: dict[str, Any]) -> PeftConfi
     for key in section.options:
         if key not in fields:
             raise ModelError(f"{target.where}.options: unknown key `{key}` of {section.method}{suggest(key, fields)}")
-    given = {"target_modules": _targets("query_value", target)} if "target_modules" in fields else {}
+    given: dict[str, Any] = {"target_modules": _targets("query_value", target)} if "target_modules" in fields else {}
+    if "fan_in_fan_out" in fields:
+        given["fan_in_fan_out"] = target.model.config.model_type == "gpt2"
     taken = {key: value for key, value in common.items() if key in fields}
     try:
         return made(**{**taken, **given, **section.options})

@@ -32,7 +32,10 @@ _SIZES: dict[str, dict[str, Any]] = {
     "bart": _BESIDE,
     "gpt2": {"n_embd": WIDTH, "n_layer": 2, "n_head": 2, "n_positions": 40},
 }
-_DROPOUT = ("dropout", "attention_dropout", "hidden_dropout_prob", "attention_probs_dropout_prob", "dropout_rate")
+_DROPOUT = (
+    *("dropout", "attention_dropout", "activation_dropout", "hidden_dropout_prob", "attention_probs_dropout_prob"),
+    *("dropout_rate", "resid_pdrop", "embd_pdrop", "attn_pdrop", "seq_classif_dropout"),
+)
 ENCODERS = ("bert", "roberta", "distilbert")
 BESIDE = ("t5", "marian", "bart")
 CAUSAL = ("gpt2", "llama")
@@ -44,10 +47,10 @@ def task_of(kind: str) -> Task:
     return Task(kind="classification" if kind in ENCODERS else "generation", labels=("no", "yes"))
 
 
-def loaded(kind: str, seed: int = 0, task: Task | None = None) -> Loaded:
-    """A tiny model with random weights large enough to matter, and no dropout."""
+def loaded(kind: str, seed: int = 0, task: Task | None = None, *, strength: float = 0.2) -> Loaded:
+    """A tiny model with random weights large enough to matter, N(0, strength²), and no dropout."""
     config = AutoConfig.for_model(kind, vocab_size=VOCABULARY, pad_token_id=0, **_SIZES[kind])
-    config.update(dict.fromkeys((*_DROPOUT, "resid_pdrop", "embd_pdrop", "attn_pdrop", "activation_dropout"), 0.0))
+    config.update(dict.fromkeys(_DROPOUT, 0.0))
     config.update({"bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 0, "forced_eos_token_id": None})
     task = task or task_of(kind)
     set_labels(config, task, task.labels or ())
@@ -55,7 +58,7 @@ def loaded(kind: str, seed: int = 0, task: Task | None = None) -> Loaded:
     model: PreTrainedModel = auto_class(task, config).from_config(config)
     for parameter in model.parameters():
         if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=0.2)
+            torch.nn.init.normal_(parameter, std=strength)
     model.tie_weights()
     return Loaded(model, None, f"a tiny {kind}", trained_head=True)  # type: ignore[arg-type]
 

@@ -43,6 +43,9 @@ class ModularModel(BaseTuner, Tuner):
         super().inject_adapter(model, adapter_name, *args, **kwargs)
         self._tap_again()
 
+    def _check_tied_modules(self, model: nn.Module, peft_config: PeftConfig) -> None:
+        """Say nothing of tied embeddings: no part of ours replaces or copies their weights."""
+
     def _prepare_adapter_config(self, peft_config: PeftConfig, model_config: dict[str, Any]) -> PeftConfig:
         return peft_config
 
@@ -94,9 +97,11 @@ class ModularModel(BaseTuner, Tuner):
         while self._taps:
             self._taps.pop().remove()
 
-    def _unload_and_optionally_merge(self, *args: Any, **kwargs: Any) -> Any:
+    def _unload_and_optionally_merge(self, merge: bool = True, *args: Any, **kwargs: Any) -> Any:
+        if merge:
+            self._check_merge_allowed()  # before anything is changed
         self._untap()
-        return super()._unload_and_optionally_merge(*args, **kwargs)
+        return super()._unload_and_optionally_merge(merge, *args, **kwargs)
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
         # peft's own copies `weight` to the new module, which modules without one do not have
