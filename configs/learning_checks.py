@@ -4,7 +4,7 @@ from configs.data import Task
 from configs.objective import CustomTerm, LogitsTerm, TaskTerm, Term
 from configs.origins import Path
 from configs.references import Findings, Parts, check_source, check_stage, not_training, stages_before
-from configs.stages import GenerateStage, RecordStage, Stage, TrainStage
+from configs.stages import GenerateStage, RecordStage, SelectStage, Stage, TrainStage
 
 
 def check_train(parts: Parts, name: str, stage: TrainStage) -> Findings:
@@ -71,6 +71,19 @@ def check_generate(parts: Parts, name: str, stage: GenerateStage) -> Findings:
         yield ("stages", name, "kind"), f"`generate` writes texts, and `task.kind` is `{parts.task.kind}`"
     if stage.teacher == "task":
         yield from _check_trained(parts, name, "writes with")
+
+
+def check_select(parts: Parts, name: str, stage: SelectStage) -> Findings:
+    """Check that the texts to choose from are there, and scored where they are weighted."""
+    yield from check_stage(parts, name, "generated", stage.generated, not_generating)
+    written = parts.stages.get(stage.generated)
+    if stage.hypotheses == 1 or not isinstance(written, GenerateStage):
+        return
+    path = ("stages", name, "hypotheses")
+    if written.endpoint is not None:
+        yield path, f"several are weighted by scores, and the endpoint of stage `{stage.generated}` tells none; keep 1"
+    elif stage.hypotheses > written.decoding.hypotheses:
+        yield path, f"{stage.hypotheses} of {written.decoding.hypotheses} that stage `{stage.generated}` writes"
 
 
 def not_generating(stage: Stage) -> str:

@@ -126,7 +126,7 @@ def _task(section: TaskTerm, sides: Sides, where: str) -> LossTerm:
         case "classification":
             return CrossEntropy("labelled", section.label_smoothing)
         case "generation":
-            return CrossEntropy("targets", section.label_smoothing)
+            return CrossEntropy("weighted_targets", section.label_smoothing)
         case "regression" if section.label_smoothing:
             raise ConfigError([f"{where}: `label_smoothing` is for classes, and the run's task is a regression"])
         case "regression":

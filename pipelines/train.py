@@ -146,6 +146,7 @@ class Train(Stage[TrainStage]):
             max_steps=training.max_steps,
             pad_to=run.config.task.max_length if training.padding == "fixed" else None,
             targets=train.target_lengths,
+            weights=train.weights,
             beside=train.start is not None,
         )
         pad = loaded.tokenizer.pad_token_id

@@ -80,6 +80,23 @@ def test_left_out_it_is_counted(call, run) -> None:
             "stages.texts.kind: `generate` writes texts, and `task.kind` is `regression`",
         ),
         (
+            "stages.best.hypotheses=2",
+            "stages.best.hypotheses: 2 of 1 that stage `texts` writes",
+        ),
+        (
+            "stages.best={kind: select, generated: texts, by: chrf, hypotheses: 2}",
+            "several `hypotheses` are weighted by the teacher's scores; write `by: score`, not `chrf`",
+        ),
+        (
+            "stages.best.temperature=2",
+            "`temperature` weighs several `hypotheses` against each other, and 1 is kept; leave it out",
+        ),
+        (
+            "stages={texts: {kind: generate, data: [train], endpoint: {kind: openai, model: m}}, "
+            "best: {kind: select, generated: texts, hypotheses: 2}}",
+            "several are weighted by scores, and the endpoint of stage `texts` tells none; keep 1",
+        ),
+        (
             "stages.student.data=[more]",
             "data.more: row 1 has no target, and stages.student.data needs one",
         ),
