@@ -16,6 +16,7 @@ from configs.stages import (
     Stage,
     TrainStage,
 )
+from configs.vocabulary_checks import check_vocabulary
 
 _METRICS = {
     "classification": ("accuracy", "f1", "f1_macro", "mcc"),
@@ -29,6 +30,7 @@ def check(parts: Parts) -> Findings:
     """Yield each path at which parts do not fit together, and what is wrong there."""
     yield from _check_task(parts)
     yield from _check_sources(parts)
+    yield from check_vocabulary(parts)
     for name, stage in parts.stages.items():
         if name == "fresh":
             yield ("stages", name), "`fresh` means a new model where a stage starts; give the stage another name"

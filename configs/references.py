@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from configs.data import Held, Source, StageData, Task
 from configs.origins import Path, hint
 from configs.stages import AugmentStage, SelectStage, Stage, TrainStage
+from configs.students import Student
+from configs.teachers import Teacher
 
 Findings = Iterator[tuple[Path, str]]
 
@@ -20,6 +22,8 @@ class Parts:
     task: Task | None
     data: Mapping[str, Source | None]
     stages: Mapping[str, Stage | None]
+    teacher: Teacher | None = None
+    student: Student | None = None
 
 
 def held_chain(parts: Parts, name: str) -> list[str]:

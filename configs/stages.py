@@ -84,7 +84,7 @@ class GenerateStage(Section):
     """For sources longer than the teacher's positions: none is ever cut, and what is left out is counted."""
     endpoint: Endpoint | None = None
     """Ask a model behind an API instead of the run's teacher; of `decoding` it takes the number of hypotheses. Students
-    then have the vocabulary of `teacher.model`, which writes nothing."""
+    then have the vocabulary of `teacher.model`, which writes nothing, or with `student.vocabulary` one of their own."""
     engine: Engine = "auto"
     """What decodes. `auto`: CTranslate2 where it can run the model and gives its log-probabilities, else transformers
     under a beam search of our own."""

@@ -50,9 +50,10 @@ class EvaluateText(Stage[EvaluateStage]):
     def _models(self) -> dict[Role, list[tuple[int, ModelSource]]]:
         run, config = self._run, self._config
         models: dict[Role, list[tuple[int, ModelSource]]] = {
-            "teacher": [(run.config.seed, run.teacher_source("task"))],
             "student": every_seed(run, config.student),
         }
+        if run.has_teacher:
+            models = {"teacher": [(run.config.seed, run.teacher_source("task"))], **models}
         if config.baseline is not None:
             models["baseline"] = every_seed(run, config.baseline)
         return models | {name: every_seed(run, name) for name in config.others}

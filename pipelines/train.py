@@ -28,7 +28,7 @@ from distill.objective import build as build_objective
 from distill.protocols import Teacher
 from pipelines.stage import Stage
 from students.build import build as build_student
-from students.build import from_folder
+from students.build import build_alone, from_folder
 from students.student import Student
 from teachers.cached import CachedTeacher
 from teachers.none import NoTeacher
@@ -58,7 +58,9 @@ class Train(Stage[TrainStage]):
         teacher = run.teacher_fingerprint(self._teacher_kind())
         if config.cache is not None:
             sources.append(run.stage_fingerprint(config.cache, None))
-        return digest("train", section, run.config.task.model_dump_json(), start, teacher, str(self._number), *sources)
+        words = run.words_fingerprint() if config.trains == "student" else ""
+        task = run.config.task.model_dump_json()
+        return digest("train", section, task, start, teacher, words, str(self._number), *sources)
 
     def run(self, output: Path) -> dict[str, Any]:
         """Train, or go on with a training that was cut, and save the model."""
@@ -80,10 +82,11 @@ class Train(Stage[TrainStage]):
         """Build teacher, student, data and objective, and check that they fit; nothing is written or trained."""
         run, config = self._run, self._config
         torch.manual_seed(self._number)  # all that is new: heads, students, projectors
-        loaded = run.load_teacher(self._teacher_kind())
+        alone = config.trains == "student" and run.student_is_alone
+        loaded = None if alone else run.load_teacher(self._teacher_kind())
         teacher = self._teacher(loaded)
         student = self._student(loaded)
-        data = self._data(loaded)
+        data = self._data()
         objective = build_objective(
             config.objective,
             student=student.shape,
@@ -106,9 +109,9 @@ class Train(Stage[TrainStage]):
     def _teacher_kind(self) -> str:
         return "base" if self._config.trains == "teacher" or self._config.teacher == "none" else self._config.teacher
 
-    def _teacher(self, loaded: Loaded) -> Teacher:
+    def _teacher(self, loaded: Loaded | None) -> Teacher:
         run, config = self._run, self._config
-        if config.trains == "teacher" or config.teacher == "none":
+        if loaded is None or config.trains == "teacher" or config.teacher == "none":
             return NoTeacher()
         live = run.live_teacher(config.teacher, loaded, AUTOCAST[self._precision])
         return live if config.cache is None else self._cached(live, config.cache)
@@ -116,27 +119,29 @@ class Train(Stage[TrainStage]):
     def _cached(self, live: Teacher, name: str) -> CachedTeacher:
         """Read what a stage recorded, and see that it holds every row."""
         record = read_record(self._run.stage_folder(name, None))
-        record.of(torch.from_numpy(self._run.table(self._config.data).example_ids))
+        record.of(torch.from_numpy(self._run.table(self._config.data, "teacher").example_ids))
         shape = live.shape
         if shape is not None and isinstance(record, TokenRecord):
             shape = replace(shape, kept=record.indices.shape[-1])
         return CachedTeacher(shape, self._run.stage_fingerprint(name, None), record, name)
 
-    def _student(self, loaded: Loaded) -> Student:
+    def _student(self, loaded: Loaded | None) -> Student:
         run, config = self._run, self._config
         task, labels = run.config.task, run.labels
         if config.start != "fresh":
             folder = run.stage_folder(config.start, self.seed) / MODEL
-            return from_folder(ModelSource(str(folder)), task, labels, loaded)
+            return from_folder(ModelSource(str(folder)), task, labels, run.words(config.trains).tokenizer)
         if config.trains == "teacher":
             return Student(run.fresh_teacher(), has_head=task.kind != "text")
+        if loaded is None:
+            return build_alone(run.config.student, task, labels, run.student_words.config, self._number)
         return build_student(run.config.student, task, labels, loaded, self._number)
 
-    def _data(self, loaded: Loaded) -> DistillData:
+    def _data(self) -> DistillData:
         run, config = self._run, self._config
         training = config.training
-        train = run.table(config.data)
-        validation = run.table((config.validation,)) if config.validation else None
+        train = run.table(config.data, config.trains)
+        validation = run.table((config.validation,), config.trains) if config.validation else None
         plan = Plan(
             lengths=train.lengths,
             labelled=train.labelled,
@@ -149,7 +154,7 @@ class Train(Stage[TrainStage]):
             weights=train.weights,
             beside=train.start is not None,
         )
-        pad = loaded.tokenizer.pad_token_id
+        pad = run.words(config.trains).tokenizer.pad_token_id
         return DistillData(train, validation, plan, pad_id=pad, workers=training.workers)
 
     def _metrics(self, student: Student) -> TaskMetrics | TargetMetrics | None:
@@ -198,7 +203,8 @@ class Train(Stage[TrainStage]):
         """Score the final weights on the validation rows."""
         results: dict[str, Any] = {"steps": data.plan.steps, "rows": len(data.train.lengths)}
         if data.validation is not None and self._run.config.task.kind != "text":
-            results["validation"] = self._run.score(cast(Student, module.student).model, data.validation)
+            model = cast(Student, module.student).model
+            results["validation"] = self._run.score(model, data.validation, side=self._config.trains)
         if data.train.notes:
             results["notes"] = dict(data.train.notes)
         return results
@@ -206,7 +212,7 @@ class Train(Stage[TrainStage]):
     def _save(self, student: Student, output: Path) -> None:
         partial = output / f".{MODEL}.partial"
         shutil.rmtree(partial, ignore_errors=True)
-        student.save(partial, self._run.tokenizer)
+        student.save(partial, self._run.words(self._config.trains).tokenizer)
         shutil.rmtree(output / MODEL, ignore_errors=True)
         partial.rename(output / MODEL)
         shutil.rmtree(output / "checkpoints", ignore_errors=True)
