@@ -178,6 +178,7 @@ def _stages(run: Run, loaded: Loaded | None, found: Table) -> Student | None:
             continue
         if stage.trains == "student":
             last = _student(run, loaded)
+            last.keep(stage.training.freeze, f"stages.{name}.training.freeze")
             objective = _objective(run, name, stage, last, loaded)
             pairs = "; ".join(f"{row.name} {row.layers}" for row in objective.describe() if row.layers)
             found.add_row(f"stages.{name}", pairs or ", ".join(objective.units))

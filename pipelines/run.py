@@ -23,7 +23,7 @@ from distill.data.table import TokenTable
 from distill.data.tokenise import Limits, pack, tokenise
 from distill.errors import ModelError
 from distill.files import digest, digest_file
-from distill.metrics import Kind, score, validation_metric
+from distill.metrics import Kind, score
 from distill.models import Loaded, ModelSource, fast, fingerprint, load
 from distill.models import label_names as model_labels
 from pipelines.machine import Device
@@ -221,11 +221,6 @@ class Run:
             return target_scores(model, rows.batches(picked))
         logits = permute(predict(model, rows.batches(picked)), order)
         return score(cast(Kind, self.config.task.kind), logits, rows.labels[torch.from_numpy(picked)])
-
-    @property
-    def validation_metric(self) -> str:
-        """The number that tells the best of several trainings."""
-        return validation_metric(self.config.task)
 
     # places and digests
 

@@ -19,6 +19,7 @@ from distill.callbacks.stop import Stop
 from distill.callbacks.watch import Watch
 from distill.data.buckets import Batching
 from distill.data.module import DistillData
+from distill.data.rows import by_source
 from distill.data.windows import Plan
 from distill.files import digest
 from distill.metrics import TargetMetrics, TaskMetrics, validation_metric
@@ -27,6 +28,7 @@ from distill.module import DistillModule, Recipe
 from distill.objective import build as build_objective
 from distill.protocols import Teacher
 from pipelines.stage import Stage
+from pipelines.validate_text import WrittenValidation
 from students.build import build as build_student
 from students.build import build_alone, from_folder
 from students.student import Student
@@ -96,10 +98,11 @@ class Train(Stage[TrainStage]):
             where=f"stages.{self.name}",
             allow_code=run.allow_code,
         )
+        student.keep(config.training.freeze, f"stages.{self.name}.training.freeze")
         frozen = student.freeze_unused(data.probe(), objective.student_needs)
         run.screen.parts(student, teacher, objective, data, frozen)
         metrics = self._metrics(student)
-        recipe = Recipe(config.training, data.plan.steps, self._number, self.fingerprint(), metrics)
+        recipe = Recipe(config.training, data.plan.steps, self._number, self.fingerprint(), metrics, self._written())
         return DistillModule(student, teacher, objective, recipe), data
 
     @property
@@ -166,11 +169,20 @@ class Train(Stage[TrainStage]):
             case kind:
                 return TaskMetrics(kind, student.shape.outputs)
 
+    def _written(self) -> WrittenValidation | None:
+        run, config = self._run, self._config
+        if config.validation is None or not config.training.validate_texts:
+            return None
+        references = by_source(run.rows(config.validation), config.validation)
+        tokenizer = run.words(config.trains).tokenizer
+        return WrittenValidation(references, config.training.validate_texts, tokenizer, run.config.task)
+
     def _trainer(self, output: Path, state: Path, data: DistillData, line: ProgressLine, first: int) -> pl.Trainer:
         training, run = self._config.training, self._run
         per_epoch = data.plan.steps_of(0)
         accumulate = data.plan.batching.parts // run.device.devices
-        monitor = f"validation/{validation_metric(run.config.task)}" if training.keep == "best" else None
+        metric = validation_metric(run.config.task, texts=training.validate_texts > 0)
+        monitor = f"validation/{metric}" if training.keep == "best" else None
         saver = Checkpoints(state, training.checkpoint_every, monitor)
         log = LossLog(training.log_every, data.plan.steps, per_epoch, line.report)
         callbacks: list[pl.Callback] = [log, saver, Stop(saver)]
@@ -205,6 +217,8 @@ class Train(Stage[TrainStage]):
         if data.validation is not None and self._run.config.task.kind != "text":
             model = cast(Student, module.student).model
             results["validation"] = self._run.score(model, data.validation, side=self._config.trains)
+            written = self._written()
+            results["validation"] |= {} if written is None else written(module.student)
         if data.train.notes:
             results["notes"] = dict(data.train.notes)
         return results

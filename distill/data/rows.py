@@ -126,3 +126,14 @@ class Rows:
         for part in parts:
             notes.update(part.notes)
         return Rows(pa.concat_tables([part.table for part in parts], promote_options="default"), dict(notes))
+
+
+def by_source(rows: Rows, name: str) -> dict[str, list[str]]:
+    """Return each different source with all its targets. Raise DataError for a row without a target."""
+    found: dict[str, list[str]] = {}
+    for place, row in enumerate(rows, 1):
+        if row.target is None:
+            raise DataError(f"data.{name}: row {place} has no target to compare with")
+        if row.target not in found.setdefault(row.text, []):
+            found[row.text].append(row.target)
+    return found

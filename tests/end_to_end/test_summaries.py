@@ -5,9 +5,11 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from torchmetrics.functional.text import rouge_score
 
 from tests.helpers import pairs
+from tests.helpers.training import weights
 
 SHARED = Path(os.environ.get("DISTILL_SHARED", Path(__file__).parents[3] / "shared"))
 FILES = SHARED / "data" / "scitldr_a"
@@ -35,7 +37,7 @@ STAGES = {
             {"kind": "task", "weight": 0.2},
             {"kind": "hidden", "side": "decoder", "weight": 3.0},
         ],
-        "training": TRAINING,
+        "training": {**TRAINING, "freeze": ["encoder", "embeddings"]},
     },
     "evaluate": {
         "kind": "evaluate",
@@ -79,6 +81,16 @@ def test_a_summariser_is_distilled_and_judged_by_rouge(call, folder: Path) -> No
     assert {"rouge1", "rouge2", "rougeL", "rouge2_greedy"} <= set(found["models"]["soft"]["seeds"]["0"])
     report = (folder / "run/report.md").read_text(encoding="utf-8")
     assert "ROUGE-2" in report and "| soft |" in report
+
+
+def test_what_was_frozen_is_the_teachers_still(folder: Path) -> None:
+    run = folder / "run"
+    told, learnt = (weights(run / stage) for stage in ("teacher", "seed-0/soft"))
+    kept = [name for name in learnt if ("encoder." in name and "encoder_attn" not in name) or "shared" in name]
+    assert len(kept) > 20
+    assert all(torch.equal(learnt[name], told[name]) for name in kept)
+    moved = [name for name in learnt if name.startswith("model.decoder.layers.")]
+    assert moved and not any(torch.equal(learnt[name], told[name]) for name in moved if name.endswith("weight"))
 
 
 def test_of_several_references_the_best_counts(folder: Path) -> None:

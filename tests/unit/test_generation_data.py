@@ -13,14 +13,13 @@ from configs.data import Columns, Files, Task
 from distill.data.buckets import Batching
 from distill.data.collate import collate
 from distill.data.pairs import TargetLimits, tokenise_targets
-from distill.data.rows import Row, Rows
+from distill.data.rows import Row, Rows, by_source
 from distill.data.sources import read
 from distill.data.table import TokenTable
 from distill.data.vocabulary import train_vocabulary
 from distill.data.windows import Plan
 from distill.errors import DataError, ModelError
 from distill.types import IGNORED
-from pipelines.compare_texts import by_source
 from tests.helpers import pairs
 
 TASK = Task(kind="generation", max_length=24, max_target_length=24)
