@@ -1,7 +1,7 @@
 """What one section must know of another: names that refer, terms that need a teacher, sizes that fit."""
 
 from configs.data import Held, StageData
-from configs.learning_checks import check_generate, check_record, check_train, not_generating
+from configs.learning_checks import check_generate, check_record, check_select, check_train
 from configs.objective import CustomTerm
 from configs.origins import hint
 from configs.pipeline import Pipeline
@@ -16,6 +16,7 @@ from configs.stages import (
     Stage,
     TrainStage,
 )
+from configs.vocabulary_checks import check_vocabulary
 
 _METRICS = {
     "classification": ("accuracy", "f1", "f1_macro", "mcc"),
@@ -32,6 +33,7 @@ def check(parts: Parts) -> Findings:
     """Yield each path at which parts do not fit together, and what is wrong there."""
     yield from _check_task(parts)
     yield from _check_sources(parts)
+    yield from check_vocabulary(parts)
     for name, stage in parts.stages.items():
         if name == "fresh":
             yield ("stages", name), "`fresh` means a new model where a stage starts; give the stage another name"
@@ -45,7 +47,7 @@ def check(parts: Parts) -> Findings:
             case GenerateStage():
                 yield from check_generate(parts, name, stage)
             case SelectStage():
-                yield from check_stage(parts, name, "generated", stage.generated, not_generating)
+                yield from check_select(parts, name, stage)
             case EvaluateStage() | ExportStage():
                 yield from _check_result(parts, name, stage)
 

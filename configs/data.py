@@ -31,10 +31,12 @@ class Columns(Section):
     """Which of the source's columns hold what."""
 
     text: str = "text"
+    """A list of sentences is joined by spaces."""
     pair: str | None = None
     """Second text of a pair."""
     target: str | None = "target"
-    """`generation` only: the text to be written. None: the rows have sources alone."""
+    """`generation` only: the text to be written. A list of texts makes a row of each: all are learnt from, and all are
+    references where texts are compared. None: the rows have sources alone."""
     label: str | None = "label"
     """None: the rows carry no labels."""
     id: str | None = None

@@ -4,7 +4,9 @@ from configs.data import Task
 from configs.objective import CustomTerm, LogitsTerm, TaskTerm, Term
 from configs.origins import Path
 from configs.references import Findings, Parts, check_source, check_stage, not_training, stages_before
-from configs.stages import GenerateStage, RecordStage, Stage, TrainStage
+from configs.stages import GenerateStage, RecordStage, SelectStage, Stage, TrainStage
+from configs.students import SizedStudent
+from configs.teachers import FreshTeacher
 
 
 def check_train(parts: Parts, name: str, stage: TrainStage) -> Findings:
@@ -14,8 +16,6 @@ def check_train(parts: Parts, name: str, stage: TrainStage) -> Findings:
         yield from check_source(parts, name, ("data", str(i)), source)
     if stage.validation is not None:
         yield from check_source(parts, name, ("validation",), stage.validation)
-    elif training.keep == "best":
-        yield (*path, "training", "keep"), "`best` is judged on validation rows; name a source in `validation`"
     if stage.start != "fresh":
         yield from check_stage(parts, name, "start", stage.start, not_training(stage.trains))
     if stage.trains == "teacher" and stage.teacher != "none":
@@ -23,12 +23,35 @@ def check_train(parts: Parts, name: str, stage: TrainStage) -> Findings:
     yield from _check_teacher(parts, name, stage)
     if stage.cache is not None:
         yield from _check_cache(parts, name, stage, stage.cache)
+    yield from _check_validation(parts, name, stage)
+    if training.freeze and _is_new(parts, stage):
+        what = f"keeps weights as they are, and those of the {stage.trains} are random when this stage starts"
+        yield (*path, "training", "freeze"), what
     size = training.micro_batch_size
     if size is not None and training.tokens_per_batch is None and size > training.batch_size:
         what = f"{size} is more than the `batch_size` of {training.batch_size} it is a part of"
         yield (*path, "training", "micro_batch_size"), what
     for i, term in enumerate(stage.objective):
         yield from _check_term(parts.task, stage, term, (*path, "objective", str(i)))
+
+
+def _check_validation(parts: Parts, name: str, stage: TrainStage) -> Findings:
+    """Check that there is something to judge weights by."""
+    path, training = ("stages", name, "training"), stage.training
+    if stage.validation is None and training.keep == "best":
+        yield (*path, "keep"), "`best` is judged on validation rows; name a source in `validation`"
+    if not training.validate_texts:
+        return
+    if parts.task is not None and parts.task.kind != "generation":
+        yield (*path, "validate_texts"), f"is for texts, and `task.kind` is `{parts.task.kind}`; leave it out"
+    elif stage.validation is None:
+        yield (*path, "validate_texts"), "texts are written for validation rows; name a source in `validation`"
+
+
+def _is_new(parts: Parts, stage: TrainStage) -> bool:
+    """Whether a stage starts from random weights."""
+    model, fresh = (parts.teacher, FreshTeacher) if stage.trains == "teacher" else (parts.student, SizedStudent)
+    return stage.start == "fresh" and isinstance(model, fresh)
 
 
 def _check_teacher(parts: Parts, name: str, stage: TrainStage) -> Findings:
@@ -74,6 +97,19 @@ def check_generate(parts: Parts, name: str, stage: GenerateStage) -> Findings:
         yield ("stages", name, "kind"), f"`generate` writes texts, and `task.kind` is `{parts.task.kind}`"
     if stage.teacher == "task":
         yield from _check_trained(parts, name, "writes with")
+
+
+def check_select(parts: Parts, name: str, stage: SelectStage) -> Findings:
+    """Check that the texts to choose from are there, and scored where they are weighted."""
+    yield from check_stage(parts, name, "generated", stage.generated, not_generating)
+    written = parts.stages.get(stage.generated)
+    if stage.hypotheses == 1 or not isinstance(written, GenerateStage):
+        return
+    path = ("stages", name, "hypotheses")
+    if written.endpoint is not None:
+        yield path, f"several are weighted by scores, and the endpoint of stage `{stage.generated}` tells none; keep 1"
+    elif stage.hypotheses > written.decoding.hypotheses:
+        yield path, f"{stage.hypotheses} of {written.decoding.hypotheses} that stage `{stage.generated}` writes"
 
 
 def not_generating(stage: Stage) -> str:

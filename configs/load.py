@@ -20,6 +20,7 @@ from configs.references import Parts
 from configs.shape import shape_of
 from configs.stages import Stage
 from configs.students import Student
+from configs.teachers import Teacher
 from configs.tree import Node, node_of
 
 
@@ -89,7 +90,7 @@ def _validate(tree: Node, problems: list[Problem]) -> Pipeline | None:
     pipeline: Pipeline | None = None
     try:
         pipeline = Pipeline.model_validate_json(json.dumps(tree.plain()), strict=True)
-        parts = Parts(pipeline.task, pipeline.data, pipeline.stages, pipeline.student)
+        parts = Parts(pipeline.task, pipeline.data, pipeline.stages, pipeline.teacher, pipeline.student)
     except ValidationError as error:
         problems += explain(error, tree, _PIPELINE)
         parts = _sound(tree)
@@ -99,14 +100,15 @@ def _validate(tree: Node, problems: list[Problem]) -> Pipeline | None:
 
 def _sound(tree: Node) -> Parts:
     """Return the parts of a wrong configuration that are right in themselves; none if one of the tables is no table."""
-    task, data, stages = (tree.table.get(key) for key in ("task", "data", "stages"))
+    task, data, stages, teacher, student = map(tree.table.get, ("task", "data", "stages", "teacher", "student"))
     if data is None or stages is None or not isinstance(data.value, dict):
         return Parts(None, {}, {})
     return Parts(
         _part(Task, task) if task else Task(),
         {name: _part(Source, node) for name, node in data.table.items()},
         {name: _part(Stage, node) for name, node in stages.table.items()},
-        _part(Student, tree.table["student"]) if "student" in tree.table else None,
+        _part(Teacher, teacher) if teacher else None,
+        _part(Student, student) if student else None,
     )
 
 

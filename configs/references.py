@@ -8,6 +8,7 @@ from configs.data import Held, Source, StageData, Task
 from configs.origins import Path, hint
 from configs.stages import AugmentStage, SelectStage, Stage, TrainStage
 from configs.students import SizedStudent, Student
+from configs.teachers import Teacher
 
 Findings = Iterator[tuple[Path, str]]
 
@@ -22,6 +23,7 @@ class Parts:
     task: Task | None
     data: Mapping[str, Source | None]
     stages: Mapping[str, Stage | None]
+    teacher: Teacher | None = None
     student: Student | None = None
 
     @property

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from configs.decoding import Decoding, Engine
 from configs.endpoint import Endpoint
@@ -85,7 +85,7 @@ class GenerateStage(Section):
     """For sources longer than the teacher's positions: none is ever cut, and what is left out is counted."""
     endpoint: Endpoint | None = None
     """Ask a model behind an API instead of the run's teacher; of `decoding` it takes the number of hypotheses. Students
-    then have the vocabulary of `teacher.model`, which writes nothing."""
+    then have the vocabulary of `teacher.model`, which writes nothing, or with `student.vocabulary` one of their own."""
     engine: Engine = "auto"
     """What decodes. `auto`: CTranslate2 where it can run the model and gives its log-probabilities, else transformers
     under a beam search of our own."""
@@ -104,6 +104,11 @@ class SelectStage(Section):
     by: Literal["score", "bleu", "chrf"] = "score"
     """`score`: the text the teacher prefers; `bleu`, `chrf`: the one most like the row's own target (sequence-level
     interpolation; Kim and Rush 2016, section 3.3)."""
+    hypotheses: PositiveInt = 1
+    """`by: score` only: texts kept of a source. Of several each counts by its weight, softmax of
+    (score / `temperature`) over those kept: the teacher's distribution, cut to its K-best."""
+    temperature: PositiveFloat = 1.0
+    """`hypotheses` > 1 only: high, all of a source count the same; low, the best alone."""
     filters: Filters | None = Filters()
     """What makes a text be left out; none keeps all but empty ones."""
     reverse: str | None = None
@@ -114,6 +119,18 @@ class SelectStage(Section):
     def _judged_by_a_model(self) -> "SelectStage":
         if (self.reverse is None) != (self.filters is None or self.filters.worst is None):
             raise ValueError("`reverse` and `filters.worst` go together: a model, and the part of the texts it marks")
+        return self
+
+    @model_validator(mode="after")
+    def _weighted_by_scores(self) -> "SelectStage":
+        if self.hypotheses > 1 and self.by != "score":
+            raise ValueError(
+                f"several `hypotheses` are weighted by the teacher's scores; write `by: score`, not `{self.by}`"
+            )
+        if "temperature" in self.model_fields_set and self.hypotheses == 1:
+            raise ValueError(
+                "`temperature` weighs several `hypotheses` against each other, and 1 is kept; leave it out"
+            )
         return self
 
 

@@ -10,11 +10,14 @@ from configs.sizes import Sizes
 
 
 class SizedStudent(Sizes):
-    """A fresh model of given sizes, with the teacher's vocabulary."""
+    """A fresh model of given sizes, with the teacher's vocabulary or one of its own."""
 
     kind: Literal["sizes"]
     architecture: str | None = None
-    """A `model_type` of transformers (bert, electra, marian, t5 …); none takes the teacher's."""
+    """A `model_type` of transformers (bert, electra, marian, t5 …); none takes the teacher's, or marian."""
+    vocabulary: PositiveInt | None = None
+    """`generation` only: pieces of a SentencePiece vocabulary of its own, learnt from all that students are trained on;
+    none takes the teacher's. Stages that train it then have `teacher: none`: its tokens are not the teacher's."""
     hidden_size: PositiveInt = 312
     intermediate_size: PositiveInt = 1200
     heads: PositiveInt = 12
@@ -39,7 +42,7 @@ class LayersStudent(_Given):
 
 
 class FolderStudent(_Given):
-    """A model from a folder or the hub, with the teacher's vocabulary."""
+    """A model from a folder or the hub, with the teacher's vocabulary; with its own where there is no teacher."""
 
     kind: Literal["folder"]
     model: str

@@ -38,4 +38,10 @@ class FreshTeacher(Sizes):
     """Type the teacher's weights are held in."""
 
 
-Teacher = Annotated[LiveTeacher | FreshTeacher, Field(discriminator="kind")]
+class AbsentTeacher(Section):
+    """No model: what students learn from is written by one behind an API, or by people."""
+
+    kind: Literal["none"]
+
+
+Teacher = Annotated[LiveTeacher | FreshTeacher | AbsentTeacher, Field(discriminator="kind")]

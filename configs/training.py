@@ -37,6 +37,10 @@ class Training(Section):
     eps: PositiveFloat = 1e-8
     gradient_clip: NonNegativeFloat = 1.0
     """Norm to which the gradient of student and projectors together is cut; 0 leaves it."""
+    freeze: tuple[str, ...] = ()
+    """Parts of the trained model that stay as they are: `embeddings` (of tokens, positions, segments), `encoder` and
+    `decoder` of a model that has both, or whatever the names of its weights begin with, as `model.decoder.layers.0`.
+    What is tied to a part stays with it."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
     """`bf16` and `fp16` are autocast: weights, softmaxes and losses stay in fp32. `auto` is bf16 where the
     processor computes in it, fp32 elsewhere."""
@@ -44,6 +48,10 @@ class Training(Section):
     """Weights the stage ends with: after the last step, or best on the validation rows."""
     validate_every: Fraction = 1.0
     """Part of an epoch between two validations; 0 validates at the end only."""
+    validate_texts: NonNegativeInt = 0
+    """`generation` only: how many validation sources, chosen by a hash, texts are written for at each validation,
+    greedily. Their score by the task's metric then tells the best weights, and the best repeat; 0: how likely the
+    targets are."""
     checkpoint_every: PositiveInt = 500
     """Optimiser steps between two checkpoints."""
     log_every: PositiveInt = 20

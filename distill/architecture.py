@@ -26,7 +26,24 @@ def vocabulary_of(model: PretrainedConfig, kind: str) -> dict[str, Any]:
         "vocab_size": model.vocab_size,
         "max_position_embeddings": getattr(model, "max_position_embeddings", None),
     }
-    return {key: value for key, value in found.items() if value is not None}
+    # what a model does not force its student must not either, whatever its architecture's default is
+    return {key: value for key, value in found.items() if value is not None or key in _WRITING}
+
+
+def written_vocabulary(size: int, pad: int, end: int) -> dict[str, Any]:
+    """Return what a configuration says of a vocabulary of one's own. A decoder starts from the padding token, as
+    Marian's and T5's do, and its embeddings are scaled up to the size of positions, which would drown them otherwise.
+    """
+    return {
+        "vocab_size": size,
+        "pad_token_id": pad,
+        "bos_token_id": end,
+        "eos_token_id": end,
+        "decoder_start_token_id": pad,
+        "forced_bos_token_id": None,
+        "forced_eos_token_id": None,
+        "scale_embedding": True,
+    }
 
 
 def make_config(sizes: Sizes, kind: str, vocabulary: Mapping[str, Any], where: str) -> PretrainedConfig:

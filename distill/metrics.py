@@ -148,10 +148,12 @@ def main_metric(task: Task) -> str:
     return name
 
 
-def validation_metric(task: Task) -> str:
+def validation_metric(task: Task, *, texts: bool = False) -> str:
     """Return the number, higher is better, that tells the best weights of a training: the one that decides, or of a
-    generation how likely the targets are, for which nothing has to be written.
+    generation how likely the targets are, for which nothing has to be written; where texts are, their score.
     """
+    if texts:
+        return f"{main_metric(task)}_greedy"
     return "log_prob" if task.kind == "generation" else main_metric(task)
 
 

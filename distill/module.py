@@ -16,6 +16,7 @@ Everything random inside a step is seeded from (seed, step, micro-batch, rank): 
 uninterrupted one would have drawn, and no generator state has to be saved.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -50,6 +51,8 @@ class Recipe:
     """Digest of what is trained on what, by whom; a checkpoint of another one is refused."""
     metrics: TaskMetrics | TargetMetrics | None = None
     """Scores on the validation rows."""
+    written: Callable[[TrainedModel], dict[str, float]] | None = None
+    """Scores of what the student writes, asked for at each validation."""
 
 
 class DistillModule(pl.LightningModule):
@@ -105,7 +108,8 @@ class DistillModule(pl.LightningModule):
         """Log the scores over all validation rows."""
         if self.metrics is None:
             return
-        scores = {f"validation/{name}": value for name, value in self.metrics.compute().items()}
+        found = self.metrics.compute() | ({} if self._recipe.written is None else self._recipe.written(self.student))
+        scores = {f"validation/{name}": value for name, value in found.items()}
         self.metrics.reset()
         self.log_dict(scores, logger=False)
         for logger in self.loggers:

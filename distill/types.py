@@ -15,6 +15,7 @@ Unit = Literal[
     "labelled",
     "positions",
     "targets",
+    "weighted_targets",
     "pairs",
     "causal_pairs",
     "target_pairs",
@@ -23,8 +24,9 @@ Unit = Literal[
     "padded_pairs",
 ]
 """What a loss term sums over: rows · rows with a gold label · unmasked positions · target tokens, end tokens included ·
-unmasked query–key pairs, T² a row; those a causal model looks at, T(T+1)/2; those of a decoder, U(U+1)/2; those between
-decoder and encoder, U·T; the padded ones count padding too, as TinyBERT's released code does."""
+the same, each times the weight of its row · unmasked query–key pairs, T² a row; those a causal model looks at,
+T(T+1)/2; those of a decoder, U(U+1)/2; those between decoder and encoder, U·T; the padded ones count padding too, as
+TinyBERT's released code does."""
 
 Side = Literal["encoder", "decoder", "cross"]
 """Where in a model layers are: in its encoder, or in the one stack it has; in the decoder beside an encoder; where that
@@ -50,6 +52,8 @@ class Batch(TypedDict):
     """[B U] int64, of an encoder-decoder: its start token and the target without the last token"""
     example_ids: Tensor
     """[B] int64, the key of a row in every cache"""
+    weights: NotRequired[Tensor]
+    """[B] fp32, how much the target tokens of a row count where they are learnt from; absent where all count 1"""
     window_counts: dict[Unit, float]
     """Size of the whole optimiser window over all ranks, in every unit"""
     progress: float

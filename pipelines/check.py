@@ -6,6 +6,7 @@ from dataclasses import replace
 import psutil
 import torch
 from rich.table import Table
+from transformers import PretrainedConfig
 
 from configs.data import StageData
 from configs.stages import (
@@ -26,7 +27,9 @@ from distill.protocols import Teacher
 from pipelines.generate import black_box, writable
 from pipelines.run import Run
 from pipelines.train import own_teacher
+from pipelines.words import learnt_by_students
 from students.build import build as build_student
+from students.build import build_alone
 from students.student import Student
 from teachers.cached import CachedTeacher
 from teachers.live import LiveTeacher
@@ -45,11 +48,15 @@ def preflight(run: Run) -> None:
     found.add_row("machine", run.device.describe())
     _precision(run)
     _rows(run, found)
-    loaded = run.load_teacher("base")
-    _tokens(run, loaded, found)
+    loaded = run.load_teacher("base") if run.has_teacher else None
+    if loaded is not None:
+        _tokens(run, loaded, found)
+    if run.student_is_alone:
+        _own_words(run)
     _generations(run, loaded)
     student = _stages(run, loaded, found)
-    _teacher_score(run, loaded, found)
+    if loaded is not None:
+        _teacher_score(run, loaded, found)
     _memory(run, loaded, student, found)
     run.console.print(found)
 
@@ -121,23 +128,35 @@ def _tokens(run: Run, loaded: Loaded, found: Table) -> None:
             f"teacher.model: the tokenizer of {loaded.source} has {len(tokenizer)} pieces, "
             f"the model {config.vocab_size}"
         )
-    positions = getattr(config, "max_position_embeddings", None)
-    task = run.config.task
+    _positions(run, config, loaded.source)
+    weights = sum(parameter.numel() for parameter in loaded.model.parameters())
+    found.add_row(
+        "teacher",
+        f"{loaded.source}: {config.model_type}, {shape_of(loaded.model, trained_head=False).describe()}, "
+        f"{weights / 1e6:.1f} M, {str(loaded.model.dtype).removeprefix('torch.')}",
+    )
+
+
+def _positions(run: Run, config: PretrainedConfig, who: str) -> None:
+    """Check that a model has positions for rows of the longest kind."""
+    positions, task = getattr(config, "max_position_embeddings", None), run.config.task
     lengths = {"max_length": task.max_length}
     if task.kind == "generation":
         lengths["max_target_length"] = task.max_target_length
     for name, length in lengths.items():
         if positions is not None and length > positions:
-            raise ModelError(f"task.{name}: {length} is more than the {positions} positions of {loaded.source}")
-    weights = sum(parameter.numel() for parameter in loaded.model.parameters())
-    found.add_row(
-        "teacher",
-        f"{loaded.source}: {config.model_type}, {shape_of(loaded.model, trained_head=False).describe()}, "
-        f"{weights / 1e6:.1f} M, {run.config.teacher.dtype}",
-    )
+            raise ModelError(f"task.{name}: {length} is more than the {positions} positions of {who}")
 
 
-def _generations(run: Run, loaded: Loaded) -> None:
+def _own_words(run: Run) -> None:
+    """Check the student's own vocabulary; it is learnt here, unless a stage has to write some of its texts first."""
+    _positions(run, run.student_words.config, "the student")
+    sources = (run.config.data[name] for name in learnt_by_students(run.config))
+    if not any(isinstance(source, StageData) for source in sources):
+        run.student_words.make()
+
+
+def _generations(run: Run, loaded: Loaded | None) -> None:
     """Check that the teacher has positions for every source, and a token for the language asked for; that an API
     answers, and that a model of the reverse direction is there.
     """
@@ -146,20 +165,21 @@ def _generations(run: Run, loaded: Loaded) -> None:
             load_config(ModelSource(stage.reverse), f"stages.{name}.reverse")
         if isinstance(stage, GenerateStage) and stage.endpoint is not None:
             black_box(stage.endpoint)
-        elif isinstance(stage, GenerateStage):
+        elif isinstance(stage, GenerateStage) and loaded is not None:
             for source in stage.data:
                 if not isinstance(run.config.data[source], StageData):
                     writable(run.rows(source), loaded, stage, f"stages.{name}")
 
 
-def _stages(run: Run, loaded: Loaded, found: Table) -> Student | None:
+def _stages(run: Run, loaded: Loaded | None, found: Table) -> Student | None:
     """Pair teacher and student of every train stage; models that are still to be trained are stood in for."""
     last = None
     for name, stage in run.config.stages.items():
         if not isinstance(stage, TrainStage):
             continue
         if stage.trains == "student":
-            last = build_student(run.config.student, run.config.task, run.labels, loaded, run.config.seed)
+            last = _student(run, loaded)
+            last.keep(stage.training.freeze, f"stages.{name}.training.freeze")
             objective = _objective(run, name, stage, last, loaded)
             pairs = "; ".join(f"{row.name} {row.layers}" for row in objective.describe() if row.layers)
             found.add_row(f"stages.{name}", pairs or ", ".join(objective.units))
@@ -169,7 +189,14 @@ def _stages(run: Run, loaded: Loaded, found: Table) -> Student | None:
     return last
 
 
-def _objective(run: Run, name: str, stage: TrainStage, student: Student, loaded: Loaded) -> Objective:
+def _student(run: Run, loaded: Loaded | None) -> Student:
+    given = (run.config.student, run.config.task, run.labels)
+    if loaded is None or run.student_is_alone:
+        return build_alone(*given, run.student_words.config, run.config.seed)
+    return build_student(*given, loaded, run.config.seed)
+
+
+def _objective(run: Run, name: str, stage: TrainStage, student: Student, loaded: Loaded | None) -> Objective:
     return build_objective(
         stage.objective,
         student=student.shape,
@@ -181,8 +208,8 @@ def _objective(run: Run, name: str, stage: TrainStage, student: Student, loaded:
     )
 
 
-def _stand_in(run: Run, stage: TrainStage, loaded: Loaded, student: Student) -> Teacher:
-    if stage.teacher == "none":
+def _stand_in(run: Run, stage: TrainStage, loaded: Loaded | None, student: Student) -> Teacher:
+    if loaded is None or stage.teacher == "none":
         return NoTeacher()
     if stage.teacher == "student":
         return own_teacher(student, "", "student.adapter")
@@ -202,18 +229,19 @@ def _teacher_score(run: Run, loaded: Loaded, found: Table) -> None:
     name = next((s.validation for s in run.config.stages.values() if isinstance(s, TrainStage) and s.validation), None)
     if run.teacher_stage is not None or not loaded.trained_head or name is None:
         return
-    table = run.table((name,))
-    scores = run.score(loaded.model, table, run.label_order(loaded), at_most=SAMPLE)
+    table = run.table((name,), "teacher")
+    scores = run.score(loaded.model, table, run.label_order(loaded), at_most=SAMPLE, side="teacher")
     shown = ", ".join(f"{metric} {value:.3f}" for metric, value in scores.items())
     found.add_row("teacher's score", f"{shown} on {min(SAMPLE, len(table))} rows of {name}")
 
 
-def _memory(run: Run, loaded: Loaded, student: Student | None, found: Table) -> None:
+def _memory(run: Run, loaded: Loaded | None, student: Student | None, found: Table) -> None:
     """Estimate what weights, gradients and optimiser take; activations come on top and follow the micro-batch."""
-    teacher = sum(p.numel() * p.element_size() for p in loaded.model.parameters())
-    trained = sum(p.numel() for p in (student or loaded.model).parameters()) * ADAM_BYTES
+    held = [] if loaded is None else list(loaded.model.parameters())
+    teacher = sum(p.numel() * p.element_size() for p in held)
+    trained = sum(p.numel() for p in (held if student is None else student.parameters())) * ADAM_BYTES
     if run.teacher_stage is not None:
-        trained = max(trained, sum(p.numel() for p in loaded.model.parameters()) * ADAM_BYTES)
+        trained = max(trained, sum(p.numel() for p in held) * ADAM_BYTES)
     free = torch.cuda.mem_get_info()[0] if run.device.accelerator == "gpu" else psutil.virtual_memory().available
     found.add_row(
         "memory", f"teacher {teacher / 1e9:.2f} GB + training {trained / 1e9:.2f} GB; free {free / 1e9:.1f} GB"

@@ -5,8 +5,7 @@ from typing import Any
 
 from configs.stages import EvaluateStage
 from distill.callbacks.progress import ProgressLine
-from distill.data.rows import Rows
-from distill.errors import DataError
+from distill.data.rows import by_source
 from distill.metrics import main_metric
 from distill.models import Loaded, ModelSource, fingerprint, load
 from distill.protocols import TextTeacher
@@ -50,9 +49,10 @@ class EvaluateText(Stage[EvaluateStage]):
     def _models(self) -> dict[Role, list[tuple[int, ModelSource]]]:
         run, config = self._run, self._config
         models: dict[Role, list[tuple[int, ModelSource]]] = {
-            "teacher": [(run.config.seed, run.teacher_source("task"))],
             "student": every_seed(run, config.student),
         }
+        if run.has_teacher:
+            models = {"teacher": [(run.config.seed, run.teacher_source("task"))], **models}
         if config.baseline is not None:
             models["baseline"] = every_seed(run, config.baseline)
         return models | {name: every_seed(run, name) for name in config.others}
@@ -66,14 +66,3 @@ class EvaluateText(Stage[EvaluateStage]):
         folder = run.cache / "ctranslate2" / digested
         asked = Asked("auto", "float32", folder, self._texts[:32], run.device.torch_name, run.device.threads)
         return build(loaded, digested, asked).teacher
-
-
-def by_source(rows: Rows, name: str) -> dict[str, list[str]]:
-    """Return each different source with all its targets. Raise DataError for a row without a target."""
-    found: dict[str, list[str]] = {}
-    for place, row in enumerate(rows, 1):
-        if row.target is None:
-            raise DataError(f"data.{name}: row {place} has no target to compare with")
-        if row.target not in found.setdefault(row.text, []):
-            found[row.text].append(row.target)
-    return found

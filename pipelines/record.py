@@ -31,7 +31,7 @@ class RecordTeacher(Stage[RecordStage]):
         loaded = run.load_teacher(config.teacher)
         teacher = run.live_teacher(config.teacher, loaded)
         teacher.to(device)
-        table = run.table(config.data)
+        table = run.table(config.data, "teacher")
         with ProgressLine(run.console, self.title, "rows") as line:
             rows = write_record(
                 teacher,

@@ -1,37 +1,41 @@
 """What all stages of a run share: configuration, folder, device, rows, teacher, labels."""
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from rich.console import Console
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from configs.data import Embedded, Files, Held, StageData
 from configs.pipeline import Pipeline
 from configs.stages import TrainStage
-from configs.teachers import FreshTeacher
+from configs.students import FolderStudent, SizedStudent
+from configs.teachers import AbsentTeacher, FreshTeacher
 from configs.teachers import LiveTeacher as GivenTeacher
 from distill.data.labels import encode, label_names, permutation
-from distill.data.pairs import TargetLimits, tokenise_targets
+from distill.data.pairs import tokenise_targets
 from distill.data.rows import Rows
 from distill.data.sources import read
 from distill.data.table import TokenTable
 from distill.data.tokenise import Limits, pack, tokenise
 from distill.errors import ModelError
 from distill.files import digest, digest_file
-from distill.metrics import Kind, score, validation_metric
-from distill.models import Loaded, ModelSource, fast, fingerprint, load, load_config, load_tokenizer
+from distill.metrics import Kind, score
+from distill.models import Loaded, ModelSource, fast, fingerprint, load
 from distill.models import label_names as model_labels
 from pipelines.machine import Device
 from pipelines.score import EncodedRows, permute, predict, target_scores
 from pipelines.screen import Screen
 from pipelines.stage import results_of
+from pipelines.words import OWN, Words, learnt_by_students, learnt_from_files, of_model, own_words
 from students.adapters.register import register
 from teachers import fresh
 from teachers.live import LiveTeacher
+
+Side = Literal["teacher", "student"]
 
 
 class Run:
@@ -67,9 +71,12 @@ class Run:
             case GivenTeacher() as teacher:
                 return ModelSource(teacher.model, teacher.revision)
             case FreshTeacher() as teacher:
+                texts = partial(self._texts, learnt_from_files(self.config))
                 return ModelSource(
-                    str(fresh.make(teacher, self.config.task, self._texts, self.config.seed, self.cache / "teacher"))
+                    str(fresh.make(teacher, self.config.task, texts, self.config.seed, self.cache / "teacher"))
                 )
+            case AbsentTeacher():
+                raise ModelError("teacher.kind: none: there is no teacher model")
 
     def teacher_source(self, kind: str) -> ModelSource:
         """Where the teacher of a stage lies: as given (`base`), or as fine-tuned in this run (`task`), if it is."""
@@ -105,9 +112,39 @@ class Run:
         return permutation(model_labels(loaded.model.config), self.labels, f"teacher.model: {loaded.source}")
 
     @cached_property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The teacher's tokenizer, which is the student's too."""
-        return load_tokenizer(self.base, "teacher.model")
+    def teacher_words(self) -> Words:
+        """The teacher's vocabulary."""
+        return of_model(self.base, "teacher.model")
+
+    @cached_property
+    def student_words(self) -> Words:
+        """The student's vocabulary: the teacher's, unless it has one of its own."""
+        student, teacher = self.config.student, self.config.teacher
+        absent = isinstance(teacher, AbsentTeacher)
+        if isinstance(student, FolderStudent) and absent:
+            return of_model(ModelSource(student.model, student.revision), "student.model")
+        if not isinstance(student, SizedStudent) or student.vocabulary is None:
+            return self.teacher_words
+        kind = student.architecture or ("marian" if absent else self.teacher_words.config.model_type)
+        texts = partial(self._texts, learnt_by_students(self.config))
+        return own_words(student, kind, student.vocabulary, texts, self._vocabulary_folder)
+
+    @property
+    def student_is_alone(self) -> bool:
+        """Whether the student takes nothing from a teacher, not even its vocabulary."""
+        return not self.has_teacher or self.student_words.where == OWN
+
+    def words(self, side: Side) -> Words:
+        """Return the vocabulary of a side."""
+        return self.teacher_words if side == "teacher" else self.student_words
+
+    def words_fingerprint(self) -> str:
+        """Return a digest of what decides the student's vocabulary where it is its own; empty where it is not."""
+        return self._vocabulary_folder().name if self.student_words.where == OWN else ""
+
+    def _vocabulary_folder(self) -> Path:
+        size = str(self.student_words.config.vocab_size)
+        return self.cache / "student" / digest(size, *map(self.source_fingerprint, learnt_by_students(self.config)))
 
     # rows
 
@@ -131,43 +168,30 @@ class Run:
             )
         return self._rows[name]
 
-    def table(self, names: Sequence[str]) -> TokenTable:
-        """Return the tokens of one or more sources, one after the other; plain text is packed to the full length."""
-        key = tuple(names)
+    def table(self, names: Sequence[str], side: Side = "student") -> TokenTable:
+        """Return the tokens of sources, one after the other, in the vocabulary of a side; plain text is packed to the
+        full length.
+        """
+        words = self.words(side)
+        key = (words.where, *names)
         if key not in self._tables:
-            self._tables[key] = TokenTable.concatenate([self._tokens(name) for name in names])
+            self._tables[key] = TokenTable.concatenate([self._tokens(name, words) for name in names])
         return self._tables[key]
 
-    def _tokens(self, name: str) -> TokenTable:
+    def _tokens(self, name: str, words: Words) -> TokenTable:
         rows, task = self.rows(name), self.config.task
-        limits = Limits(task.max_length, load_config(self.base, "teacher.model").vocab_size)
         tokens = self.cache / "tokens"
         if task.kind == "generation":
-            return tokenise_targets(rows, self.tokenizer, self._target_limits, tokens)
-        tokenizer = fast(self.tokenizer, "teacher.model")
+            return tokenise_targets(rows, words.tokenizer, words.limits(task), tokens)
+        limits = Limits(task.max_length, words.config.vocab_size)
+        tokenizer = fast(words.tokenizer, words.where)
         if self._is_plain_text(name):
             return pack(rows, tokenizer, limits, tokens)
         return tokenise(rows, encode(rows, task, self.labels), tokenizer, limits, tokens)
 
-    @property
-    def _target_limits(self) -> TargetLimits:
-        task, config = self.config.task, load_config(self.base, "teacher.model")
-        start = None
-        if config.is_encoder_decoder:
-            start = config.decoder_start_token_id
-            if start is None:
-                raise ModelError(
-                    f"teacher.model: the configuration of {self.base.path} names no decoder_start_token_id"
-                )
-        return TargetLimits(task.max_length, task.max_target_length, config.vocab_size, start)
-
-    def _texts(self) -> Iterator[str]:
-        """Yield the texts that something is trained on, but for those that a stage has to write first."""
-        stages = [stage for stage in self.config.stages.values() if isinstance(stage, TrainStage)]
-        named = dict.fromkeys(name for stage in stages for name in stage.data)
-        for name in named:
-            if isinstance(self.config.data[name], StageData):
-                continue
+    def _texts(self, names: Sequence[str]) -> Iterator[str]:
+        """Yield the texts of sources."""
+        for name in names:
             for row in self.rows(name):
                 yield " ".join(filter(None, (row.text, row.pair)))
                 if row.target is not None:
@@ -181,23 +205,24 @@ class Run:
     def scored_rows(self, name: str) -> EncodedRows:
         """Return the rows of a source ready to be scored and timed."""
         table = self.table((name,))
-        return EncodedRows.of(table, self.tokenizer.pad_token_id)
+        return EncodedRows.of(table, self.student_words.tokenizer.pad_token_id)
 
     def score(
-        self, model: PreTrainedModel, table: TokenTable, order: list[int] | None = None, at_most: int | None = None
+        self,
+        model: PreTrainedModel,
+        table: TokenTable,
+        order: list[int] | None = None,
+        *,
+        at_most: int | None = None,
+        side: Side = "student",
     ) -> dict[str, float]:
-        """Score a model on the rows of a table, or on some of them spread over all lengths."""
-        rows = EncodedRows.of(table, self.tokenizer.pad_token_id)
+        """Score a model of a side on the rows of a table, or on some of them spread over all lengths."""
+        rows = EncodedRows.of(table, self.words(side).tokenizer.pad_token_id)
         picked = rows.spread(at_most or len(rows))
         if self.config.task.kind == "generation":
             return target_scores(model, rows.batches(picked))
         logits = permute(predict(model, rows.batches(picked)), order)
         return score(cast(Kind, self.config.task.kind), logits, rows.labels[torch.from_numpy(picked)])
-
-    @property
-    def validation_metric(self) -> str:
-        """The number that tells the best of several trainings."""
-        return validation_metric(self.config.task)
 
     # places and digests
 
@@ -223,8 +248,13 @@ class Run:
         return str(results_of(self.stage_folder(name, seed))["fingerprint"])
 
     def teacher_fingerprint(self, kind: str) -> str:
-        """Return the digest of a teacher model's files."""
-        return fingerprint(self.teacher_source(kind))
+        """Return the digest of a teacher model's files; empty where there is none."""
+        return fingerprint(self.teacher_source(kind)) if self.has_teacher else ""
+
+    @property
+    def has_teacher(self) -> bool:
+        """Whether there is a teacher model."""
+        return not isinstance(self.config.teacher, AbsentTeacher)
 
     def source_fingerprint(self, name: str) -> str:
         """Return a digest of what a source holds: its section, and its files where they are local."""
@@ -243,6 +273,8 @@ class Run:
 
 
 def _dtype(config: Pipeline) -> torch.dtype:
+    if isinstance(config.teacher, AbsentTeacher):
+        return torch.float32
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     return dtypes[config.teacher.dtype]
 

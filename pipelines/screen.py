@@ -61,6 +61,8 @@ class Screen:
         table.add_row("rows", f"{len(data.train):,}, {steps} {unit}")
         for row in objective.describe():
             table.add_row(row.name, f"weight {row.weight}, a {row.unit} mean{'  ' + row.layers if row.layers else ''}")
+        if student.kept:
+            table.add_row("frozen", f"{len(student.kept)} tensors, as asked for: {_families(sorted(student.kept))}")
         if frozen:
             table.add_row("as it is", f"{len(frozen)} tensors no term depends on: {_families(frozen)}")
         self.console.print(table, highlight=False)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from pipelines.generate import SHARDS, different
 from pipelines.stage import Stage, results_of
 from teachers.text.filters import Candidate, counts, reasons
 from teachers.text.forced import mean_log_probs
-from teachers.text.select import oracle, scorer
+from teachers.text.select import oracle, scorer, weights
 from teachers.text.store import gather
 
 CHOICES = "choices"
@@ -62,10 +63,10 @@ class Select(Stage[SelectStage]):
         rows = Rows.concatenate([run.rows(name) for name in self._sources()])
         rows, texts = rows if config.by != "score" else different(rows), self._texts()
         written = np.isin(rows.ids, np.fromiter(texts, np.int64, len(texts)))
-        choices = choose(rows.take(written), texts, config.by)
+        choices = choose(rows.take(written), texts, config)
         judged = zip(choices, self._judge(choices), strict=True)
         found = reasons([_candidate(choice, reverse) for choice, reverse in judged], config.filters or _NO_FILTERS)
-        kept = [choice.row._replace(target=choice.text) for choice, why in zip(choices, found, strict=True) if not why]
+        kept = learnt([choice for choice, why in zip(choices, found, strict=True) if not why], config)
         if not kept:
             raise DataError(f"stages.{self.name}.filters: none of {len(choices)} texts is kept: {counts(found)}")
         notes = {f"texts left out: {name}": count for name, count in counts(found).items()}
@@ -108,22 +109,42 @@ class Select(Stage[SelectStage]):
 _NO_FILTERS = Filters(length_ratio=None, repetition=None, copies=None, duplicates=None, unended=False)
 
 
-def choose(rows: Rows, written: Mapping[int, Mapping[str, Any]], by: str) -> list[Choice]:
-    """Choose a text for every row: the one its teacher prefers, or by a metric (`bleu`, `chrf`) the one most like the
-    row's own target. Raises DataError for a row that has none to compare with.
+def choose(rows: Rows, written: Mapping[int, Mapping[str, Any]], how: SelectStage) -> list[Choice]:
+    """Choose for every row the texts its teacher prefers, or by a metric (`bleu`, `chrf`) the one most like the row's
+    own target. Raises DataError for a row that has none to compare with.
     """
-    score = None if by == "score" else scorer("bleu" if by == "bleu" else "chrf")
+    score = None if how.by == "score" else scorer("bleu" if how.by == "bleu" else "chrf")
     choices = []
     for place, row in enumerate(rows, 1):
         found = written[row.id]
-        number, likeness = 0, None
+        numbers, likeness = range(min(how.hypotheses, len(found["texts"]))), None
         if score is not None:
             if row.target is None:
                 raise DataError(f"row {place} has no target to compare with; `by: score` needs none")
-            number, likeness = oracle(found["texts"], row.target, score)
-        given = found["scores"][number]
-        choices.append(Choice(row, number, found["texts"][number], given, likeness, found["ended"][number]))
+            best, likeness = oracle(found["texts"], row.target, score)
+            numbers = range(best, best + 1)
+        choices += [_choice(row, number, found, likeness) for number in numbers]
     return choices
+
+
+def _choice(row: Row, number: int, found: Mapping[str, Any], likeness: float | None) -> Choice:
+    return Choice(row, number, found["texts"][number], found["scores"][number], likeness, found["ended"][number])
+
+
+def learnt(kept: Sequence[Choice], how: SelectStage) -> list[Row]:
+    """Return the rows to learn from; where several texts of a source may be kept, with weights that add up to 1 a
+    source. Raises DataError for a text without a score to be weighted by.
+    """
+    if how.hypotheses == 1:
+        return [choice.row._replace(target=choice.text) for choice in kept]
+    rows: list[Row] = []
+    for _, alike in groupby(kept, key=lambda choice: choice.row.id):
+        group = list(alike)
+        if any(choice.score is None for choice in group):
+            raise DataError(f"hypotheses: {group[0].text!r} has no score to be weighted by; keep 1 of each source")
+        shares = weights([choice.score for choice in group if choice.score is not None], how.temperature)
+        rows += [one.row._replace(target=one.text, weight=float(w)) for one, w in zip(group, shares, strict=True)]
+    return rows
 
 
 def _candidate(choice: Choice, reverse: float | None) -> Candidate:

@@ -21,6 +21,7 @@ from distill.callbacks.stop import Stop
 from distill.callbacks.watch import Watch
 from distill.data.buckets import Batching
 from distill.data.module import DistillData
+from distill.data.rows import by_source
 from distill.data.windows import Plan
 from distill.errors import ModelError
 from distill.files import digest
@@ -31,8 +32,9 @@ from distill.objective import build as build_objective
 from distill.protocols import Teacher
 from distill.types import Needs
 from pipelines.stage import Stage
+from pipelines.validate_text import WrittenValidation
 from students.build import build as build_student
-from students.build import from_folder
+from students.build import build_alone, from_folder
 from students.student import Student
 from teachers.cached import CachedTeacher
 from teachers.none import NoTeacher
@@ -63,7 +65,9 @@ class Train(Stage[TrainStage]):
         teacher = run.teacher_fingerprint(self._teacher_kind())
         if config.cache is not None:
             sources.append(run.stage_fingerprint(config.cache, None))
-        return digest("train", section, run.config.task.model_dump_json(), start, teacher, str(self._number), *sources)
+        words = run.words_fingerprint() if config.trains == "student" else ""
+        task = run.config.task.model_dump_json()
+        return digest("train", section, task, start, teacher, words, str(self._number), *sources)
 
     def run(self, output: Path) -> dict[str, Any]:
         """Train, or go on with a training that was cut, and save the model."""
@@ -86,10 +90,11 @@ class Train(Stage[TrainStage]):
         """Build teacher, student, data and objective, and check that they fit; nothing is written or trained."""
         run, config = self._run, self._config
         torch.manual_seed(self._number)  # all that is new: heads, students, projectors
-        loaded = run.load_teacher(self._teacher_kind())
+        alone = config.trains == "student" and run.student_is_alone
+        loaded = None if alone else run.load_teacher(self._teacher_kind())
         student = self._student(loaded)
         teacher = self._teacher(loaded, student)
-        data = self._data(loaded)
+        data = self._data()
         objective = build_objective(
             config.objective,
             student=student.shape,
@@ -99,12 +104,11 @@ class Train(Stage[TrainStage]):
             where=f"stages.{self.name}",
             allow_code=run.allow_code,
         )
+        student.keep(config.training.freeze, f"stages.{self.name}.training.freeze")
         frozen = student.freeze_unused(data.probe(), objective.student_needs)
-        if not any(parameter.requires_grad for parameter in student.parameters()):
-            raise ModelError(f"stages.{self.name}.objective: no term depends on anything that learns (student.adapter)")
         run.screen.parts(student, teacher, objective, data, frozen)
         metrics = self._metrics(student)
-        recipe = Recipe(config.training, data.plan.steps, self._number, self.fingerprint(), metrics)
+        recipe = Recipe(config.training, data.plan.steps, self._number, self.fingerprint(), metrics, self._written())
         return DistillModule(student, teacher, objective, recipe), data
 
     @property
@@ -115,9 +119,9 @@ class Train(Stage[TrainStage]):
         given = self._config.trains == "teacher" or self._config.teacher in ("none", "student")
         return "base" if given else self._config.teacher
 
-    def _teacher(self, loaded: Loaded, student: Student) -> Teacher:
+    def _teacher(self, loaded: Loaded | None, student: Student) -> Teacher:
         run, config = self._run, self._config
-        if config.trains == "teacher" or config.teacher == "none":
+        if loaded is None or config.trains == "teacher" or config.teacher == "none":
             return NoTeacher()
         if config.teacher == "student":
             return own_teacher(student, run.teacher_fingerprint("base"), f"stages.{self.name}")
@@ -127,30 +131,32 @@ class Train(Stage[TrainStage]):
     def _cached(self, live: Teacher, name: str) -> CachedTeacher:
         """Read what a stage recorded, and see that it holds every row."""
         record = read_record(self._run.stage_folder(name, None))
-        record.of(torch.from_numpy(self._run.table(self._config.data).example_ids))
+        record.of(torch.from_numpy(self._run.table(self._config.data, "teacher").example_ids))
         shape = live.shape
         if shape is not None and isinstance(record, TokenRecord):
             shape = replace(shape, kept=record.indices.shape[-1])
         return CachedTeacher(shape, self._run.stage_fingerprint(name, None), record, name)
 
-    def _student(self, loaded: Loaded) -> Student:
+    def _student(self, loaded: Loaded | None) -> Student:
         run, config = self._run, self._config
         task, labels = run.config.task, run.labels
         if config.start != "fresh":
             folder = run.stage_folder(config.start, self.seed) / MODEL
-            return from_folder(ModelSource(str(folder)), task, labels, loaded)
+            return from_folder(ModelSource(str(folder)), task, labels, run.words(config.trains).tokenizer)
         if config.trains == "teacher":
             return Student(run.fresh_teacher().model, has_head=task.kind != "text")
-        as_given = isinstance(run.config.student, BaseStudent)
-        return build_student(
-            run.config.student, task, labels, run.fresh_teacher() if as_given else loaded, self._number
-        )
+        asked = run.config.student
+        if loaded is None:
+            return build_alone(asked, task, labels, run.student_words.config, self._number)
+        if isinstance(asked, BaseStudent):
+            loaded = run.fresh_teacher()
+        return build_student(asked, task, labels, loaded, self._number)
 
-    def _data(self, loaded: Loaded) -> DistillData:
+    def _data(self) -> DistillData:
         run, config = self._run, self._config
         training = config.training
-        train = run.table(config.data)
-        validation = run.table((config.validation,)) if config.validation else None
+        train = run.table(config.data, config.trains)
+        validation = run.table((config.validation,), config.trains) if config.validation else None
         plan = Plan(
             lengths=train.lengths,
             labelled=train.labelled,
@@ -160,9 +166,10 @@ class Train(Stage[TrainStage]):
             max_steps=training.max_steps,
             pad_to=run.config.task.max_length if training.padding == "fixed" else None,
             targets=train.target_lengths,
+            weights=train.weights,
             beside=train.start is not None,
         )
-        pad = loaded.tokenizer.pad_token_id
+        pad = run.words(config.trains).tokenizer.pad_token_id
         return DistillData(train, validation, plan, pad_id=pad, workers=training.workers)
 
     def _metrics(self, student: Student) -> TaskMetrics | TargetMetrics | None:
@@ -174,11 +181,20 @@ class Train(Stage[TrainStage]):
             case kind:
                 return TaskMetrics(kind, student.shape.outputs)
 
+    def _written(self) -> WrittenValidation | None:
+        run, config = self._run, self._config
+        if config.validation is None or not config.training.validate_texts:
+            return None
+        references = by_source(run.rows(config.validation), config.validation)
+        tokenizer = run.words(config.trains).tokenizer
+        return WrittenValidation(references, config.training.validate_texts, tokenizer, run.config.task)
+
     def _trainer(self, output: Path, state: Path, data: DistillData, line: ProgressLine, first: int) -> pl.Trainer:
         training, run = self._config.training, self._run
         per_epoch = data.plan.steps_of(0)
         accumulate = data.plan.batching.parts // run.device.devices
-        monitor = f"validation/{validation_metric(run.config.task)}" if training.keep == "best" else None
+        metric = validation_metric(run.config.task, texts=training.validate_texts > 0)
+        monitor = f"validation/{metric}" if training.keep == "best" else None
         saver = Checkpoints(state, training.checkpoint_every, monitor)
         log = LossLog(training.log_every, data.plan.steps, per_epoch, line.report)
         callbacks: list[pl.Callback] = [log, saver, Stop(saver)]
@@ -211,7 +227,10 @@ class Train(Stage[TrainStage]):
         """Score the final weights on the validation rows."""
         results: dict[str, Any] = {"steps": data.plan.steps, "rows": len(data.train.lengths)}
         if data.validation is not None and self._run.config.task.kind != "text":
-            results["validation"] = self._run.score(cast(Student, module.student).model, data.validation)
+            model = cast(Student, module.student).model
+            results["validation"] = self._run.score(model, data.validation, side=self._config.trains)
+            written = self._written()
+            results["validation"] |= {} if written is None else written(module.student)
         if data.train.notes:
             results["notes"] = dict(data.train.notes)
         return results
@@ -219,7 +238,7 @@ class Train(Stage[TrainStage]):
     def _save(self, student: Student, output: Path) -> None:
         partial = output / f".{MODEL}.partial"
         shutil.rmtree(partial, ignore_errors=True)
-        student.save(partial, self._run.tokenizer)
+        student.save(partial, self._run.words(self._config.trains).tokenizer)
         shutil.rmtree(output / MODEL, ignore_errors=True)
         partial.rename(output / MODEL)
         shutil.rmtree(output / "checkpoints", ignore_errors=True)

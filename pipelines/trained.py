@@ -1,7 +1,8 @@
 """Where the models lie that train stages ended with, one for each repeat."""
 
-from configs.stages import EvaluateStage
+from configs.stages import EvaluateStage, TrainStage
 from distill.files import digest
+from distill.metrics import validation_metric
 from distill.models import ModelSource
 from pipelines.run import Run
 from pipelines.stage import results_of
@@ -32,4 +33,7 @@ def best_seed(run: Run, name: str) -> int | None:
     results = {seed: results_of(run.stage_folder(name, seed))["results"] for seed in seeds}
     if not all("validation" in found for found in results.values()):
         return seeds[0]
-    return max(seeds, key=lambda seed: results[seed]["validation"][run.validation_metric])
+    stage = run.config.stages[name]
+    texts = isinstance(stage, TrainStage) and stage.training.validate_texts > 0
+    metric = validation_metric(run.config.task, texts=texts)
+    return max(seeds, key=lambda seed: results[seed]["validation"][metric])

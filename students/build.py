@@ -3,12 +3,14 @@
 import copy
 from dataclasses import replace
 
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
 from configs.adapters import AdaLora, Adapter, Lora
 from configs.data import Task
 from configs.students import BaseStudent, FolderStudent, LayersStudent, SizedStudent
 from distill import adapters
 from distill.errors import ModelError
-from distill.models import Loaded, ModelSource, label_names, load
+from distill.models import Loaded, ModelSource, label_names, load, load_tokenizer
 from students import from_config, from_teacher
 from students.adapters.build import build as build_adapter
 from students.adapters.ranks import RankSchedule
@@ -25,22 +27,43 @@ def build(
     """Build a student in fp32 that shares the teacher's vocabulary. Raise UserError where the two do not fit."""
     match config:
         case SizedStudent():
-            return from_config.build(config, task, labels, teacher, seed)
+            return from_config.build(config, task, labels, teacher.model.config, seed)
         case LayersStudent():
             model = from_teacher.build(config, teacher)
             return _student(replace(teacher, model=model), config.adapter, task)
         case FolderStudent():
-            loaded = _from_folder(ModelSource(config.model, config.revision), task, labels, teacher)
-            return _student(loaded, config.adapter, task)
+            source = ModelSource(config.model, config.revision)
+            return _student(_from_folder(source, task, labels, teacher.tokenizer), config.adapter, task)
         case BaseStudent():
             return _student(replace(teacher, model=copy.deepcopy(teacher.model)), config.adapter, task)
 
 
-def from_folder(source: ModelSource, task: Task, labels: tuple[str, ...], teacher: Loaded) -> Student:
+def build_alone(
+    config: SizedStudent | LayersStudent | FolderStudent | BaseStudent,
+    task: Task,
+    labels: tuple[str, ...],
+    like: PretrainedConfig,
+    seed: int,
+) -> Student:
+    """Build a student that takes nothing from a teacher; sizes become a model with the vocabulary of the configuration
+    `like`. Raise ModelError for one that is made of a teacher.
+    """
+    match config:
+        case SizedStudent():
+            return from_config.build(config, task, labels, like, seed)
+        case FolderStudent():
+            source = ModelSource(config.model, config.revision)
+            words = load_tokenizer(source, "student.model")
+            return _student(_from_folder(source, task, labels, words), config.adapter, task)
+        case LayersStudent() | BaseStudent():
+            raise ModelError(f"student.kind: {config.kind} needs a teacher; Choices: folder, sizes")
+
+
+def from_folder(source: ModelSource, task: Task, labels: tuple[str, ...], words: PreTrainedTokenizerBase) -> Student:
     """Load a student to go on with; an adapter as an adapter. Raise ModelError if its vocabulary or its labels are not
     the run's.
     """
-    return _student(_from_folder(source, task, labels, teacher, trainable=True), None, task)
+    return _student(_from_folder(source, task, labels, words, trainable=True), None, task)
 
 
 def _student(loaded: Loaded, adapter: Adapter | None, task: Task) -> Student:
@@ -54,13 +77,13 @@ def _student(loaded: Loaded, adapter: Adapter | None, task: Task) -> Student:
 
 
 def _from_folder(
-    source: ModelSource, task: Task, labels: tuple[str, ...], teacher: Loaded, *, trainable: bool = False
+    source: ModelSource, task: Task, labels: tuple[str, ...], words: PreTrainedTokenizerBase, *, trainable: bool = False
 ) -> Loaded:
     loaded = load(source, task, labels, "student.model", trainable=trainable)
-    if loaded.tokenizer.get_vocab() != teacher.tokenizer.get_vocab():
+    if loaded.tokenizer.get_vocab() != words.get_vocab():
         raise ModelError(
-            f"student.model: {source.path} and the teacher {teacher.source} have different vocabularies "
-            f"({len(loaded.tokenizer)} and {len(teacher.tokenizer)} pieces); the same ids must mean the same pieces"
+            f"student.model: {source.path} and {words.name_or_path} have different vocabularies "
+            f"({len(loaded.tokenizer)} and {len(words)} pieces); the same ids must mean the same pieces"
         )
     config = adapters.transformer(loaded.model).config
     if loaded.trained_head and task.kind == "classification" and label_names(config) != labels:

@@ -1,5 +1,6 @@
 """The model that learns."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,9 +11,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distill import adapters, capture
+from distill.errors import ModelError
 from distill.protocols import TrainedModel
 from distill.types import Batch, Needs, Outputs, Shape
 from students.adapters.ranks import RankSchedule
+from students.frozen import weights_of
 
 
 class Student(TrainedModel):
@@ -38,6 +41,8 @@ class Student(TrainedModel):
         capture.prepare(self.model)
         computed = {f"model.{name}" for name in adapters.transformer(self.model)._keys_to_ignore_on_save or ()}
         self._learning = [n for n, p in self.named_parameters() if p.requires_grad and n not in computed]
+        self.kept: set[str] = set()
+        """Names of weights that stay as they are."""
         self._rates = rates or {}
         self.frozen_head = frozen_head
         self._ranks = ranks
@@ -70,24 +75,31 @@ class Student(TrainedModel):
             for (rate, decay), found in groups.items()
         ]
 
+    def keep(self, parts: Sequence[str], where: str) -> None:
+        """Let parts of the model stay as they are. Raise ModelError as `frozen.weights_of` does."""
+        self.kept = {f"model.{name}" for name in weights_of(self.model, parts, where)}
+
     def freeze_unused(self, batch: Batch, needs: Needs) -> list[str]:
         """Freeze what no output in `needs` depends on (a head where hidden states are matched) and return its names.
 
         Data-parallel training stops at parameters without gradient, and an optimiser would decay them for nothing.
         What a model computes and does not save, as Marian's positions, is frozen too: it would not be in the folder.
+        So is what was to be kept, whose names are not returned. Raise ModelError where no output is left to change.
         """
         named = dict(self.named_parameters())
+        learning = [name for name in self._learning if name not in self.kept]
         for name, parameter in named.items():
-            parameter.requires_grad_(name in self._learning)
+            parameter.requires_grad_(name in learning)
             parameter.grad = None
         training = self.training
         outputs = self.train(False)(batch, needs)  # nothing is dropped by chance
         total = torch.stack([tensor.float().sum() for tensor in _tensors(outputs)]).sum()
-        if total.requires_grad:
-            total.backward()  # type: ignore[no-untyped-call]
+        if not total.requires_grad:
+            raise ModelError("student: nothing that the objective looks at depends on weights that may be trained")
+        total.backward()  # type: ignore[no-untyped-call]
         self.train(training)
-        unused = [name for name in self._learning if named[name].grad is None]
-        for name in self._learning:
+        unused = [name for name in learning if named[name].grad is None]
+        for name in learning:
             named[name].requires_grad_(name not in unused)
             named[name].grad = None
         return unused

@@ -11,7 +11,7 @@ from transformers import AutoModel, PreTrainedTokenizerFast
 
 from configs.data import Task
 from configs.teachers import FreshTeacher
-from distill.architecture import check_writes, make_config
+from distill.architecture import check_writes, make_config, written_vocabulary
 from distill.data.vocabulary import train_vocabulary
 from distill.files import digest
 from distill.models import auto_class
@@ -46,21 +46,11 @@ def make(sizes: FreshTeacher, task: Task, texts: Callable[[], Iterator[str]], se
 
 
 def _vocabulary(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
-    """Return what a configuration says of a vocabulary. A decoder starts from the padding token, as Marian's and T5's
-    do, and its embeddings are scaled up to the size of positions, which would drown them otherwise.
-    """
-    eos = tokenizer.eos_token_id
-    found: dict[str, Any] = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
-    if eos is None:
-        return found
-    return found | {
-        "bos_token_id": eos,
-        "eos_token_id": eos,
-        "decoder_start_token_id": tokenizer.pad_token_id,
-        "forced_bos_token_id": None,
-        "forced_eos_token_id": None,
-        "scale_embedding": True,
-    }
+    """Return what a configuration says of a vocabulary."""
+    pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
+    if end is None:
+        return {"vocab_size": len(tokenizer), "pad_token_id": pad}
+    return written_vocabulary(len(tokenizer), pad, end)
 
 
 def _tokenizer(sizes: FreshTeacher, texts: Iterator[str]) -> PreTrainedTokenizerFast:

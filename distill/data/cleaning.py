@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from configs.data import Columns, Files, Task
@@ -43,7 +43,8 @@ class Collector:
             try:
                 if isinstance(values, BadRow):
                     raise values
-                self._add(self._row(values, place))
+                for row in self._read(values, place):
+                    self._add(row)
             except BadRow as problem:
                 if self._source.bad_rows == "error":
                     raise DataError(f"{place}: {problem}") from None
@@ -65,23 +66,39 @@ class Collector:
             self._packed.append(Rows.of(self._rows))
             self._rows = []
 
-    def _row(self, values: Mapping[str, Any], place: str) -> Row:
+    def _read(self, values: Mapping[str, Any], place: str) -> list[Row]:
+        """Return the rows a record makes: one, or one for each of a list of targets."""
         columns = self._columns
         text = self._text(values, columns.text)
         pair = None if columns.pair is None else self._text(values, columns.pair)
         label = None if columns.label is None else self._label(values.get(columns.label), place)
-        target = None if columns.target is None else self._text(values, columns.target)
+        targets = [None] if columns.target is None else self._targets(values.get(columns.target), columns.target)
         given = None if columns.id is None else self._given_id(values, columns.id, place)
         key = hash_text(text, pair) if given is None else hash_text(text, pair, given)
-        return Row(text, pair, label, key, target)
+        return [Row(text, pair, label, key, target) for target in targets]
 
     def _text(self, values: Mapping[str, Any], column: str) -> str:
+        """Return the text of a column; a list of sentences is joined by spaces, without the blank ones."""
+        found = values.get(column)
+        if not isinstance(found, list):
+            return self._clean(found, column)
+        filled = (one for one in found if not isinstance(one, str) or one.strip())
+        return self._clean(" ".join(self._clean(sentence, column) for sentence in filled), column)
+
+    def _targets(self, found: Any, column: str) -> Sequence[str]:
+        """Return the targets of a record: a text, or each of a list of them."""
+        listed = found if isinstance(found, list) else [found]
+        if not listed:
+            raise BadRow("empty text", f"`{column}` is an empty list")
+        return [self._clean(target, column) for target in listed]
+
+    def _clean(self, found: object, column: str) -> str:
         """Return a text in normal form C, without NULs and outer white space."""
-        text = values.get(column)
-        if text is None or text == "":
+        if found is None or found == "":
             raise BadRow("empty text", f"`{column}` is empty")
-        if not isinstance(text, str):
-            raise DataError(f"`{column}` is {text!r}, no text")
+        if not isinstance(found, str):
+            raise DataError(f"`{column}` is {found!r}, no text")
+        text = found
         if "\0" in text:
             self._notes["NUL characters removed"] += text.count("\0")
             text = text.replace("\0", "")

@@ -21,6 +21,7 @@ class Inputs(TypedDict):
     labels: Tensor
     decoder_input_ids: NotRequired[Tensor]
     example_ids: Tensor
+    weights: NotRequired[Tensor]
 
 
 def collate(table: TokenTable, rows: Indices, pad_id: int, pad_to: int | None = None) -> Inputs:
@@ -48,6 +49,8 @@ def collate(table: TokenTable, rows: Indices, pad_id: int, pad_to: int | None = 
             labels = _taken(table.targets, starts, own, IGNORED)
             inputs["decoder_input_ids"] = _tensor(_shifted(labels, table.start, pad_id))
         inputs["labels"] = _tensor(labels)
+    if table.weights is not None:
+        inputs["weights"] = torch.from_numpy(table.weights[rows])
     return inputs
 
 

@@ -45,7 +45,8 @@ def tokenise_targets(
     targets = rows.targets
     if None in targets:
         raise DataError(f"row {targets.index(None) + 1} has no target; a student learns from sources with targets")
-    key = digest(key_of("targets", rows, _NO_LABELS, tokenizer, limits), json.dumps(targets))
+    weights = b"" if rows.weights is None else rows.weights.tobytes()
+    key = digest(key_of("targets", rows, _NO_LABELS, tokenizer, limits), json.dumps(targets), weights)
     return cached(cache, key, lambda: _paired(rows, tokenizer, limits))
 
 
@@ -72,6 +73,7 @@ def _paired(rows: Rows, tokenizer: PreTrainedTokenizerBase, limits: TargetLimits
         table,
         targets=written.tokens,
         target_offsets=written.offsets,
+        weights=None if rows.weights is None else rows.weights[np.array(keep)],
         start=limits.start,
         notes={"pairs left out, too long": left_out} if left_out else {},
     )

@@ -35,6 +35,8 @@ class Row(NamedTuple):
     """Hash of the content, and of the id the file gave it; of a generation, of its source alone."""
     target: str | None = None
     """Text to be written, of a generation; None where it has none."""
+    weight: float | None = None
+    """How much its target counts where target tokens are learnt from; None counts as 1."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +44,15 @@ class Rows:
     """Rows in memory, column by column."""
 
     table: pa.Table
-    """Columns `text` and `id`; where there are any, `pair`, `label` (string or double), `target`, `document` (a line's
-    file)."""
+    """Columns `text` and `id`; where there are any, `pair`, `label` (string or double), `target`, `weight` (double),
+    `document` (a line's file)."""
     notes: Mapping[str, int] = field(default_factory=dict)
     """What was dropped or mended on reading, and how often."""
 
     @staticmethod
     def of(rows: Sequence[Row], notes: Mapping[str, int] | None = None) -> "Rows":
         """Build from single rows; a column that is None throughout is left out."""
-        texts, pairs, labels, ids, targets = zip(*rows, strict=True) if rows else ((), (), (), (), ())
+        texts, pairs, labels, ids, targets, weights = zip(*rows, strict=True) if rows else ((),) * len(Row._fields)
         columns = {"text": pa.array(texts, pa.large_string()), "id": pa.array(ids, pa.int64())}
         if any(pair is not None for pair in pairs):
             columns["pair"] = pa.array(pairs, pa.large_string())
@@ -58,6 +60,8 @@ class Rows:
             columns["label"] = pa.array(labels)
         if any(target is not None for target in targets):
             columns["target"] = pa.array(targets, pa.large_string())
+        if any(weight is not None for weight in weights):
+            columns["weight"] = pa.array(weights, pa.float64())
         return Rows(pa.table(columns), dict(notes or {}))
 
     def __len__(self) -> int:
@@ -84,6 +88,13 @@ class Rows:
     def targets(self) -> list[str | None]:
         """Texts to be written; None where a row has none."""
         return self.table["target"].to_pylist() if "target" in self.table.column_names else [None] * len(self)
+
+    @property
+    def weights(self) -> NDArray[np.float32] | None:
+        """How much the target of each row counts, [N]; None where all count the same."""
+        if "weight" not in self.table.column_names:
+            return None
+        return np.asarray(self.table["weight"].fill_null(1.0).to_numpy(), dtype=np.float32)
 
     @property
     def ids(self) -> NDArray[np.int64]:
@@ -115,3 +126,14 @@ class Rows:
         for part in parts:
             notes.update(part.notes)
         return Rows(pa.concat_tables([part.table for part in parts], promote_options="default"), dict(notes))
+
+
+def by_source(rows: Rows, name: str) -> dict[str, list[str]]:
+    """Return each different source with all its targets. Raise DataError for a row without a target."""
+    found: dict[str, list[str]] = {}
+    for place, row in enumerate(rows, 1):
+        if row.target is None:
+            raise DataError(f"data.{name}: row {place} has no target to compare with")
+        if row.target not in found.setdefault(row.text, []):
+            found[row.text].append(row.target)
+    return found

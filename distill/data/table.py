@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from distill.data.labels import Labels
 from distill.files import digest, digest_file, write_json
 
-_ARRAYS = ("tokens", "offsets", "labels", "example_ids", "type_ids", "targets", "target_offsets")
+_ARRAYS = ("tokens", "offsets", "labels", "example_ids", "type_ids", "targets", "target_offsets", "weights")
 _INDEX = "table.json"
 
 
@@ -37,6 +37,8 @@ class TokenTable:
     """[all target tokens] of a generation, each with its end token; None where the rows are not for one"""
     target_offsets: NDArray[np.int64] | None = None
     """[N + 1]"""
+    weights: NDArray[np.float32] | None = None
+    """[N] how much the target of a row counts; None where all count 1"""
     start: int | None = None
     """Token a decoder begins with; None where source and target are one sequence, or there are no targets"""
     notes: Mapping[str, int] = field(default_factory=dict)
@@ -79,6 +81,7 @@ class TokenTable:
             raise ValueError("tables with targets and tables without cannot be joined")
         pairs = [(table.targets, table.target_offsets) for table in tables]
         written = [(targets, offsets) for targets, offsets in pairs if targets is not None and offsets is not None]
+        weights = [np.ones(len(t), np.float32) if t.weights is None else t.weights for t in tables]
         types = [np.zeros(len(t.tokens), np.uint8) if t.type_ids is None else t.type_ids for t in tables]
         return TokenTable(
             tokens=np.concatenate([table.tokens for table in tables]),
@@ -88,6 +91,7 @@ class TokenTable:
             type_ids=None if all(table.type_ids is None for table in tables) else np.concatenate(types),
             targets=np.concatenate([targets for targets, _ in written]) if written else None,
             target_offsets=_joined_offsets([offsets for _, offsets in written]) if written else None,
+            weights=None if all(table.weights is None for table in tables) else np.concatenate(weights),
             start=tables[0].start,
             notes=dict(notes),
         )

@@ -27,6 +27,8 @@ class Plan:
     """Fixed padded length; none pads each micro-batch to its longest row."""
     targets: NDArray[np.int64] | None = None
     """[N] target tokens, of a generation"""
+    weights: NDArray[np.float32] | None = None
+    """[N] how much each target token of a row counts; none where all count 1"""
     beside: bool = False
     """Whether targets have positions of their own, as in an encoder-decoder: they then count towards a row's size."""
 
@@ -67,12 +69,14 @@ class Plan:
         rows = np.concatenate(parts)
         lengths = self.lengths[rows].astype(np.float64)
         targets = np.zeros(len(rows)) if self.targets is None else self.targets[rows].astype(np.float64)
+        weighted = float((targets if self.weights is None else targets * self.weights[rows]).sum())
         padded = [(len(part), self.pad_to or int(self.lengths[part].max())) for part in parts]
         return {
             "examples": float(len(rows)),
             "labelled": max(1.0, float(self.labelled[rows].sum())),
             "positions": float(lengths.sum()),
             "targets": max(1.0, float(targets.sum())),
+            "weighted_targets": weighted or 1.0,
             "pairs": float((lengths**2).sum()),
             "causal_pairs": float((lengths * (lengths + 1)).sum() / 2),
             "target_pairs": max(1.0, float((targets * (targets + 1)).sum() / 2)),

@@ -4,7 +4,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from distill.losses.reduction import blank, unmasked
+from distill.losses.reduction import blank, unmasked, weighed
 from distill.protocols import LossTerm
 from distill.schedules import Value, value
 from distill.types import IGNORED, Batch, Needs, Outputs
@@ -45,10 +45,10 @@ class Logits(LossTerm):
 
 class TokenLogits(LossTerm):
     """Sum over target tokens of a divergence between logits [B U V]: word-level distillation (Kim and Rush 2016,
-    section 3.1)."""
+    section 3.1). They count by the weights of their rows, where these have any."""
 
     name = "logits"
-    unit = "targets"
+    unit = "weighted_targets"
     student_needs = Needs(logits=True)
     teacher_needs = Needs(logits=True)
 
@@ -68,7 +68,7 @@ class TokenLogits(LossTerm):
             values = self.top_k(*(places.rows(part) for part in parts), temperature=temperature)
         else:
             values = self.divergence(*map(places.rows, _both(student, teacher)), temperature=temperature)
-        return blank(values, places.keep).sum()
+        return weighed(blank(values, places.keep), places, batch).sum()
 
 
 def _both(student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:

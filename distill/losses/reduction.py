@@ -82,6 +82,14 @@ def blank(tensor: Tensor, keep: Tensor | None) -> Tensor:
     return tensor.masked_fill(off.reshape(off.shape + (1,) * (tensor.dim() - off.dim())), 0.0)
 
 
+def weighed(values: Tensor, places: Positions, batch: Batch) -> Tensor:
+    """Return the values [N] of the target positions taken, each times the weight of its row, where rows have any."""
+    weights = batch.get("weights")
+    if weights is None:
+        return values
+    return values * places.rows(weights[:, None, None].expand(*batch["labels"].shape, 1)).squeeze(-1)
+
+
 def count(keep: Tensor | None, like: Tensor) -> Tensor:
     """Return how many count: those set in keep, or all leading places of like [... D]; a scalar on the same device."""
     if keep is None:

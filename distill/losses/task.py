@@ -5,7 +5,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill.losses.reduction import blank, same_shape, unmasked, upcast
+from distill.losses.reduction import blank, same_shape, unmasked, upcast, weighed
 from distill.protocols import LossTerm
 from distill.types import IGNORED, Batch, Needs, Outputs
 
@@ -14,14 +14,15 @@ class CrossEntropy(LossTerm):
     """Sum over gold labels of the cross entropy: of rows with a class, or of target tokens. With it alone, and a
     teacher's texts as targets, a student learns by sequence-level distillation (Kim and Rush 2016, section 3.2).
 
-    Smoothing moves that mass from the gold label to all of them.
+    Where rows of a generation have weights, their target tokens count by them: several texts of a teacher for one
+    source are learnt from as its distribution. Smoothing moves that mass from the gold label to all of them.
     """
 
     name = "task"
     student_needs = Needs(logits=True)
     teacher_needs = Needs()
 
-    def __init__(self, unit: Literal["labelled", "targets"], label_smoothing: float = 0.0) -> None:
+    def __init__(self, unit: Literal["labelled", "weighted_targets"], label_smoothing: float = 0.0) -> None:
         super().__init__()
         self.unit = unit
         self.label_smoothing = label_smoothing
@@ -31,7 +32,10 @@ class CrossEntropy(LossTerm):
         places = unmasked(batch["labels"] != IGNORED)
         logits, wanted = places.rows(_logits(student)), places.rows(batch["labels"][..., None]).squeeze(-1)
         smoothing = self.label_smoothing
-        return F.cross_entropy(upcast(logits), wanted, reduction="sum", ignore_index=IGNORED, label_smoothing=smoothing)
+        values = F.cross_entropy(
+            upcast(logits), wanted, reduction="none", ignore_index=IGNORED, label_smoothing=smoothing
+        )
+        return weighed(values, places, batch).sum()
 
 
 class Regression(LossTerm):

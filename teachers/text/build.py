@@ -15,6 +15,8 @@ from distill.types import Text
 from teachers.text.huggingface import HuggingFaceWriter
 
 _PROBES = 32
+_PROBE = Decoding(beams=1, max_tokens=64)
+"""What is written for a probe: documents are long, and a bad model's texts for them as long as they may get."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def _converted(loaded: Loaded, own: HuggingFaceWriter, fingerprint: str, asked: 
         threads=asked.threads,
     )
     probes = list(dict.fromkeys(asked.probes))[:_PROBES]
-    written = sorted(own.generate(probes, Decoding(beams=1)), key=lambda found: found[0])
+    written = sorted(own.generate(probes, _PROBE), key=lambda found: found[0])
     targets = [_ended(found.texts[0], loaded.tokenizer.eos_token_id) for _, found in written]
     parity = writer.check(loaded.model, loaded.tokenizer(probes)["input_ids"], targets)
     return Built(writer, why, parity.worst)

@@ -20,7 +20,8 @@ CASES = [
     ("teacher.dtipe=float16", "teacher.dtipe: unknown key for kind `live`; did you mean `dtype`? "
      "Choices: dtype, kind, model, revision"),
     ("student.layrs=3", "student.layrs: unknown key for kind `sizes`; did you mean `layers`? "
-     "Choices: architecture, decoder_layers, heads, hidden_size, intermediate_size, kind, layers, options"),
+     "Choices: architecture, decoder_layers, heads, hidden_size, intermediate_size, kind, layers, options, "
+     "vocabulary"),
     (f"{TERM}.temprature=4", f"{TERM}.temprature: unknown key for kind `logits`; did you mean `temperature`? "
      "Choices: beta, divergence, kind, reduction, temperature, weight"),
     ("data.train.columns.txt=a", "data.train.columns.txt: unknown key; did you mean `text`? "

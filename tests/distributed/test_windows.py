@@ -1,15 +1,12 @@
 """A step is the same however its window is split: 8×1, 4×2, 1×8 micro-batches, or two processes."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.helpers import tiny
-from tests.helpers.training import weights
+from tests.helpers.training import train_apart
 
 OBJECTIVE = [
     {"kind": "logits", "temperature": 2},
@@ -42,33 +39,21 @@ def run(tmp_path_factory) -> Path:
     return tiny.run_file(folder, STAGES, data=sources)
 
 
-def _train(run: Path, output: Path, *overrides: str, processes: int = 1) -> dict[str, torch.Tensor]:
-    arguments = ["-m", "tests.helpers.training", str(run), "student", str(output), *STILL, *overrides]
-    command = [sys.executable, *arguments]
-    if processes > 1:
-        launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--master-port=0", "--standalone"]
-        command = [sys.executable, *launcher, *arguments, f"machine.devices={processes}"]
-    done = subprocess.run(
-        command, check=False, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return weights(output)
-
-
 @pytest.fixture(scope="module")
 def whole(run, tmp_path_factory) -> dict[str, torch.Tensor]:
-    return _train(run, tmp_path_factory.mktemp("whole"))
+    return train_apart(run, tmp_path_factory.mktemp("whole"), *STILL)
 
 
 @pytest.mark.parametrize(
     ("micro", "processes"), [(4, 1), (1, 1), (4, 2), (2, 2)], ids=["4×2", "1×8", "2 processes", "2 processes × 2"]
 )
 def test_weights_do_not_depend_on_the_split(run, whole, tmp_path, micro, processes):
-    split = _train(run, tmp_path, f"stages.student.training.micro_batch_size={micro}", processes=processes)
+    micro_batch = f"stages.student.training.micro_batch_size={micro}"
+    split = train_apart(run, tmp_path, *STILL, micro_batch, processes=processes)
     for name, value in whole.items():
         torch.testing.assert_close(split[name], value, atol=1e-6, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def test_the_training_moves_weights_by_far_more_than_the_bound(run, whole, tmp_path):
-    other = _train(run, tmp_path, "stages.student.training.max_steps=5")
+    other = train_apart(run, tmp_path, *STILL, "stages.student.training.max_steps=5")
     assert max(float((other[name] - value).abs().max()) for name, value in whole.items()) > 1e-4

@@ -80,6 +80,28 @@ def test_left_out_it_is_counted(call, run) -> None:
             "stages.texts.kind: `generate` writes texts, and `task.kind` is `regression`",
         ),
         (
+            "stages.student.training.freeze=[encoder]",
+            "stages.student.training.freeze: keeps weights as they are, and those of the student are random when this "
+            "stage starts",
+        ),
+        (
+            "stages.best.hypotheses=2",
+            "stages.best.hypotheses: 2 of 1 that stage `texts` writes",
+        ),
+        (
+            "stages.best={kind: select, generated: texts, by: chrf, hypotheses: 2}",
+            "several `hypotheses` are weighted by the teacher's scores; write `by: score`, not `chrf`",
+        ),
+        (
+            "stages.best.temperature=2",
+            "`temperature` weighs several `hypotheses` against each other, and 1 is kept; leave it out",
+        ),
+        (
+            "stages={texts: {kind: generate, data: [train], endpoint: {kind: openai, model: m}}, "
+            "best: {kind: select, generated: texts, hypotheses: 2}}",
+            "several are weighted by scores, and the endpoint of stage `texts` tells none; keep 1",
+        ),
+        (
             "stages.student.data=[more]",
             "data.more: row 1 has no target, and stages.student.data needs one",
         ),
@@ -111,6 +133,14 @@ def test_left_out_it_is_counted(call, run) -> None:
 )
 def test_what_cannot_work_is_said_before_anything_is_trained(call, run, override: str, expected: str) -> None:
     assert expected in refused(call, run, "stages.texts.long_sources=leave_out", override)
+
+
+def test_a_part_to_freeze_that_is_not_there(call, run) -> None:
+    copy = "student={kind: teacher_layers, layers: 1}"
+    said = refused(
+        call, run, "stages.texts.long_sources=leave_out", copy, "stages.student.training.freeze=[encoder, heads]"
+    )
+    assert "stages.student.training.freeze: the model has no `heads`; did you mean `lm_head`? There are: " in said
 
 
 def test_a_reverse_model_marks_the_worst(call, run, tmp_path: Path) -> None:

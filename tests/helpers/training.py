@@ -5,6 +5,7 @@ python -m tests.helpers.training RUN.yaml STAGE [--die-after STEP] [--die-in-val
 
 import argparse
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,20 @@ def stage(path: str, name: str, overrides: tuple[str, ...] = ()) -> Train:
 def weights(output: Path) -> dict[str, Any]:
     """Return the tensors a stage ended with."""
     return dict(load_file(output / train.MODEL / "model.safetensors"))
+
+
+def train_apart(run: Path, output: Path, *overrides: str, processes: int = 1) -> dict[str, Any]:
+    """Train the stage `student` of a run file in processes of its own; return the tensors it ended with."""
+    arguments = ["-m", "tests.helpers.training", str(run), "student", str(output), *overrides]
+    command = [sys.executable, *arguments]
+    if processes > 1:
+        launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--master-port=0", "--standalone"]
+        command = [sys.executable, *launcher, *arguments, f"machine.devices={processes}"]
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return weights(output)
 
 
 def main() -> None:

@@ -71,6 +71,13 @@ def test_stsb_scores() -> None:
     assert len(found) - len(set(found.ids.tolist())) == 43
 
 
+@pytest.mark.parametrize(("part", "sources", "rows"), [("train", 1992, 1992), ("dev", 619, 1453), ("test", 618, 1967)])
+def test_summaries_have_several_references(part: str, sources: int, rows: int) -> None:
+    columns = Columns(text="source", target="target", id="paper_id")
+    found = rows_of(source(f"scitldr_a/{part}.jsonl.gz", columns=columns), Task(kind="generation"))
+    assert (len(found), len(set(found.ids.tolist()))) == (rows, sources)
+
+
 def test_quotes_of_mrpc_are_not_swallowed() -> None:
     with pytest.raises(DataError, match=r"set `quoting: false` if quotes are part of the texts$"):
         rows_of(source("mrpc/train.tsv.gz", columns=PAIR))

@@ -1,8 +1,11 @@
 """Sources and targets on their way to a model: read in step, tokenised whole, shifted once, counted."""
 
+import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -10,7 +13,7 @@ from configs.data import Columns, Files, Task
 from distill.data.buckets import Batching
 from distill.data.collate import collate
 from distill.data.pairs import TargetLimits, tokenise_targets
-from distill.data.rows import Row, Rows
+from distill.data.rows import Row, Rows, by_source
 from distill.data.sources import read
 from distill.data.table import TokenTable
 from distill.data.vocabulary import train_vocabulary
@@ -90,6 +93,47 @@ def test_a_row_is_known_by_its_source(tmp_path: Path) -> None:
     first, second = read_files(path=str(tmp_path / "train.csv"))
     assert first.id == second.id
     assert (first.target, second.target) == ("b", "c")
+
+
+LISTS = [
+    {"text": ["One.\n", "  ", "Two."], "target": ["a", "b", "a"]},
+    {"text": ["Three."], "target": ["c"]},
+    {"text": "Four.", "target": "d"},
+]
+
+
+def test_sentences_are_joined_and_each_of_several_targets_makes_a_row(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in LISTS), encoding="utf-8")
+    rows = read_files(path=str(path))
+    expected = [("One. Two.", "a"), ("One. Two.", "b"), ("One. Two.", "a"), ("Three.", "c"), ("Four.", "d")]
+    assert [(row.text, row.target) for row in rows] == expected
+    assert len(set(rows.ids.tolist())) == 3
+    assert by_source(rows, "train") == {"One. Two.": ["a", "b"], "Three.": ["c"], "Four.": ["d"]}
+
+
+def test_lists_of_a_parquet_file_are_read_alike(tmp_path: Path) -> None:
+    table = pa.table({"id": [7], "text": [["One.", "Two."]], "target": [["a", "b"]]})
+    pq.write_table(table, tmp_path / "train.parquet")
+    rows = read_files(path=str(tmp_path / "train.parquet"), columns=Columns(id="id"))
+    assert [(row.text, row.target) for row in rows] == [("One. Two.", "a"), ("One. Two.", "b")]
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"text": "a", "target": []}, "train.jsonl:1: `target` is an empty list"),
+        ({"text": "a", "target": ["b", " "]}, "train.jsonl:1: `target` is empty"),
+        ({"text": ["", " "], "target": "b"}, "train.jsonl:1: `text` is empty"),
+        ({"text": ["a", 3], "target": "b"}, "train.jsonl:1: `text` is 3, no text"),
+        ({"text": "a", "target": [["b"]]}, "train.jsonl:1: `target` is ['b'], no text"),
+    ],
+)
+def test_lists_without_a_text_are_refused(tmp_path: Path, row: dict, said: str) -> None:
+    (tmp_path / "train.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        read_files(path=str(tmp_path / "train.jsonl"))
+    assert str(caught.value) == f"data.train: {tmp_path}/{said}"
 
 
 def test_sources_and_targets_are_what_the_tokenizer_makes_of_them(words) -> None:

@@ -39,7 +39,7 @@ def logits_of(seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_the_task_is_the_cross_entropy_of_each_target_token(dtype: torch.dtype, smoothing: float) -> None:
     logits = logits_of(0, dtype)
-    found = CrossEntropy("targets", smoothing)(Outputs(logits=logits), Outputs(), batch_of())
+    found = CrossEntropy("weighted_targets", smoothing)(Outputs(logits=logits), Outputs(), batch_of())
     expected = 0.0
     for row in range(3):
         for place in range(4):
@@ -94,7 +94,7 @@ def test_the_most_likely_tokens_are_made_to_sum_to_one(kept: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "term", [CrossEntropy("targets", 0.1), TokenLogits(divergences.kl, 1.0)], ids=["task", "logits"]
+    "term", [CrossEntropy("weighted_targets", 0.1), TokenLogits(divergences.kl, 1.0)], ids=["task", "logits"]
 )
 def test_what_is_no_target_token_reaches_neither_loss_nor_gradient(term) -> None:
     clean = logits_of(0).requires_grad_()

@@ -3,10 +3,9 @@
 import pytest
 
 from configs.data import Embedded, Task
-from distill.data.rows import Row, Rows
+from distill.data.rows import Row, Rows, by_source
 from distill.data.sources import read
 from distill.errors import DataError
-from pipelines.compare_texts import by_source
 
 TASK = Task(kind="generation")
 

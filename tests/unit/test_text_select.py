@@ -9,6 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sacrebleu import sentence_bleu, sentence_chrf
 
+from configs.stages import SelectStage
+from distill.data.rows import Row, Rows
+from distill.errors import DataError
+from pipelines.select import choose, learnt
 from teachers.text.select import oracle, scorer, weights
 
 REFERENCE = "two dogs are running through the snow ."
@@ -67,3 +71,35 @@ def test_weights_by_the_formula_and_its_limits():
     assert weights([-1.0, -2.0], 1e6) == pytest.approx([0.5, 0.5], abs=1e-6)
     with pytest.raises(ValueError, match="temperature must be positive, not 0"):
         weights([-1.0], 0.0)
+
+
+ROWS = Rows.of([Row("a", None, None, 1), Row("b", None, None, 2)])
+WRITTEN = {
+    1: {"texts": ["p", "q", "r"], "scores": [-0.1, -0.3, -0.9], "ended": [True, True, False]},
+    2: {"texts": ["s", "t"], "scores": [-0.2, -0.4], "ended": [True, True]},
+}
+SEVERAL = SelectStage(kind="select", generated="texts", hypotheses=3, temperature=0.5)
+
+
+def test_several_texts_of_a_source_are_chosen_best_first() -> None:
+    found = choose(ROWS, WRITTEN, SEVERAL)
+    assert [(one.row.id, one.number, one.text) for one in found] == [
+        (1, 0, "p"), (1, 1, "q"), (1, 2, "r"), (2, 0, "s"), (2, 1, "t"),
+    ]  # fmt: skip
+    best = choose(ROWS, WRITTEN, SelectStage(kind="select", generated="texts"))
+    assert [one.text for one in best] == ["p", "s"]
+    assert [row.weight for row in learnt(best, SelectStage(kind="select", generated="texts"))] == [None, None]
+
+
+def test_what_is_kept_of_a_source_shares_a_weight_of_one() -> None:
+    kept = [one for one in choose(ROWS, WRITTEN, SEVERAL) if one.ended and one.text != "s"]
+    rows = learnt(kept, SEVERAL)
+    first = math.exp(-0.1 / 0.5) / (math.exp(-0.1 / 0.5) + math.exp(-0.3 / 0.5))
+    assert [(row.text, row.target) for row in rows] == [("a", "p"), ("a", "q"), ("b", "t")]
+    assert [row.weight for row in rows] == pytest.approx([first, 1 - first, 1.0])
+
+
+def test_a_text_without_a_score_cannot_be_weighted() -> None:
+    unscored = {1: {**WRITTEN[1], "scores": [None] * 3}, 2: WRITTEN[2]}
+    with pytest.raises(DataError, match="hypotheses: 'p' has no score to be weighted by; keep 1 of each source"):
+        learnt(choose(ROWS, unscored, SEVERAL), SEVERAL)
