@@ -94,12 +94,29 @@ class GenerateStage(Section):
     """Characters of source a shard holds: what is lost at most when a process is killed."""
 
 
+class RecordedStage(Section):
+    """Take texts that somebody else wrote, in the place of a `generate` stage; who that was is kept and reported."""
+
+    kind: Literal["recorded"]
+    texts: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Names of the sources whose targets are the texts; those for one source text are its hypotheses, in their order.
+    """
+    data: tuple[str, ...] = ()
+    """Names of the sources the texts are for, where those have more rows, or targets of their own; rows are matched by
+    their whole text, and by `columns.id` where it is set. None: the sources of `texts`."""
+    provenance: Annotated[str, Field(min_length=1)]
+    """Who or what wrote the texts, when, how: shown in the report."""
+    licence: str | None = None
+    """Terms they may be used under."""
+
+
 class SelectStage(Section):
-    """Choose among the texts a generate stage wrote what students learn from; nothing is deleted, reasons are kept."""
+    """Choose among the texts of a generate or recorded stage what students learn from; nothing is deleted, reasons are
+    kept."""
 
     kind: Literal["select"]
     generated: str
-    """Generate stage whose texts are chosen from."""
+    """Generate or recorded stage whose texts are chosen from."""
     by: Literal["score", "bleu", "chrf"] = "score"
     """`score`: the text the teacher prefers; `bleu`, `chrf`: the one most like the row's own target (sequence-level
     interpolation; Kim and Rush 2016, section 3.3)."""
@@ -148,6 +165,6 @@ class ExportStage(Section):
 
 
 Stage = Annotated[
-    TrainStage | AugmentStage | RecordStage | GenerateStage | SelectStage | EvaluateStage | ExportStage,
+    TrainStage | AugmentStage | RecordStage | GenerateStage | RecordedStage | SelectStage | EvaluateStage | ExportStage,
     Field(discriminator="kind"),
 ]

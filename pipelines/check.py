@@ -12,6 +12,7 @@ from configs.stages import (
     EvaluateStage,
     ExportStage,
     GenerateStage,
+    RecordedStage,
     RecordStage,
     SelectStage,
     Stage,
@@ -25,6 +26,7 @@ from distill.objective import build as build_objective
 from distill.protocols import Teacher
 from pipelines.generate import black_box, writable
 from pipelines.run import Run
+from pipelines.select import sources_of
 from students.build import build as build_student
 from students.student import Student
 from teachers.cached import CachedTeacher
@@ -101,8 +103,9 @@ def _compared(run: Run, stage: Stage) -> Iterator[tuple[str, str]]:
         case EvaluateStage() | ExportStage():
             yield "data", stage.data
         case SelectStage() if stage.by != "score":
-            generate = run.config.stages[stage.generated]
-            yield from (("by", source) for source in generate.data)  # type: ignore[union-attr]
+            yield from (("by", source) for source in sources_of(run.config, stage))
+        case RecordedStage():
+            yield from (("texts", source) for source in stage.texts)
 
 
 def _reasons(notes: Mapping[str, int]) -> str:

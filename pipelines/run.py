@@ -236,8 +236,15 @@ class Run:
             case Embedded():
                 return digest(section)
             case Files():
-                paths = [source.path, *filter(None, [source.target_path])]
-                return digest(section, *(digest_file(file) for path in paths for file in _local_files(path)))
+                return digest(section, *self.files_of(name).values())
+
+    def files_of(self, name: str) -> dict[str, str]:
+        """Return the SHA-256 of every local file of a source, by its path; none where it is no file."""
+        source = self.config.data[name]
+        if not isinstance(source, Files):
+            return {}
+        paths = [source.path, *filter(None, [source.target_path])]
+        return {str(file): digest_file(file) for path in paths for file in _local_files(path)}
 
 
 def _dtype(config: Pipeline) -> torch.dtype:

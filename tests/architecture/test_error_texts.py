@@ -32,7 +32,7 @@ CASES = [
      "Choices: folder, sizes, teacher_layers"),
     (f"{TERM}.kind=logit", f"{TERM}.kind: unknown kind `logit`; did you mean `logits`? Choices: {TERMS}"),
     ("stages.evaluate.kind=eval", "stages.evaluate.kind: unknown kind `eval`; "
-     "did you mean `evaluate`? Choices: augment, evaluate, export, generate, record, select, train"),
+     "did you mean `evaluate`? Choices: augment, evaluate, export, generate, record, recorded, select, train"),
     ("data.train.kind=x", "data.train.kind: unknown kind `x`; Choices: embedded, files, held_out, stage"),
     ("student={layers: 2}", "student.kind: missing; Choices: folder, sizes, teacher_layers"),
     ("student={knd: sizes}", "student.knd: unknown key; did you mean `kind`?"),
