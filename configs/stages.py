@@ -82,6 +82,9 @@ class GenerateStage(Section):
     decoding: Decoding = Decoding()
     long_sources: Literal["error", "leave_out"] = "error"
     """For sources longer than the teacher's positions: none is ever cut, and what is left out is counted."""
+    ensemble: tuple[str, ...] = ()
+    """Further models, folders or names on the hub, that write with the teacher as one: by the mean of their
+    probabilities. They have its vocabulary; `transformers` decodes."""
     endpoint: Endpoint | None = None
     """Ask a model behind an API instead of the run's teacher; of `decoding` it takes the number of hypotheses. Students
     then have the vocabulary of `teacher.model`, which writes nothing."""
@@ -92,6 +95,14 @@ class GenerateStage(Section):
     """What CTranslate2 computes in; `int8` is faster and writes some texts otherwise."""
     shard_characters: PositiveInt = 100_000
     """Characters of source a shard holds: what is lost at most when a process is killed."""
+
+    @model_validator(mode="after")
+    def _ensembles_run_here(self) -> "GenerateStage":
+        if self.ensemble and self.endpoint is not None:
+            raise ValueError("`ensemble` and `endpoint` exclude each other: no probabilities come from an API")
+        if self.ensemble and self.engine == "ctranslate2":
+            raise ValueError("`ensemble` and `engine: ctranslate2` exclude each other: it runs one model")
+        return self
 
 
 class RecordedStage(Section):

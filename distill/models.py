@@ -1,7 +1,7 @@
 """Load models and tokenizers, with errors that say what is missing where."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from transformers import (
 
 from configs.data import Task
 from configs.errors import suggest
+from distill import adapters
 from distill.errors import ModelError
 from distill.files import digest, digest_file
 
@@ -73,6 +74,7 @@ def auto_class(task: Task, config: PretrainedConfig) -> Any:
 
 def load_tokenizer(source: ModelSource, where: str) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a model. Raise ModelError where there is none."""
+    source = _whole(source, where)
     path = _checked(source, where)
     try:
         found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, revision=source.revision, use_fast=True)
@@ -90,6 +92,7 @@ def fast(tokenizer: PreTrainedTokenizerBase, where: str) -> PreTrainedTokenizerF
 
 def load_config(source: ModelSource, where: str) -> PretrainedConfig:
     """Load the configuration of a model alone. Raise ModelError where there is none."""
+    source = _whole(source, where)
     path = _checked(source, where)
     try:
         found: PretrainedConfig = AutoConfig.from_pretrained(path, revision=source.revision)
@@ -102,8 +105,12 @@ def load(
     source: ModelSource, task: Task, labels: tuple[str, ...], where: str, dtype: torch.dtype = torch.float32
 ) -> Loaded:
     """Load a model with the head of the task. A head that does not come with the weights is new and random, and
-    `trained_head` says so; one that does keeps its own label names. Raise ModelError on anything missing.
+    `trained_head` says so; one that does keeps its own label names. Adapters are added to their model. Raise ModelError
+    on anything missing.
     """
+    adapter = adapters.find(source.folder, where)
+    if adapter is not None:
+        return _adapted(adapter, task, where, dtype)
     config = load_config(source, where)
     tokenizer = load_tokenizer(source, where)
     own_head = _has_head(config, task)
@@ -129,6 +136,21 @@ def load(
         raise ModelError(f"{where}: {source.path} lacks weights: {', '.join(sorted(wanting)[:5])}")
     trained = task.kind != "text" and own_head and not report["missing_keys"]
     return Loaded(model, tokenizer, source.path, trained)
+
+
+def _adapted(adapter: adapters.Adapter, task: Task, where: str, dtype: torch.dtype) -> Loaded:
+    """Load a model with its adapter, added in fp32."""
+    if task.kind != "generation":
+        raise ModelError(f"{where}: {adapter.folder} is an adapter, and `task.kind` is `{task.kind}`; merge it first")
+    base = load(ModelSource(adapter.base, adapter.revision), task, (), f"{where}: base of {adapter.folder}")
+    merged = adapter.merged_into(base.model, where)
+    return replace(base, model=merged.to(dtype), source=str(adapter.folder))  # type: ignore[arg-type]
+
+
+def _whole(source: ModelSource, where: str) -> ModelSource:
+    """Return where the whole model lies: for an adapter, the one it was trained on."""
+    adapter = adapters.find(source.folder, where)
+    return source if adapter is None else ModelSource(adapter.base, adapter.revision)
 
 
 def set_labels(config: PretrainedConfig, task: Task, labels: tuple[str, ...]) -> None:
@@ -159,7 +181,9 @@ def fingerprint(source: ModelSource) -> str:
     if folder is None:
         return digest(source.path, source.revision or "")
     files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".txt", ".model"))
-    return digest(*(f"{path.name}:{digest_file(path)}" for path in files))
+    adapter = adapters.find(folder, str(folder))
+    base = [] if adapter is None else [fingerprint(ModelSource(adapter.base, adapter.revision))]
+    return digest(*(f"{path.name}:{digest_file(path)}" for path in files), *base)
 
 
 def _checked(source: ModelSource, where: str) -> str:

@@ -18,13 +18,14 @@ from configs.stages import (
     Stage,
     TrainStage,
 )
+from distill import adapters
 from distill.capture import shape_of
 from distill.errors import DataError, ModelError
 from distill.models import Loaded, ModelSource, load_config
 from distill.objective import Objective
 from distill.objective import build as build_objective
 from distill.protocols import Teacher
-from pipelines.generate import black_box, writable
+from pipelines.generate import black_box, check_ensemble, writable
 from pipelines.run import Run
 from pipelines.select import sources_of
 from students.build import build as build_student
@@ -49,6 +50,7 @@ def preflight(run: Run) -> None:
     loaded = run.load_teacher("base")
     _tokens(run, loaded, found)
     _generations(run, loaded)
+    _adapter(run)
     student = _stages(run, loaded, found)
     _teacher_score(run, loaded, found)
     _memory(run, loaded, student, found)
@@ -149,9 +151,19 @@ def _generations(run: Run, loaded: Loaded) -> None:
         if isinstance(stage, GenerateStage) and stage.endpoint is not None:
             black_box(stage.endpoint)
         elif isinstance(stage, GenerateStage):
+            check_ensemble(loaded, stage, f"stages.{name}")
             for source in stage.data:
                 if not isinstance(run.config.data[source], StageData):
                     writable(run.rows(source), loaded, stage, f"stages.{name}")
+
+
+def _adapter(run: Run) -> None:
+    """Refuse to train a teacher that is an adapter: whoever trains it decides whether its model is trained too."""
+    if run.teacher_stage is not None and adapters.find(run.base.folder, "teacher.model") is not None:
+        raise ModelError(
+            f"stages.{run.teacher_stage}.trains: {run.base.path} is an adapter, which teaches as it is; merge it first "
+            "to train it further"
+        )
 
 
 def _stages(run: Run, loaded: Loaded, found: Table) -> Student | None:

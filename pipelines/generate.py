@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,12 +17,13 @@ from distill.callbacks.progress import ProgressLine
 from distill.data.rows import Rows
 from distill.errors import DataError, ModelError
 from distill.files import digest
-from distill.models import Loaded
+from distill.models import Loaded, ModelSource, fingerprint, load, load_config, load_tokenizer
 from distill.protocols import TextTeacher
 from distill.types import Completion
 from pipelines.stage import Stage
 from teachers.text.build import Asked, Built, build
-from teachers.text.sources import language_id, too_long
+from teachers.text.huggingface import check_same
+from teachers.text.sources import check_vocabulary, language_id, too_long
 from teachers.text.store import Plan, write_shards
 
 SHARDS = "shards"
@@ -37,7 +38,7 @@ class Generate(Stage[GenerateStage]):
         """Depend on the sources, the section and the teacher."""
         run, config = self._run, self._config
         sources = [run.source_fingerprint(name) for name in config.data]
-        teacher = run.teacher_fingerprint(config.teacher) if config.endpoint is None else ""
+        teacher = self._voices() if config.endpoint is None else ""
         return digest("generate", config.model_dump_json(), teacher, *sources)
 
     def run(self, output: Path) -> dict[str, Any]:
@@ -71,6 +72,12 @@ class Generate(Stage[GenerateStage]):
             **_bill(built.teacher, config.endpoint),
         }
 
+    def _voices(self) -> str:
+        """Return a digest of the models that write."""
+        teacher = self._run.teacher_fingerprint(self._config.teacher)
+        others = [fingerprint(ModelSource(path)) for path in self._config.ensemble]
+        return digest(teacher, *others) if others else teacher
+
     def _teacher(self, every: Rows) -> tuple[Rows, Built]:
         """Return who writes, and the rows there are texts to be written for."""
         run, config = self._run, self._config
@@ -79,16 +86,24 @@ class Generate(Stage[GenerateStage]):
         loaded = run.load_teacher(config.teacher)
         rows = writable(every, loaded, config, f"stages.{self.name}")
         texts = [row.text for row in rows]
-        fingerprint = run.teacher_fingerprint(config.teacher)
+        voices = self._voices()
         asked = Asked(
             engine=config.engine,
             compute_type=config.compute_type,
-            folder=run.cache / "ctranslate2" / f"{fingerprint}-{os.getpid()}",
+            folder=run.cache / "ctranslate2" / f"{voices}-{os.getpid()}",
             probes=texts[:: max(1, len(texts) // 32)],
             device=run.device.torch_name,
             threads=run.device.threads,
+            ensemble=tuple(self._others()),
         )
-        return rows, build(loaded, fingerprint, asked)
+        return rows, build(loaded, voices, asked)
+
+    def _others(self) -> Iterator[Loaded]:
+        """Yield the models that write with the teacher."""
+        run = self._run
+        for number, path in enumerate(self._config.ensemble):
+            where = f"stages.{self.name}.ensemble.{number}"
+            yield load(ModelSource(path), run.config.task, (), where, run.dtype)
 
 
 def black_box(endpoint: Endpoint) -> TextTeacher:
@@ -133,6 +148,18 @@ def writable(rows: Rows, loaded: Loaded, stage: GenerateStage, where: str) -> Ro
     keep = np.ones(len(rows), dtype=np.bool_)
     keep[[place for place, _ in found]] = False
     return rows.take(keep)
+
+
+def check_ensemble(loaded: Loaded, stage: GenerateStage, where: str) -> None:
+    """Check, from their files, that models can write as one with the teacher. Raise ModelError where they cannot."""
+    for number, path in enumerate(stage.ensemble):
+        at, source = f"{where}.ensemble.{number}", ModelSource(path)
+        config = load_config(source, at)
+        check_vocabulary(loaded.tokenizer, load_tokenizer(source, at), at)
+        try:
+            check_same(loaded.model.config, config)
+        except ModelError as error:
+            raise ModelError(f"{at}: {error}") from None
 
 
 def different(rows: Rows) -> Rows:

@@ -84,7 +84,7 @@ class Run:
 
     def load_teacher(self, kind: str) -> Loaded:
         """Load the teacher model of a stage."""
-        return load(self.teacher_source(kind), self.config.task, self.labels, "teacher.model", _dtype(self.config))
+        return load(self.teacher_source(kind), self.config.task, self.labels, "teacher.model", self.dtype)
 
     def live_teacher(self, kind: str, loaded: Loaded, autocast: torch.dtype | None = None) -> LiveTeacher:
         """Freeze a loaded teacher; `autocast` is the type that the training computes products in, if not its own."""
@@ -101,6 +101,13 @@ class Run:
         if self.config.task.kind != "classification" or not loaded.trained_head:
             return None
         return permutation(model_labels(loaded.model.config), self.labels, f"teacher.model: {loaded.source}")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type the teacher's weights are held in."""
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[
+            self.config.teacher.dtype
+        ]
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -245,11 +252,6 @@ class Run:
             return {}
         paths = [source.path, *filter(None, [source.target_path])]
         return {str(file): digest_file(file) for path in paths for file in _local_files(path)}
-
-
-def _dtype(config: Pipeline) -> torch.dtype:
-    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    return dtypes[config.teacher.dtype]
 
 
 def _may_have_labels(source: object) -> bool:

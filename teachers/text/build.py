@@ -31,6 +31,8 @@ class Asked:
     device: str = "cpu"
     threads: int = 0
     """Of CTranslate2; 0 are its own number"""
+    ensemble: tuple[Loaded, ...] = ()
+    """Models that write with the one, by the mean of their probabilities"""
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,13 @@ class Built:
 def build(loaded: Loaded, fingerprint: str, asked: Asked) -> Built:
     """Return what writes the texts of a loaded model; `fingerprint` is that of its files.
 
-    Raises ModelError where CTranslate2 is asked for by name and cannot run the model, or is not the same model.
+    Raises ModelError where CTranslate2 is asked for by name and cannot run the model, or is not the same model, and for
+    an ensemble that cannot write as one.
     """
-    moved = loaded.model.to(asked.device)  # type: ignore[arg-type]
-    own = HuggingFaceWriter([moved], loaded.tokenizer, fingerprint)
+    voices = [voice.model.to(asked.device) for voice in (loaded, *asked.ensemble)]  # type: ignore[arg-type]
+    own = HuggingFaceWriter(voices, loaded.tokenizer, fingerprint)
+    if asked.ensemble:
+        return Built(own, "CTranslate2 runs no ensembles", None)
     match asked.engine:
         case "huggingface":
             return Built(own, "asked for", None)

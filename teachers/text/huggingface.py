@@ -56,7 +56,7 @@ class HuggingFaceWriter(TextTeacher):
         self._autocast = autocast
         self._config = self._models[0].config
         for model in self._models[1:]:
-            _check_same(self._config, model.config)
+            check_same(self._config, model.config)
 
     @property
     def fingerprint(self) -> str:
@@ -161,8 +161,15 @@ def _ends(settings: GenerationConfig) -> tuple[int, ...]:
     return tuple(ends) if isinstance(ends, list) else (ends,)
 
 
-def _check_same(first: Any, other: Any) -> None:
-    for name in ("is_encoder_decoder", "vocab_size", "decoder_start_token_id", "eos_token_id"):
+def check_same(first: Any, other: Any) -> None:
+    """Compare the configurations of two models of an ensemble. Raise ModelError where they cannot write as one."""
+    for name in (
+        "is_encoder_decoder",
+        "vocab_size",
+        "decoder_start_token_id",
+        "eos_token_id",
+        "max_position_embeddings",
+    ):
         if getattr(first, name, None) != getattr(other, name, None):
             raise ModelError(
                 f"teachers of an ensemble must agree in {name}: "
