@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -30,9 +31,10 @@ SHARDS = "shards"
 
 
 class Generate(Stage[GenerateStage]):
-    """Writes shards of texts; a run that was cut goes on at the next shard, and any number of ranks may take part."""
+    """Writes shards of texts; a run that was cut goes on at the next one, and any number of processes may take part."""
 
     kind = "generate"
+    joint = True
 
     def fingerprint(self) -> str:
         """Depend on the sources, the section and the teacher."""
@@ -51,7 +53,11 @@ class Generate(Stage[GenerateStage]):
         parts = {"teacher": built.teacher.fingerprint, "decoding": config.decoding.model_dump_json()}
         plan = Plan.of(rows, parts, config.shard_characters)
 
+        here = 0
+
         def write(places: NDArray[np.int64]) -> Sequence[Completion]:
+            nonlocal here
+            here += len(places)
             found = dict(built.teacher.generate([texts[place] for place in places], config.decoding))
             return [found[number] for number in range(len(places))]
 
@@ -66,7 +72,8 @@ class Generate(Stage[GenerateStage]):
             "left_out": len(every) - len(rows),
             "key": plan.key,
             "shards": len(plan.shards),
-            "sentences_per_second": round(len(rows) / max(seconds, 1e-9), 1),
+            "rows_here": here,
+            "sentences_per_second": round(here / seconds, 1) if here else None,
             "why": built.why,
             **about,
             **_bill(built.teacher, config.endpoint),
@@ -86,17 +93,18 @@ class Generate(Stage[GenerateStage]):
         loaded = run.load_teacher(config.teacher)
         rows = writable(every, loaded, config, f"stages.{self.name}")
         texts = [row.text for row in rows]
-        voices = self._voices()
-        asked = Asked(
-            engine=config.engine,
-            compute_type=config.compute_type,
-            folder=run.cache / "ctranslate2" / f"{voices}-{os.getpid()}",
-            probes=texts[:: max(1, len(texts) // 32)],
-            device=run.device.torch_name,
-            threads=run.device.threads,
-            ensemble=tuple(self._others()),
-        )
-        return rows, build(loaded, voices, asked)
+        run.cache.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=run.cache, prefix="ctranslate2-") as scratch:  # read into memory at once
+            asked = Asked(
+                engine=config.engine,
+                compute_type=config.compute_type,
+                folder=Path(scratch),
+                probes=texts[:: max(1, len(texts) // 32)],
+                device=_own_device(run.device.torch_name),
+                threads=run.device.threads,
+                ensemble=tuple(self._others()),
+            )
+            return rows, build(loaded, self._voices(), asked)
 
     def _others(self) -> Iterator[Loaded]:
         """Yield the models that write with the teacher."""
@@ -120,7 +128,7 @@ def black_box(endpoint: Endpoint) -> TextTeacher:
 
 
 def _bill(teacher: TextTeacher, endpoint: Endpoint | None) -> dict[str, Any]:
-    """Return what an API counted of the requests made here; a run that went on counts from where it did."""
+    """Return what an API counted of the requests this process made since it started."""
     if endpoint is None:
         return {}
     from teachers.text.openai import EndpointWriter
@@ -168,6 +176,11 @@ def different(rows: Rows) -> Rows:
     keep = np.zeros(len(rows), dtype=np.bool_)
     keep[first] = True
     return rows.take(keep)
+
+
+def _own_device(name: str) -> str:
+    """Return the device of this process: of several started together on a host, each has its own GPU."""
+    return f"cuda:{os.environ['LOCAL_RANK']}" if name == "cuda" and "LOCAL_RANK" in os.environ else name
 
 
 def _place() -> tuple[int, int]:

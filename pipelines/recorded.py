@@ -23,6 +23,7 @@ class Recorded(Stage[RecordedStage]):
     """Writes the shards a generate stage would, with what is known of where the texts are from."""
 
     kind = "recorded"
+    joint = True
 
     def fingerprint(self) -> str:
         """Depend on the texts, the sources they are for, and what is said of them."""

@@ -70,9 +70,17 @@ class Run:
                 )
 
     def teacher_source(self, kind: str) -> ModelSource:
-        """Where the teacher of a stage lies: as given (`base`), or as fine-tuned in this run (`task`), if it is."""
+        """Where the teacher of a stage lies: as given (`base`), or as fine-tuned in this run (`task`), if it is.
+
+        Raise ModelError where it is still to be trained.
+        """
         trained = self.teacher_stage if kind == "task" else None
-        return self.base if trained is None else ModelSource(str(self.stage_folder(trained, None) / "model"))
+        if trained is None:
+            return self.base
+        folder = self.stage_folder(trained, None) / "model"
+        if not folder.is_dir():
+            raise ModelError(f"stages.{trained}: the teacher is not trained yet; `distill train` does it")
+        return ModelSource(str(folder))
 
     @cached_property
     def teacher_stage(self) -> str | None:

@@ -93,7 +93,7 @@ def _converted(loaded: Loaded, own: HuggingFaceWriter, fingerprint: str, asked: 
         fingerprint,
         asked.folder,
         compute_type=asked.compute_type,
-        device=torch.device(asked.device).type,
+        device=asked.device,
         threads=asked.threads,
     )
     probes = list(dict.fromkeys(asked.probes))[:_PROBES]

@@ -139,6 +139,11 @@ def test_files_of_unequal_length(call, run) -> None:
     assert "train.xx has 120 lines" in refused(call, run)
 
 
+def test_texts_of_a_teacher_that_is_not_trained(call, run) -> None:
+    code, _, err = call("generate", str(run), "stages.texts.long_sources=leave_out")
+    assert code == 2 and "stages.teacher: the teacher is not trained yet; `distill train` does it" in err
+
+
 def test_a_teacher_without_vocabulary(call, run, tmp_path: Path) -> None:
     folder = tmp_path / "bare"
     folder.mkdir()
