@@ -54,8 +54,16 @@ def train(source: Source, overrides: Overrides = None, allow_code: AllowCode = F
 
 
 @app.command()
-def generate(source: Source, overrides: Overrides = None) -> None:
+def generate(
+    source: Source,
+    overrides: Overrides = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it will take, and write nothing.")] = False,
+    sample: Annotated[int, typer.Option(min=1, help="Rows a dry run has written to measure it.")] = 64,
+) -> None:
     """Run the generate stages only, beside any number of processes that do the same in the same folder."""
+    if dry_run:
+        _estimate(source, overrides, sample)
+        return
     loaded, run = _started(source, overrides, allow_code=False)
     from pipelines.runner import join
 
@@ -184,6 +192,21 @@ def _walk(source: str, overrides: list[str] | None, allow_code: bool, kinds: fro
     from pipelines.runner import walk
 
     walk(run, loaded, kinds)
+
+
+def _estimate(source: str, overrides: list[str] | None, sample: int) -> None:
+    from tempfile import TemporaryDirectory
+
+    from configs.load import load
+
+    loaded = load(source, overrides or [])
+    with TemporaryDirectory() as scratch:
+        run = _prepared(loaded, False, Path(scratch))
+        from pipelines.check import preflight
+        from pipelines.estimate import show
+
+        preflight(run)
+        show(run, sample)
 
 
 def _started(source: str, overrides: list[str] | None, allow_code: bool) -> "tuple[Loaded, Run]":

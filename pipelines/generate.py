@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from configs.decoding import Decoding
 from configs.endpoint import Endpoint
 from configs.stages import GenerateStage
 from distill.callbacks.progress import ProgressLine
@@ -30,6 +31,24 @@ from teachers.text.store import Plan, write_shards
 SHARDS = "shards"
 
 
+@dataclass(frozen=True)
+class Work:
+    """What is to be written, and who writes it."""
+
+    texts: Sequence[str]
+    """Sources, by their places"""
+    left_out: int
+    """Rows the teacher has no positions for"""
+    built: Built
+    plan: Plan
+    decoding: Decoding
+
+    def write(self, places: NDArray[np.int64]) -> list[Completion]:
+        """Have the texts of some rows written."""
+        found = dict(self.built.teacher.generate([self.texts[place] for place in places], self.decoding))
+        return [found[number] for number in range(len(places))]
+
+
 class Generate(Stage[GenerateStage]):
     """Writes shards of texts; a run that was cut goes on at the next one, and any number of processes may take part."""
 
@@ -45,39 +64,46 @@ class Generate(Stage[GenerateStage]):
 
     def run(self, output: Path) -> dict[str, Any]:
         """Write what is not written yet."""
-        run, config = self._run, self._config
-        every = different(Rows.concatenate([run.rows(name) for name in config.data]))
-        rows, built = self._teacher(every)
-        texts = [row.text for row in rows]
-        run.console.print(f"  {built.teacher.describe()} ({built.why})", highlight=False)
-        parts = {"teacher": built.teacher.fingerprint, "decoding": config.decoding.model_dump_json()}
-        plan = Plan.of(rows, parts, config.shard_characters)
-
-        here = 0
+        run, work = self._run, self.prepared()
+        teacher, plan, here = work.built.teacher, work.plan, 0
+        run.console.print(f"  {teacher.describe()} ({work.built.why})", highlight=False)
 
         def write(places: NDArray[np.int64]) -> Sequence[Completion]:
             nonlocal here
             here += len(places)
-            found = dict(built.teacher.generate([texts[place] for place in places], config.decoding))
-            return [found[number] for number in range(len(places))]
+            return work.write(places)
 
         began = time.monotonic()
-        about = {"engine": built.teacher.describe(), "parity": built.parity}
+        about = {"engine": teacher.describe(), "parity": work.built.parity}
         rank, ranks = _place()
         with ProgressLine(run.console, self.title, "shards") as line:
             write_shards(plan, output / SHARDS, write, about=about, rank=rank, ranks=ranks, progress=line.advance)
         seconds = time.monotonic() - began
         return {
-            "rows": len(rows),
-            "left_out": len(every) - len(rows),
+            "rows": len(plan.ids),
+            "left_out": work.left_out,
             "key": plan.key,
             "shards": len(plan.shards),
             "rows_here": here,
             "sentences_per_second": round(here / seconds, 1) if here else None,
-            "why": built.why,
+            "why": work.built.why,
             **about,
-            **_bill(built.teacher, config.endpoint),
+            **bill(teacher, self.endpoint),
         }
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """The API that is asked, if one is."""
+        return self._config.endpoint
+
+    def prepared(self) -> Work:
+        """Return what is to be written, and who writes it."""
+        run, config = self._run, self._config
+        every = different(Rows.concatenate([run.rows(name) for name in config.data]))
+        rows, built = self._teacher(every)
+        parts = {"teacher": built.teacher.fingerprint, "decoding": config.decoding.model_dump_json()}
+        plan = Plan.of(rows, parts, config.shard_characters)
+        return Work([row.text for row in rows], len(every) - len(rows), built, plan, config.decoding)
 
     def _voices(self) -> str:
         """Return a digest of the models that write."""
@@ -127,7 +153,7 @@ def black_box(endpoint: Endpoint) -> TextTeacher:
     return writer
 
 
-def _bill(teacher: TextTeacher, endpoint: Endpoint | None) -> dict[str, Any]:
+def bill(teacher: TextTeacher, endpoint: Endpoint | None) -> dict[str, Any]:
     """Return what an API counted of the requests this process made since it started."""
     if endpoint is None:
         return {}

@@ -158,6 +158,13 @@ def _claim(path: Path) -> Iterator[bool]:
         lock.release()
 
 
+def size_on_disk(ids: NDArray[np.int64], completions: Sequence[Completion]) -> int:
+    """Return the bytes of a shard with these rows, its footer aside."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(_table(ids, completions), sink, compression="zstd")
+    return int(sink.getvalue().size)
+
+
 def missing(plan: Plan, folder: Path) -> list[int]:
     """Return the numbers of the shards that are not there, or not as they were written."""
     return [number for number in range(len(plan.shards)) if not _is_whole(plan.place(folder, number), plan, number)]

@@ -11,9 +11,6 @@ from typing import Any
 
 import pytest
 
-from configs.data import Task
-from configs.teachers import FreshTeacher
-from teachers import fresh
 from tests.helpers import pairs
 from tests.helpers.server import Server, echo
 
@@ -37,10 +34,9 @@ def run(tmp_path: Path, server: Server) -> Path:
         "texts": {"kind": "generate", "data": ["alone"], "shard_characters": 150, "endpoint": endpoint},
         "best": {"kind": "select", "generated": "texts", "filters": None},
     }
-    texts = [text for pair in pairs.sentences(100) for text in pair]
-    sizes = FreshTeacher.model_validate_json(json.dumps(pairs.TEACHER))
-    vocabulary = fresh.make(sizes, Task(kind="generation"), lambda: iter(texts), 0, tmp_path / "vocabulary")
-    return pairs.run_file(tmp_path, stages, data={"alone": alone}, teacher={"model": str(vocabulary)})
+    return pairs.run_file(
+        tmp_path, stages, data={"alone": alone}, teacher={"model": str(pairs.vocabulary(tmp_path / "vocabulary"))}
+    )
 
 
 def start(run: Path) -> subprocess.Popen[str]:

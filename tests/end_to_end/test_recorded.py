@@ -9,9 +9,6 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from configs.data import Task
-from configs.teachers import FreshTeacher
-from teachers import fresh
 from tests.helpers import pairs
 
 SOURCES = pairs.sentences(40, seed=9)
@@ -40,11 +37,8 @@ def answers(folder: Path) -> Path:
 
 
 def run_file(folder: Path, data: dict[str, Any], given: dict[str, Any]) -> Path:
-    texts = [text for pair in SOURCES for text in pair]
-    sizes = FreshTeacher.model_validate_json(json.dumps(pairs.TEACHER))
-    vocabulary = fresh.make(sizes, Task(kind="generation"), lambda: iter(texts), 0, folder / "vocabulary")
     known = {"told": {"kind": "stage", "stage": "best"}, **data}
-    return pairs.run_file(folder, given, data=known, teacher={"model": str(vocabulary)})
+    return pairs.run_file(folder, given, data=known, teacher={"model": str(pairs.vocabulary(folder / "vocabulary"))})
 
 
 def results(run: Path, stage: str) -> dict[str, Any]:

@@ -5,9 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from configs.data import Task
-from configs.teachers import FreshTeacher
-from teachers import fresh
 from tests.helpers import pairs
 
 STAGES = {
@@ -122,9 +119,7 @@ def test_a_reverse_model_marks_the_worst(call, run, tmp_path: Path) -> None:
     assert "`reverse` and `filters.worst` go together" in refused(call, run, *left, alone)
     missing = f"stages.best={{kind: select, generated: texts, reverse: {tmp_path}/none, {both}}}"
     assert "stages.best.reverse: folder" in refused(call, run, *left, missing)
-    sizes = FreshTeacher.model_validate_json(json.dumps(pairs.TEACHER))
-    texts = [text for pair in pairs.sentences(100) for text in pair]
-    reverse = fresh.make(sizes, Task(kind="generation"), lambda: iter(texts), 1, tmp_path / "reverse")
+    reverse = pairs.vocabulary(tmp_path / "reverse", seed=1)
     code, _, err = call(
         "run", str(run), *left, f"stages.best={{kind: select, generated: texts, reverse: {reverse}, {both}}}"
     )
