@@ -26,6 +26,7 @@ from distill.objective import Objective
 from distill.objective import build as build_objective
 from distill.protocols import Teacher
 from pipelines.generate import black_box, check_ensemble, writable
+from pipelines.recorded import match as match_texts
 from pipelines.run import Run
 from pipelines.select import sources_of
 from students.build import build as build_student
@@ -143,12 +144,15 @@ def _tokens(run: Run, loaded: Loaded, found: Table) -> None:
 
 def _generations(run: Run, loaded: Loaded) -> None:
     """Check that the teacher has positions for every source, and a token for the language asked for; that an API
-    answers, and that a model of the reverse direction is there.
+    answers, that recorded texts have sources, and that a model of the reverse direction is there.
     """
     for name, stage in run.config.stages.items():
         if isinstance(stage, SelectStage) and stage.reverse is not None:
             load_config(ModelSource(stage.reverse), f"stages.{name}.reverse")
-        if isinstance(stage, GenerateStage) and stage.endpoint is not None:
+        if isinstance(stage, RecordedStage):
+            if not any(isinstance(run.config.data[source], StageData) for source in (*stage.texts, *stage.data)):
+                match_texts(run, stage, f"stages.{name}")
+        elif isinstance(stage, GenerateStage) and stage.endpoint is not None:
             black_box(stage.endpoint)
         elif isinstance(stage, GenerateStage):
             check_ensemble(loaded, stage, f"stages.{name}")

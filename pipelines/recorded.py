@@ -10,13 +10,31 @@ from configs.stages import RecordedStage
 from distill.data.rows import Rows
 from distill.errors import DataError
 from distill.files import digest
+from distill.types import Completion
 from pipelines.generate import SHARDS, different
+from pipelines.run import Run
 from pipelines.stage import Stage
 from teachers.text.recorded import by_row
 from teachers.text.store import Plan, write_shards
 
 SHARD_CHARACTERS = 10_000_000
 """Nothing is computed that a kill could lose: large shards."""
+
+
+def match(run: Run, stage: RecordedStage, where: str) -> tuple[dict[int, Completion], Rows, Rows]:
+    """Return the texts by the keys of their rows, all rows they may be for, and those that have one.
+
+    Raises DataError where none of them go together.
+    """
+    texts = by_row(Rows.concatenate([run.rows(name) for name in stage.texts]))
+    every = different(Rows.concatenate([run.rows(name) for name in stage.data or stage.texts]))
+    rows = every.take(np.isin(every.ids, np.fromiter(texts, np.int64, len(texts))))
+    if not len(rows):
+        raise DataError(
+            f"{where}.texts: none of {len(texts):,} sources with a text is among the {len(every):,} of "
+            f"{', '.join(stage.data)}; they are matched by their whole text, and by `columns.id` where it is set"
+        )
+    return texts, every, rows
 
 
 class Recorded(Stage[RecordedStage]):
@@ -32,22 +50,15 @@ class Recorded(Stage[RecordedStage]):
         return digest("recorded", config.model_dump_json(), *sources)
 
     def run(self, output: Path) -> dict[str, Any]:
-        """Match texts and sources. Raise DataError where none of them go together."""
-        run, config = self._run, self._config
-        texts = by_row(Rows.concatenate([run.rows(name) for name in config.texts]))
-        every = different(Rows.concatenate([run.rows(name) for name in config.data or config.texts]))
-        rows = every.take(np.isin(every.ids, np.fromiter(texts, np.int64, len(texts))))
-        if not len(rows):
-            raise DataError(
-                f"stages.{self.name}.texts: none of {len(texts):,} sources with a text is among the {len(every):,} of "
-                f"{', '.join(config.data)}; they are matched by their whole text, and by `columns.id` where it is set"
-            )
+        """Write the texts that belong to a source."""
+        config = self._config
+        texts, every, rows = match(self._run, config, f"stages.{self.name}")
         about = {"provenance": config.provenance, "licence": config.licence, "files": self._files()}
         content = [digest(*(one.text for one in texts[row.id].texts)) for row in rows]
         plan = Plan.of(rows, {"recorded": digest(*content)}, SHARD_CHARACTERS)
         keys = rows.ids
 
-        def write(places: NDArray[np.int64]) -> list[Any]:
+        def write(places: NDArray[np.int64]) -> list[Completion]:
             return [texts[int(keys[place])] for place in places]
 
         write_shards(plan, output / SHARDS, write, about=about)

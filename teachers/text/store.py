@@ -196,7 +196,7 @@ def gather(folder: Path, key: str, shards: int) -> pa.Table:
         said = footer(place)
         table = pq.read_table(place).replace_schema_metadata(None) if said.get("key") == key else None
         if table is None or _content(table) != said.get("content"):
-            raise DataError(f"{place} is not there, or not as it was written; run its generate stage again")
+            raise DataError(f"{place} is not as it was written; delete it, and the same command writes it again")
         tables.append(table)
     return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
 

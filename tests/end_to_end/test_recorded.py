@@ -113,9 +113,26 @@ def test_what_is_wrong_is_said_at_set_up(call, tmp_path: Path, override: str, ex
     assert code == 2 and expected in " ".join(err.split())
 
 
-def test_texts_for_other_sources_are_refused(call, tmp_path: Path) -> None:
+def test_texts_for_other_sources_are_refused_at_set_up(call, tmp_path: Path) -> None:
     data = {"answers": {"path": str(answers(tmp_path)), "columns": WORDS}}
     run = run_file(tmp_path, data, stages(data=["train"]))
-    code, _, err = call("run", str(run))
+    code, _, err = call("check", str(run))
     assert code == 2
     assert "stages.texts.texts: none of 40 sources with a text is among the 120 of train" in " ".join(err.split())
+
+
+def test_a_shard_that_was_edited_is_found_and_its_advice_helps(call, tmp_path: Path) -> None:
+    given = stages()
+    run = run_file(
+        tmp_path,
+        {"answers": {"path": str(answers(tmp_path)), "columns": WORDS}},
+        {name: given[name] for name in ("texts", "best")},
+    )
+    assert call("generate", str(run))[0] == 0
+    (shard,) = (run.parent / "run/texts/shards").glob("*.parquet")
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-9])
+    code, _, err = call("run", str(run))
+    assert code == 2 and "is not as it was written; delete it, and the same command writes it again" in err
+    shard.unlink()
+    assert call("run", str(run))[0] == 0 and shard.read_bytes() == whole
