@@ -2,6 +2,9 @@
 
 import copy
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -110,3 +113,27 @@ def test_models_that_cannot_write_as_one_are_refused_at_set_up(
     other.write_text(swapped, encoding="utf-8")
     code, _, err = call("check", str(run), *(one.format(run.parent) for one in overrides))
     assert code == 2 and said.format(run.parent) in " ".join(err.split())
+
+
+def shards(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "texts/shards").glob("*.parquet")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["ctranslate2", "huggingface"])
+def test_processes_that_are_killed_and_come_late_leave_the_table_of_one(call, run: Path, engine: str) -> None:
+    """Two write, one is killed once there is a shard, a third comes then."""
+    overrides = ["stages.texts.shard_characters=20", f"stages.texts.engine={engine}"]
+    command = [str(Path(sys.executable).with_name("distill")), "generate", str(run), *overrides]
+    workers = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    until = time.monotonic() + 200
+    while not shards(run.parent / "run") and time.monotonic() < until:
+        time.sleep(0.002)
+    workers[0].kill()
+    workers.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+    for worker in workers:
+        worker.communicate(timeout=200)
+    assert [worker.returncode for worker in workers[1:]] == [0, 0]
+    assert call("generate", str(run), *overrides, f"output={run.parent / 'alone'}")[0] == 0
+    assert shards(run.parent / "run") == shards(run.parent / "alone")
+    assert len(shards(run.parent / "run")) > 20
