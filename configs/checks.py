@@ -25,6 +25,9 @@ _METRICS = {
     "text": (),
 }
 
+_WHOLE = ("transformers", "ctranslate2", "ctranslate2_int8")
+"""Formats of plain models."""
+
 
 def check(parts: Parts) -> Findings:
     """Yield each path at which parts do not fit together, and what is wrong there."""
@@ -93,7 +96,7 @@ def _check_result(parts: Parts, name: str, stage: EvaluateStage | ExportStage) -
     yield from check_stage(parts, name, "student", stage.student, not_training("student"))
     kind = parts.task.kind if parts.task is not None else None
     if isinstance(stage, ExportStage):
-        yield from _check_formats(kind, name, stage)
+        yield from _check_formats(parts, name, stage)
         return
     if stage.baseline is not None:
         yield from check_stage(parts, name, "baseline", stage.baseline, _not_baseline)
@@ -105,13 +108,22 @@ def _check_result(parts: Parts, name: str, stage: EvaluateStage | ExportStage) -
             yield ("stages", name, key), f"is for texts, and `task.kind` is `{kind}`; leave it out"
 
 
-def _check_formats(kind: str | None, name: str, stage: ExportStage) -> Findings:
-    """Check that an engine runs what the task makes: ONNX classifiers, CTranslate2 models that write."""
+def _check_formats(parts: Parts, name: str, stage: ExportStage) -> Findings:
+    """Check that an engine runs what the task makes: ONNX classifiers, CTranslate2 models that write; and that the
+    student has an adapter, or one that its weights can take in, where a format needs that.
+    """
+    kind = parts.task.kind if parts.task is not None else None
+    adapter = parts.adapter
     for place, form in enumerate(stage.formats):
         engine = form.removesuffix("_int8")
         wrong = {"onnx": kind == "generation", "ctranslate2": kind not in (None, "generation")}
         if wrong.get(engine):
             yield ("stages", name, "formats", str(place)), f"`{form}` is not for a {kind}"
+        if form == "adapter" and parts.student is not None and adapter is None:
+            yield ("stages", name, "formats", str(place)), "the student has no adapter (student.adapter)"
+        if adapter is not None and not adapter.mergeable and form in _WHOLE:
+            what = f"`{form}` is the whole model, whose weights cannot take in an adapter of kind `{adapter.kind}`"
+            yield ("stages", name, "formats", str(place)), f"{what}; Choices: adapter, onnx, onnx_int8"
 
 
 def _not_baseline(stage: Stage) -> str:

@@ -35,6 +35,9 @@ def _check_teacher(parts: Parts, name: str, stage: TrainStage) -> Findings:
     """Check that a teacher that is trained in this run is trained before the stage learns from it, and once."""
     if stage.trains == "student" and stage.teacher == "task":
         yield from _check_trained(parts, name, "learns from")
+    if stage.teacher == "student" and parts.student is not None and parts.adapter is None:
+        what = "`student` is the frozen model inside an adapter, and the student has none (student.adapter)"
+        yield ("stages", name, "teacher"), what
     trained = _teachers(parts)
     if _trains_teacher(stage) and trained[0] != name:
         yield ("stages", name, "trains"), f"stage `{trained[0]}` trains the teacher already; a run has one teacher"

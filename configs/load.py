@@ -19,6 +19,7 @@ from configs.problems import explain
 from configs.references import Parts
 from configs.shape import shape_of
 from configs.stages import Stage
+from configs.students import Student
 from configs.tree import Node, node_of
 
 
@@ -88,7 +89,7 @@ def _validate(tree: Node, problems: list[Problem]) -> Pipeline | None:
     pipeline: Pipeline | None = None
     try:
         pipeline = Pipeline.model_validate_json(json.dumps(tree.plain()), strict=True)
-        parts = Parts(pipeline.task, pipeline.data, pipeline.stages)
+        parts = Parts(pipeline.task, pipeline.data, pipeline.stages, pipeline.student)
     except ValidationError as error:
         problems += explain(error, tree, _PIPELINE)
         parts = _sound(tree)
@@ -105,6 +106,7 @@ def _sound(tree: Node) -> Parts:
         _part(Task, task) if task else Task(),
         {name: _part(Source, node) for name, node in data.table.items()},
         {name: _part(Stage, node) for name, node in stages.table.items()},
+        _part(Student, tree.table["student"]) if "student" in tree.table else None,
     )
 
 

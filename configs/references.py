@@ -3,9 +3,11 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from configs.adapters import Adapter
 from configs.data import Held, Source, StageData, Task
 from configs.origins import Path, hint
 from configs.stages import AugmentStage, SelectStage, Stage, TrainStage
+from configs.students import SizedStudent, Student
 
 Findings = Iterator[tuple[Path, str]]
 
@@ -20,6 +22,12 @@ class Parts:
     task: Task | None
     data: Mapping[str, Source | None]
     stages: Mapping[str, Stage | None]
+    student: Student | None = None
+
+    @property
+    def adapter(self) -> Adapter | None:
+        """What the student learns through, if it is not all of it."""
+        return None if self.student is None or isinstance(self.student, SizedStudent) else self.student.adapter
 
 
 def held_chain(parts: Parts, name: str) -> list[str]:

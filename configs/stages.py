@@ -20,8 +20,9 @@ class TrainStage(Section):
     kind: Literal["train"]
     trains: Literal["student", "teacher"] = "student"
     """`teacher` fine-tunes the run's teacher model; later stages then learn from the result."""
-    teacher: Literal["task", "base", "none"] = "task"
-    """`task`: the fine-tuned teacher; `base`: the teacher model as given; `none`: no teacher."""
+    teacher: Literal["task", "base", "student", "none"] = "task"
+    """`task`: the fine-tuned teacher; `base`: the teacher model as given; `student`: the student's own frozen model,
+    its adapter off, which takes no memory of its own; `none`: no teacher."""
     cache: str | None = None
     """Record stage whose logits are read back instead of running the teacher in every step."""
     start: str = "fresh"
@@ -170,9 +171,11 @@ class ExportStage(Section):
     """Train stage whose student is exported; of several repeats, the best on its validation rows."""
     data: str
     """Source whose rows the parity is checked on."""
-    formats: tuple[Literal["transformers", "onnx", "onnx_int8", "ctranslate2", "ctranslate2_int8"], ...] = (
+    formats: tuple[Literal["adapter", "transformers", "onnx", "onnx_int8", "ctranslate2", "ctranslate2_int8"], ...] = (
         "transformers",
     )
+    """`adapter` is the adapter alone, in peft's format; the others hold the whole model: with the adapter taken into
+    its weights, but for ONNX of a method that cannot be, where it stands in the graph."""
 
 
 Stage = Annotated[

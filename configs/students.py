@@ -1,9 +1,10 @@
-"""What is trained: a model from sizes, from layers of the teacher, or from a folder."""
+"""What is trained: a model from sizes, from layers of the teacher, or from a folder; whole, or through an adapter."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
+from configs.adapters import Adapter
 from configs.section import Section
 from configs.sizes import Sizes
 
@@ -19,7 +20,14 @@ class SizedStudent(Sizes):
     heads: PositiveInt = 12
 
 
-class LayersStudent(Section):
+class _Given(Section):
+    """A student whose weights come from somewhere."""
+
+    adapter: Adapter | None = None
+    """Freeze the weights and learn through this; none: all of them learn."""
+
+
+class LayersStudent(_Given):
     """A copy of the teacher that keeps some of its layers."""
 
     kind: Literal["teacher_layers"]
@@ -30,7 +38,7 @@ class LayersStudent(Section):
     """The same of the decoder, of an encoder-decoder; none keeps all."""
 
 
-class FolderStudent(Section):
+class FolderStudent(_Given):
     """A model from a folder or the hub, with the teacher's vocabulary."""
 
     kind: Literal["folder"]
@@ -38,4 +46,10 @@ class FolderStudent(Section):
     revision: str | None = None
 
 
-Student = Annotated[SizedStudent | LayersStudent | FolderStudent, Field(discriminator="kind")]
+class BaseStudent(_Given):
+    """The run's own teacher model as given; with an adapter it may learn from itself."""
+
+    kind: Literal["teacher"]
+
+
+Student = Annotated[SizedStudent | LayersStudent | FolderStudent | BaseStudent, Field(discriminator="kind")]

@@ -1,64 +1,222 @@
-"""Adapters of the PEFT library in a folder of their own, beside the model they were trained on."""
+"""Adapters in peft's format: what is inside an adapted model, and how a folder of an adapter is read."""
 
+import copy
 import json
-import warnings
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from peft import PeftConfig, PeftModel, get_peft_model
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from peft.utils import load_peft_weights, set_peft_model_state_dict
+from peft.utils.other import AuxiliaryTrainingWrapper
+from safetensors import SafetensorError
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from configs.errors import suggest
 from distill.errors import ModelError
 
-SETTINGS, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+BASE = "base"
+"""Folder, beside an adapter, of a frozen model that lies nowhere else."""
+ACTIVE = "default"
+"""Name of the adapter that is trained or used; others lie below it or are attended over."""
 
 
-@dataclass(frozen=True)
-class Adapter:
-    """An adapter on disk."""
-
-    folder: Path
-    base: str
-    """Model it was trained on: a folder or a name on the hub"""
-    revision: str | None
-
-    def merged_into(self, model: PreTrainedModel, where: str) -> PreTrainedModel:
-        """Return the model with the adapter's changes added to its weights.
-
-        The sum is W + ΔW, as the adapter has it at work: one model for every engine and for every loss, and none of
-        them can leave the adapter out. Raises ModelError for weights that do not fit, or that cannot be added.
-        """
-        from peft import PeftModel  # slow to import, and few models have one
-
-        try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("error", message="Found missing adapter keys")
-                joined: Any = PeftModel.from_pretrained(model, str(self.folder))
-            merged: PreTrainedModel = joined.merge_and_unload(safe_merge=True)
-        except (OSError, ValueError, RuntimeError, KeyError, TypeError, UserWarning) as error:
-            told = " ".join(str(error).split())[:300] or type(error).__name__
-            raise ModelError(f"{where}: the adapter in {self.folder} does not fit {self.base}: {told}") from error
-        merged.config._name_or_path = str(self.folder)
-        return merged
+Model = PreTrainedModel | PeftModel
 
 
-def find(folder: Path | None, where: str) -> Adapter | None:
-    """Return the adapter a folder holds; none where it holds a whole model, or is none. Raise ModelError for an adapter
-    without weights, or whose settings name no base.
-    """
-    if folder is None or not (folder / SETTINGS).is_file():
-        return None
-    if not (folder / WEIGHTS).is_file():
-        names = sorted(path.name for path in folder.iterdir() if path.name != SETTINGS)
-        raise ModelError(f"{where}: adapter {folder} lacks {WEIGHTS}{suggest(WEIGHTS, names) if names else ''}")
+def transformer(model: Model) -> PreTrainedModel:
+    """Return the transformers model itself, which an adapted one wraps."""
+    return cast(PreTrainedModel, model.get_base_model()) if isinstance(model, PeftModel) else model
+
+
+def virtual_tokens(model: Model) -> int:
+    """Return how many learned vectors an adapter puts before the tokens of every row."""
+    if not isinstance(model, PeftModel) or not model.active_peft_config.is_prompt_learning:
+        return 0
+    return int(model.active_peft_config.num_virtual_tokens)
+
+
+def trained_names(model: PeftModel) -> frozenset[str]:
+    """Return the names, in the model without adapters, of the weights that its active adapter holds copies of."""
+    mark = f".modules_to_save.{ACTIVE}."
+    names = [name.removeprefix("base_model.model.") for name, _ in model.named_parameters()]
+    return frozenset(name.replace(mark, ".") for name in names if mark in name)
+
+
+def begin_pass(model: Model) -> None:
+    """Draw what an adapter draws for every batch: which layers go without it (AdapterDrop)."""
+    if isinstance(model, PeftModel) and isinstance(model.base_model, Tuner):
+        model.base_model.begin_pass()
+
+
+def penalty(model: Model) -> Tensor | None:
+    """Return what an adapter adds to the loss by itself: λ‖V − I‖² of a fusion."""
+    if isinstance(model, PeftModel) and isinstance(model.base_model, Tuner):
+        return model.base_model.penalty()
+    return None
+
+
+class Tuner(ABC):
+    """What a tuner of our own can do beside what peft asks of all."""
+
+    @abstractmethod
+    def begin_pass(self) -> None:
+        """Draw what is drawn for every batch."""
+
+    @abstractmethod
+    def penalty(self) -> Tensor | None:
+        """Return what the active adapter adds to the loss, if anything."""
+
+
+@contextmanager
+def switched_off(model: PeftModel) -> Iterator[PreTrainedModel]:
+    """Give the model as it was before it was adapted, its own head and normalisations included."""
+    wrappers = [module for module in model.modules() if isinstance(module, AuxiliaryTrainingWrapper)]
+    if not model.active_peft_config.is_prompt_learning:
+        with model.disable_adapter():
+            yield transformer(model)
+        return
+    for wrapper in wrappers:  # peft leaves them on, and fails for models that do not write
+        wrapper.enable_adapters(False)
     try:
-        settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-        base, revision = settings["base_model_name_or_path"], settings.get("revision")
-    except (ValueError, KeyError, TypeError):
-        base = None
-    if not isinstance(base, str) or not base:
-        raise ModelError(f"{where}: {folder / SETTINGS} names no model in `base_model_name_or_path`")
-    if Path(base).resolve() == folder.resolve():
-        raise ModelError(f"{where}: adapter {folder} names itself as the model it was trained on")
-    return Adapter(folder, base, revision)
+        yield transformer(model)
+    finally:
+        for wrapper in wrappers:
+            wrapper.enable_adapters(True)
+
+
+def merged(model: PeftModel, where: str) -> PreTrainedModel:
+    """Take the adapter into the weights and return the plain model; the adapted one is used up.
+
+    Raise ModelError for a method whose algebra does not allow it, before anything is changed.
+    """
+    tuner: Any = model.base_model
+    if model.active_peft_config.is_prompt_learning:
+        raise ModelError(f"{where}: learned tokens have no place in the weights; `adapter` and `onnx` keep them")
+    tuner._replace_module = _put  # peft's own copies `weight`, which a head of several layers has not
+    try:
+        return cast(PreTrainedModel, tuner.merge_and_unload(safe_merge=True))
+    except ValueError as error:
+        raise ModelError(f"{where}: {str(error).splitlines()[0]}") from error
+
+
+def adapted(model: Model, where: str) -> PeftModel:
+    """Return a model that has an adapter. Raise ModelError for one that has none."""
+    if not isinstance(model, PeftModel):
+        raise ModelError(f"{where}: `adapter` writes an adapter, and the student has none (student.adapter)")
+    return model
+
+
+def whole(model: Model, where: str) -> PreTrainedModel:
+    """Return a model with its adapter in its weights, where it has one that can be taken in; the given one is kept."""
+    if not isinstance(model, PeftModel):
+        return model
+    try:
+        return merged(copy.deepcopy(model), where)
+    except ModelError:
+        return cast(PreTrainedModel, model)
+
+
+def _put(parent: nn.Module, name: str, made: nn.Module, old: nn.Module) -> None:
+    setattr(parent, name, made)
+
+
+def save(model: PeftModel, folder: Path) -> None:
+    """Write the active adapter, with those below it in folders of their names, and the model's configuration: labels
+    and sizes. The frozen model itself is written beside them only where it lies nowhere else.
+    """
+    inner = transformer(model)
+    model.save_pretrained(str(folder), save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)  # peft's form for a card, with nothing filled in
+    inner.config.architectures = [type(inner).__name__]
+    inner.config.save_pretrained(folder)
+
+
+def roles(model: PeftModel) -> dict[str, int]:
+    """Return how many parameters there are of each role: the adapter's own, normalisations, heads and other modules
+    trained whole, and what stays frozen.
+    """
+    counts = dict.fromkeys(("method", "norms", "head", "frozen"), 0)
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            counts["frozen"] += parameter.numel() if ".modules_to_save." not in name else 0
+        elif ".modules_to_save." not in name:
+            counts["method"] += parameter.numel()
+        else:
+            counts["norms" if "norm" in name.lower() or ".ln_" in name else "head"] += parameter.numel()
+    return counts
+
+
+def is_adapter(folder: Path | None) -> bool:
+    """Whether a folder holds an adapter."""
+    return folder is not None and (folder / CONFIG).is_file()
+
+
+def base_of(folder: Path, where: str) -> str:
+    """Return the folder or hub name of the frozen model an adapter belongs to."""
+    if (folder / BASE).is_dir():
+        return str(folder / BASE)
+    named = _section(folder, where).get("base_model_name_or_path")
+    if not named:
+        raise ModelError(f"{where}: {folder / CONFIG} names no `base_model_name_or_path`")
+    return str(named)
+
+
+def read_config(folder: Path, where: str) -> PeftConfig:
+    """Read the configuration of an adapter. Raise ModelError for a method that is not known."""
+    method = _section(folder, where).get("peft_type")
+    known: Mapping[Any, Any] = PEFT_TYPE_TO_CONFIG_MAPPING
+    if method not in known:
+        raise ModelError(f"{where}: {folder / CONFIG} is of the unknown method `{method}`{suggest(str(method), known)}")
+    found: PeftConfig = known[method].from_pretrained(str(folder))
+    return found
+
+
+def attach(model: PreTrainedModel, folder: Path, where: str, *, trainable: bool = False) -> PeftModel:
+    """Wrap a model in the adapter of a folder, and in those it stands on or attends over.
+
+    Raise ModelError where the adapter's weights are not exactly those its configuration asks for.
+    """
+    config = read_config(folder, where)
+    adapted: PeftModel | None = None
+    for name in (*getattr(config, "under", ()), *getattr(config, "members", ())):
+        adapted = add(adapted or model, folder / name, name, where)
+    return add(adapted or model, folder, ACTIVE, where, trainable=trainable)
+
+
+def add(model: Model, folder: Path, name: str, where: str, *, trainable: bool = False) -> PeftModel:
+    """Add the adapter of a folder under a name, and make it the active one."""
+    if not is_adapter(folder):
+        raise ModelError(f"{where}: {folder} holds no {CONFIG}")
+    config = read_config(folder, where)
+    config.inference_mode = not trainable
+    try:
+        if isinstance(model, PeftModel):
+            model.add_adapter(name, config)
+        else:
+            model = get_peft_model(model, config, name)
+        weights = load_peft_weights(str(folder), device="cpu")
+        found: Any = set_peft_model_state_dict(model, weights, name)
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise ModelError(f"{where}: {folder} does not fit the model: {str(error).splitlines()[0]}") from error
+    learnt = {key for key, _ in model.named_parameters() if "prompt_encoder" not in key and "ranknum" not in key}
+    lacking = [key for key in found.missing_keys if f".{name}" in key and key in learnt]
+    besides = [key for key in found.unexpected_keys if key != "prompt_embeddings"]
+    if lacking or besides:
+        what = f"lacks {', '.join(lacking[:3])}" if lacking else f"has besides {', '.join(besides[:3])}"
+        raise ModelError(f"{where}: {folder / WEIGHTS} {what}")
+    model.set_adapter(name, inference_mode=not trainable)
+    return model
+
+
+def _section(folder: Path, where: str) -> dict[str, Any]:
+    try:
+        return cast(dict[str, Any], json.loads((folder / CONFIG).read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise ModelError(f"{where}: {folder / CONFIG} is no JSON: {error}") from error

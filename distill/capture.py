@@ -9,31 +9,24 @@ returns probabilities, where TinyBERT's target is the score before the softmax.)
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers import PreTrainedModel
-from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from torch import Tensor
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.integrations.sdpa_attention import repeat_kv
 
+from distill import attention
+from distill.adapters import transformer, virtual_tokens
 from distill.types import Batch, Heads, Inside, Layers, Needs, Outputs, Shape, Side
+from distill.virtual import without_virtual_tokens
 
-IMPLEMENTATION = "distill"
-SHORT = 128
-"""Keys up to which a CPU attends faster by plain products: its SDPA kernel multiplies many small blocks.
-
-A layer of BERT-base, 32 rows, fp32, one core of an AMD Zen 5, ms: 2.6 against 11.3 at 10 positions, 7.2 : 12.5 at 25,
-18 : 28 at 64, 39 : 62 at 128; with 8 rows 52 : 31 at 256.
-"""
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids", "decoder_input_ids")
 
 
 @dataclass
-class _Recorder:
+class _Recorder(attention.Looker):
     """What one forward pass leaves behind; layers are counted by their calls, so shared layers (ALBERT) work too."""
 
     needs: Needs
@@ -71,12 +64,13 @@ class _Recorder:
         return ("cross" if looks_at_encoder else "decoder"), layer + 1
 
 
-_active: ContextVar[_Recorder | None] = ContextVar("active recorder", default=None)
-
-
 def prepare(model: PreTrainedModel) -> None:
     """Give the model the attention function that can be looked into."""
-    model.set_attn_implementation(IMPLEMENTATION)
+    model.set_attn_implementation(attention.IMPLEMENTATION)
+    for module in model.modules():  # layers that an adapter trains whole are copies, with a configuration of their own
+        config = vars(module).get("config")
+        if isinstance(config, PretrainedConfig):
+            config._attn_implementation = attention.IMPLEMENTATION
 
 
 def forward(model: PreTrainedModel, batch: Batch, needs: Needs) -> Outputs:
@@ -93,7 +87,7 @@ def forward(model: PreTrainedModel, batch: Batch, needs: Needs) -> Outputs:
     states = result.get("encoder_hidden_states" if model.config.is_encoder_decoder else "hidden_states")
     written = result.get("decoder_hidden_states")
     encoder, decoder = recorder.seen["encoder"], recorder.seen["decoder"]
-    return Outputs(
+    outputs = Outputs(
         logits=result.logits if needs.logits else None,
         hidden_states={layer: states[layer] for layer in needs.hidden_states},
         attentions=encoder.attentions,
@@ -101,6 +95,7 @@ def forward(model: PreTrainedModel, batch: Batch, needs: Needs) -> Outputs:
         decoder=replace(decoder, hidden_states={layer: written[layer] for layer in needs.decoder.hidden_states}),
         cross=recorder.seen["cross"],
     )
+    return without_virtual_tokens(outputs, virtual_tokens(model), beside=model.config.is_encoder_decoder)
 
 
 def shape_of(model: PreTrainedModel, *, trained_head: bool) -> Shape:
@@ -175,81 +170,9 @@ def _probe(model: PreTrainedModel, tokens: list[int]) -> Any:
 @contextmanager
 def _recording(needs: Needs, depth: int) -> Iterator[_Recorder]:
     recorder = _Recorder(needs, depth)
-    token = _active.set(recorder)
-    try:
+    with attention.looking(recorder):
         yield recorder
-    finally:
-        _active.reset(token)
 
 
 def _accepted_inputs(model: PreTrainedModel) -> frozenset[str]:
-    return frozenset(inspect.signature(model.forward).parameters)
-
-
-def _attend(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    **options: Any,
-) -> tuple[Tensor, None]:
-    """Attend by SDPA, or where that is faster by plain products; keep what was asked for of a layer somebody looks at.
-
-    transformers calls this in place of its own functions, with their signature (query, key, value: [B H T A]).
-    """
-    recorder = _active.get()
-    wanted = recorder is not None and recorder.sees(query, key, value)
-    plain = _is_plain(module, attention_mask, options)
-    if not wanted and not (plain and _is_short(key)):
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    scale = options.get("scaling") or query.size(-1) ** -0.5
-    full_key = repeat_kv(key, query.size(1) // key.size(1))
-    scores = (query * scale) @ full_key.transpose(2, 3)
-    if recorder is not None and wanted:
-        recorder.keep(scores)
-    if not plain:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    full_value = repeat_kv(value, query.size(1) // value.size(1))
-    return _finish(scores, full_value, attention_mask, options.get("dropout", 0.0)), None
-
-
-def _is_plain(module: nn.Module, mask: Tensor | None, options: dict[str, Any]) -> bool:
-    """Whether the scores are all SDPA would compute with: no position bias, soft cap or implicit causal mask."""
-    causal = options.get("is_causal")
-    causal = getattr(module, "is_causal", True) if causal is None else causal
-    added = options.get("position_bias") is not None or options.get("softcap") is not None
-    return not added and (mask is not None or not causal)
-
-
-def _is_short(key: Tensor) -> bool:
-    """Whether plain products are faster than SDPA and the scores they hold are small: on a CPU, for short rows."""
-    return key.device.type == "cpu" and key.size(2) <= SHORT
-
-
-def _finish(scores: Tensor, value: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
-    """Go on from scores [B H T T] to the output [B T H A], so that the product q·k is not paid twice."""
-    if mask is not None and mask.dtype == torch.bool:
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    elif mask is not None:
-        scores = scores + mask
-    weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
-    return _average(weights, value, dropout).transpose(1, 2).contiguous()
-
-
-def _average(weights: Tensor, value: Tensor, dropout: float) -> Tensor:
-    """Return dropout(weights) @ value.
-
-    On a CPU the mask is kept in bytes: `F.dropout` keeps one of floats for the backward pass, as large as the weights,
-    and draws it at half the speed.
-    """
-    if dropout == 0.0:
-        return weights @ value
-    if weights.device.type != "cpu":
-        return nn.functional.dropout(weights, dropout) @ value
-    dropped = torch.rand(weights.shape) < dropout
-    return weights.masked_fill(dropped, 0.0) @ (value / (1.0 - dropout))
-
-
-ALL_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, _attend)
-ALL_MASK_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, sdpa_mask)
+    return frozenset(inspect.signature(transformer(model).forward).parameters)

@@ -1,10 +1,10 @@
 """Load models and tokenizers, with errors that say what is missing where."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -30,6 +30,8 @@ from distill.files import digest, digest_file
 _PACKAGE = "package:"
 _WRITES = ("ForConditionalGeneration", "MTModel", "ForCausalLM", "LMHeadModel")
 """How the names of models end that write text."""
+_TOKENIZERS = ("tokenizer.json", "vocab.txt", "tokenizer.model", "vocab.json")
+"""Files of which a tokenizer has one."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Loaded:
     """Folder or hub name it came from."""
     trained_head: bool
     """Whether the task's head came with the weights; otherwise its weights are random."""
+    new: tuple[str, ...] = ()
+    """Names of the weights that did not come with it, and are random."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ def auto_class(task: Task, config: PretrainedConfig) -> Any:
 
 def load_tokenizer(source: ModelSource, where: str) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a model. Raise ModelError where there is none."""
-    source = _whole(source, where)
+    source = _described(source, where)
     path = _checked(source, where)
     try:
         found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, revision=source.revision, use_fast=True)
@@ -92,7 +96,7 @@ def fast(tokenizer: PreTrainedTokenizerBase, where: str) -> PreTrainedTokenizerF
 
 def load_config(source: ModelSource, where: str) -> PretrainedConfig:
     """Load the configuration of a model alone. Raise ModelError where there is none."""
-    source = _whole(source, where)
+    source = _described(source, where)
     path = _checked(source, where)
     try:
         found: PretrainedConfig = AutoConfig.from_pretrained(path, revision=source.revision)
@@ -102,17 +106,21 @@ def load_config(source: ModelSource, where: str) -> PretrainedConfig:
 
 
 def load(
-    source: ModelSource, task: Task, labels: tuple[str, ...], where: str, dtype: torch.dtype = torch.float32
+    source: ModelSource,
+    task: Task,
+    labels: tuple[str, ...],
+    where: str,
+    dtype: torch.dtype = torch.float32,
+    *,
+    trainable: bool = False,
 ) -> Loaded:
     """Load a model with the head of the task. A head that does not come with the weights is new and random, and
-    `trained_head` says so; one that does keeps its own label names. Adapters are added to their model. Raise ModelError
-    on anything missing.
+    `trained_head` says so; one that does keeps its own label names. A folder of an adapter gives the model it belongs
+    to inside it, with the adapter frozen unless it is `trainable`. Raise ModelError on anything missing.
     """
-    adapter = adapters.find(source.folder, where)
-    if adapter is not None:
-        return _adapted(adapter, task, where, dtype)
     config = load_config(source, where)
     tokenizer = load_tokenizer(source, where)
+    weights = _base(source, where)
     own_head = _has_head(config, task)
     if task.kind == "generation" and not own_head:
         made = ", ".join(config.architectures or ("an unnamed model",))
@@ -121,8 +129,8 @@ def load(
         set_labels(config, task, labels)
     try:
         model, report = auto_class(task, config).from_pretrained(
-            _checked(source, where),
-            revision=source.revision,
+            _checked(weights, where),
+            revision=weights.revision,
             config=config,
             dtype=dtype,
             use_safetensors=True,
@@ -134,23 +142,31 @@ def load(
     wanting = [key for key in body_missing if "pooler" not in key and "position_ids" not in key]
     if wanting and task.kind != "text":
         raise ModelError(f"{where}: {source.path} lacks weights: {', '.join(sorted(wanting)[:5])}")
-    trained = task.kind != "text" and own_head and not report["missing_keys"]
-    return Loaded(model, tokenizer, source.path, trained)
+    new = tuple(report["missing_keys"])
+    if weights is not source:
+        model = adapters.attach(model, cast(Path, source.folder), where, trainable=trainable)
+        new = tuple(name for name in new if name not in adapters.trained_names(model))
+    trained = task.kind != "text" and own_head and not new
+    return Loaded(model, tokenizer, source.path, trained, new)
 
 
-def _adapted(adapter: adapters.Adapter, task: Task, where: str, dtype: torch.dtype) -> Loaded:
-    """Load a model with its adapter, added in fp32."""
-    if task.kind != "generation":
-        raise ModelError(f"{where}: {adapter.folder} is an adapter, and `task.kind` is `{task.kind}`; merge it first")
-    base = load(ModelSource(adapter.base, adapter.revision), task, (), f"{where}: base of {adapter.folder}")
-    merged = adapter.merged_into(base.model, where)
-    return replace(base, model=merged.to(dtype), source=str(adapter.folder))  # type: ignore[arg-type]
+def _base(source: ModelSource, where: str) -> ModelSource:
+    """Return where the weights lie: of an adapter, those of the model it belongs to."""
+    folder = source.folder
+    if folder is None or not adapters.is_adapter(folder):
+        return source
+    return ModelSource(adapters.base_of(folder, where))
 
 
-def _whole(source: ModelSource, where: str) -> ModelSource:
-    """Return where the whole model lies: for an adapter, the one it was trained on."""
-    adapter = adapters.find(source.folder, where)
-    return source if adapter is None else ModelSource(adapter.base, adapter.revision)
+def _described(source: ModelSource, where: str) -> ModelSource:
+    """Return where configuration and tokenizer lie: of an adapter that peft wrote alone, beside the model it belongs
+    to.
+    """
+    folder = source.folder
+    if folder is None or not adapters.is_adapter(folder):
+        return source
+    beside = (folder / "config.json").is_file() and any((folder / name).is_file() for name in _TOKENIZERS)
+    return source if beside else _base(source, where)
 
 
 def set_labels(config: PretrainedConfig, task: Task, labels: tuple[str, ...]) -> None:
@@ -180,10 +196,10 @@ def fingerprint(source: ModelSource) -> str:
     folder = source.folder
     if folder is None:
         return digest(source.path, source.revision or "")
-    files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".txt", ".model"))
-    adapter = adapters.find(folder, str(folder))
-    base = [] if adapter is None else [fingerprint(ModelSource(adapter.base, adapter.revision))]
-    return digest(*(f"{path.name}:{digest_file(path)}" for path in files), *base)
+    files = sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".safetensors", ".txt", ".model"))
+    own = [f"{path.relative_to(folder)}:{digest_file(path)}" for path in files]
+    base = _base(source, source.path)
+    return digest(*own, *([] if base is source else [fingerprint(base)]))
 
 
 def _checked(source: ModelSource, where: str) -> str:
@@ -197,7 +213,7 @@ def _checked(source: ModelSource, where: str) -> str:
     lacking = [name for name in ("config.json",) if not (folder / name).is_file()]
     if not any(folder.glob("*.safetensors")):
         lacking.append("*.safetensors")
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt", "tokenizer.model", "vocab.json")):
+    if not any((folder / name).is_file() for name in _TOKENIZERS):
         lacking.append("tokenizer.json")
     if lacking:
         raise ModelError(f"{where}: folder {folder} lacks {', '.join(lacking)}")

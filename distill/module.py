@@ -61,6 +61,7 @@ class DistillModule(pl.LightningModule):
     def __init__(self, student: TrainedModel, teacher: Teacher, objective: Objective, recipe: Recipe) -> None:
         """Take the parts and the numbers of the training."""
         super().__init__()
+        self.strict_loading = False  # what is frozen is not saved; what is saved is checked here
         self.student = student
         self.objective = objective
         self.metrics = recipe.metrics
@@ -76,6 +77,9 @@ class DistillModule(pl.LightningModule):
         student = self.student(batch, self.objective.student_needs)
         totals = self.objective(student, teacher, batch)
         losses = {name: total / batch["window_counts"][self.objective.units[name]] for name, total in totals.items()}
+        penalty = self.student.penalty()
+        if penalty is not None:
+            losses["penalty"] = penalty / self._window_scale  # once a window, however many parts it has
         self._log(losses)
         return torch.stack(list(losses.values())).sum() * self._window_scale
 
@@ -112,7 +116,7 @@ class DistillModule(pl.LightningModule):
         training = self._recipe.training
         projectors = {"params": list(self.objective.parameters()), "weight_decay": training.weight_decay}
         optimiser = AdamW(
-            [*self.student.parameter_groups(training.weight_decay), projectors],
+            [*self.student.parameter_groups(training.learning_rate, training.weight_decay), projectors],
             lr=training.learning_rate,
             betas=training.betas,
             eps=training.eps,
@@ -130,6 +134,12 @@ class DistillModule(pl.LightningModule):
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
 
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """Return what learns, and the buffers that change: frozen weights come from where the model came from."""
+        frozen = {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
+        state: dict[str, Any] = super().state_dict(*args, **kwargs)
+        return {name: value for name, value in state.items() if name not in frozen}
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write down what the checkpoint belongs to."""
         checkpoint["distill"] = {"fingerprint": self._recipe.fingerprint, "teacher": self._teacher.fingerprint}
@@ -139,6 +149,9 @@ class DistillModule(pl.LightningModule):
         own = {"fingerprint": self._recipe.fingerprint, "teacher": self._teacher.fingerprint}
         if checkpoint["distill"] != own:
             raise ResumeError("resume: the checkpoint belongs to another training, or to one under another teacher")
+        different = sorted(checkpoint["state_dict"].keys() ^ self.state_dict().keys())
+        if different:
+            raise ResumeError(f"resume: the checkpoint and the model differ in {', '.join(different[:5])}")
 
     def _log(self, losses: dict[str, Tensor]) -> None:
         """Keep the parts of the loss for whoever shows them; nothing is read from the device here."""

@@ -83,5 +83,9 @@ class TrainedModel(nn.Module, ABC):
         """Run on a batch and return what is needed."""
 
     @abstractmethod
-    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+    def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
         """Return the trained parameters for an optimiser."""
+
+    @abstractmethod
+    def penalty(self) -> Tensor | None:
+        """Return what the model adds to the loss by itself, once a window, or None."""

@@ -29,6 +29,7 @@ from pipelines.generate import black_box, check_ensemble, writable
 from pipelines.recorded import match as match_texts
 from pipelines.run import Run
 from pipelines.select import sources_of
+from pipelines.train import own_teacher
 from students.build import build as build_student
 from students.student import Student
 from teachers.cached import CachedTeacher
@@ -163,7 +164,7 @@ def _generations(run: Run, loaded: Loaded) -> None:
 
 def _adapter(run: Run) -> None:
     """Refuse to train a teacher that is an adapter: whoever trains it decides whether its model is trained too."""
-    if run.teacher_stage is not None and adapters.find(run.base.folder, "teacher.model") is not None:
+    if run.teacher_stage is not None and adapters.is_adapter(run.base.folder):
         raise ModelError(
             f"stages.{run.teacher_stage}.trains: {run.base.path} is an adapter, which teaches as it is; merge it first "
             "to train it further"
@@ -192,16 +193,18 @@ def _objective(run: Run, name: str, stage: TrainStage, student: Student, loaded:
         stage.objective,
         student=student.shape,
         student_offers=student.offers,
-        teacher=_stand_in(run, stage, loaded),
+        teacher=_stand_in(run, stage, loaded, student),
         task=run.config.task,
         where=f"stages.{name}",
         allow_code=run.allow_code,
     )
 
 
-def _stand_in(run: Run, stage: TrainStage, loaded: Loaded) -> Teacher:
+def _stand_in(run: Run, stage: TrainStage, loaded: Loaded, student: Student) -> Teacher:
     if stage.teacher == "none":
         return NoTeacher()
+    if stage.teacher == "student":
+        return own_teacher(student, "", "student.adapter")
     will_be_trained = stage.teacher == "task" and run.teacher_stage is not None
     order = None if will_be_trained else run.label_order(loaded)
     head = Loaded(loaded.model, loaded.tokenizer, loaded.source, loaded.trained_head or will_be_trained)

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from configs.data import Task
+from distill import adapters
 from distill.errors import ModelError
 from distill.files import write_json, write_text
 from distill.metrics import agreement
@@ -21,13 +22,18 @@ from distill.models import Loaded, ModelSource, load, set_labels
 from pipelines import latency, onnx
 from pipelines.score import EncodedRows, Inputs, head_output
 
-Format = Literal["transformers", "onnx", "onnx_int8"]
+Format = Literal["adapter", "transformers", "onnx", "onnx_int8"]
 Answer = Callable[[Inputs], Tensor]
 
 ROWS = 256
 """Rows the forms are compared on, spread over the lengths."""
 BATCH = 16
-NAMES: dict[Format, str] = {"transformers": "the transformers folder", "onnx": "ONNX", "onnx_int8": "ONNX int8"}
+NAMES: dict[Format, str] = {
+    "adapter": "the adapter’s folder",
+    "transformers": "the transformers folder",
+    "onnx": "ONNX",
+    "onnx_int8": "ONNX int8",
+}
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,8 @@ class Reference:
     outputs: Tensor
     scratch: Path
     """For files that several forms are made from."""
+    whole: PreTrainedModel
+    """The student with its adapter in its weights, where it has one that can be; else the student."""
 
 
 def export(trained: Trained, formats: Sequence[Format], output: Path, *, seconds: float = 1.0) -> dict[str, Any]:
@@ -97,7 +105,7 @@ def parity(form: Format, task: Task, ours: Tensor, theirs: Tensor) -> Parity:
     """Compare a form's outputs [N V] with the trained student's: digit by digit in fp32, by what they say in int8."""
     if form != "onnx_int8":
         difference = float((ours.double() - theirs.double()).abs().max())
-        return Parity("largest difference of an output", difference, 1e-5 if form == "transformers" else 1e-4, True)
+        return Parity("largest difference of an output", difference, 1e-4 if form == "onnx" else 1e-5, True)
     if task.kind == "classification":
         same = agreement("classification", ours, theirs)["agreement"]
         return Parity("share of equal predictions", same, 0.97, False)
@@ -132,7 +140,7 @@ def _reference(trained: Trained, scratch: Path) -> Reference:
         set_labels(loaded.model.config, trained.task, trained.labels)
     batches = _batches(trained.rows)
     outputs = _outputs(_torch_answer(loaded.model), batches, trained.task)
-    return Reference(trained, loaded, batches, outputs, scratch)
+    return Reference(trained, loaded, batches, outputs, scratch, adapters.whole(loaded.model, "export.formats"))
 
 
 def _batches(rows: EncodedRows) -> list[Inputs]:
@@ -143,9 +151,12 @@ def _batches(rows: EncodedRows) -> list[Inputs]:
 
 
 def _write(form: Format, reference: Reference, folder: Path) -> None:
-    model = reference.loaded.model
+    model = reference.whole
     reference.loaded.tokenizer.save_pretrained(folder)
     match form:
+        case "adapter":
+            adapters.save(adapters.adapted(reference.loaded.model, "export.formats"), folder)
+            write_text(folder / "README.md", reference.trained.card)
         case "transformers":
             model.save_pretrained(folder)
             write_text(folder / "README.md", reference.trained.card)
@@ -161,7 +172,7 @@ def _graph(reference: Reference) -> Path:
     """Return the ONNX file in fp32, traced at the first call."""
     path = reference.scratch / onnx.FILE
     if not path.exists():
-        onnx.write(reference.loaded.model, _example(reference), path)
+        onnx.write(reference.whole, _example(reference), path)
     return path
 
 
@@ -188,7 +199,7 @@ def _compared(form: Format, reference: Reference, folder: Path) -> Parity:
 
 def _answer(form: Format, trained: Trained, folder: Path) -> Answer:
     """Load a form that was written and return what runs it."""
-    if form == "transformers":
+    if form in ("adapter", "transformers"):
         return _torch_answer(load(ModelSource(str(folder)), trained.task, trained.labels, f"export: {folder}").model)
     return onnx.runner(folder / onnx.FILE)
 

@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from configs.data import Task
 from configs.decoding import Decoding
-from distill import text_metrics
+from distill import adapters, text_metrics
 from distill.errors import ModelError
 from distill.files import write_json, write_text
 from distill.models import Loaded, ModelSource, load
@@ -22,7 +23,7 @@ from pipelines.export import Parity, whole
 from pipelines.score import EncodedRows, evaluating, head_output
 from teachers.text.huggingface import HuggingFaceWriter
 
-TextFormat = Literal["transformers", "ctranslate2", "ctranslate2_int8"]
+TextFormat = Literal["adapter", "transformers", "ctranslate2", "ctranslate2_int8"]
 
 ROWS = 64
 """Rows the forms are compared on."""
@@ -54,12 +55,13 @@ def export(student: Writing, formats: Sequence[TextFormat], output: Path) -> dic
     """
     loaded = load(student.source, student.task, (), "export.student")
     reference = _texts(HuggingFaceWriter([loaded.model], loaded.tokenizer, ""), student.sources)
+    merged = adapters.whole(loaded.model, "export.formats")
     made: dict[TextFormat, dict[str, Any]] = {}
     writers: dict[TextFormat, TextTeacher] = {}
     for form in formats:
         with whole(output / form) as folder:
             loaded.tokenizer.save_pretrained(folder)
-            writers[form], parity = _make(form, student, loaded, folder, reference)
+            writers[form], parity = _make(form, student, (loaded, merged), folder, reference)
             _require(form, parity, len(reference))
         made[form] = {"path": form, "megabytes": _megabytes(output / form), "parity": asdict(parity)}
     for form, speed in _speeds(writers, student.sources).items():
@@ -70,11 +72,17 @@ def export(student: Writing, formats: Sequence[TextFormat], output: Path) -> dic
 
 
 def _make(
-    form: TextFormat, student: Writing, loaded: Loaded, folder: Path, reference: list[str]
+    form: TextFormat, student: Writing, models: tuple[Loaded, PreTrainedModel], folder: Path, reference: list[str]
 ) -> tuple[TextTeacher, Parity]:
-    """Write a form, load it back, and say how near it comes to the trained student."""
-    if form == "transformers":
-        loaded.model.save_pretrained(folder)
+    """Write a form, load it back, and say how near it comes to the trained student; `models` are that and the same
+    with its adapter in its weights.
+    """
+    loaded, merged = models
+    if form in ("adapter", "transformers"):
+        if form == "adapter":
+            adapters.save(adapters.adapted(loaded.model, "export.formats"), folder)
+        else:
+            merged.save_pretrained(folder)
         write_text(folder / "README.md", student.card)
         again = load(ModelSource(str(folder)), student.task, (), f"export: {folder}")
         gap = float((_logits(again, student.rows) - _logits(loaded, student.rows)).abs().max())
@@ -85,7 +93,7 @@ def _make(
     int8 = form == "ctranslate2_int8"
     kind, stored = ("int8", "int8") if int8 else ("float32", None)
     converted = CTranslate2Writer(
-        loaded.model, loaded.tokenizer, "", folder, compute_type=kind, stored=stored, threads=student.threads
+        merged, loaded.tokenizer, "", folder, compute_type=kind, stored=stored, threads=student.threads
     )
     if int8:
         likeness = text_metrics.value("bleu", _texts(converted, student.sources), reference)

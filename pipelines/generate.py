@@ -24,7 +24,7 @@ from distill.protocols import TextTeacher
 from distill.types import Completion
 from pipelines.stage import Stage
 from teachers.text.build import Asked, Built, build
-from teachers.text.huggingface import check_same
+from teachers.text.huggingface import check_same, check_searchable
 from teachers.text.sources import check_vocabulary, language_id, too_long
 from teachers.text.store import Plan, write_shards
 
@@ -165,8 +165,9 @@ def bill(teacher: TextTeacher, endpoint: Endpoint | None) -> dict[str, Any]:
 
 def writable(rows: Rows, loaded: Loaded, stage: GenerateStage, where: str) -> Rows:
     """Return the rows a teacher has positions for. Raise DataError for one that is too long, unless such are left out,
-    and ModelError for a language that the teacher has no token for.
+    and ModelError for a teacher that cannot be searched with, or has no token for the language.
     """
+    check_searchable(loaded.model)
     if stage.decoding.language is not None:
         language_id(stage.decoding.language, loaded.tokenizer)
     found = too_long([row.text for row in rows], loaded.tokenizer, loaded.model.config)

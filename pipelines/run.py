@@ -29,6 +29,7 @@ from pipelines.machine import Device
 from pipelines.score import EncodedRows, permute, predict, target_scores
 from pipelines.screen import Screen
 from pipelines.stage import results_of
+from students.adapters.register import register
 from teachers import fresh
 from teachers.live import LiveTeacher
 
@@ -55,6 +56,7 @@ class Run:
         self.cache = cache or config.output / "cache"
         self._rows: dict[str, Rows] = {}
         self._tables: dict[tuple[str, ...], TokenTable] = {}
+        register()  # folders of our own adapters are read like any
 
     # models
 
@@ -100,9 +102,9 @@ class Run:
             loaded, self.config.task, self.teacher_fingerprint(kind), self.label_order(loaded), autocast=autocast
         )
 
-    def fresh_teacher(self) -> PreTrainedModel:
+    def fresh_teacher(self) -> Loaded:
         """Load the teacher model with a head for the task, in fp32, to fine-tune it."""
-        return load(self.base, self.config.task, self.labels, "teacher.model").model
+        return load(self.base, self.config.task, self.labels, "teacher.model")
 
     def label_order(self, loaded: Loaded) -> list[int] | None:
         """Return the teacher's output for each class of the run, matched by name; none where they agree."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from distill.adapters import transformer, virtual_tokens
 from distill.data.collate import collate
 from distill.data.table import TokenTable
 from distill.errors import ModelError
@@ -112,12 +113,14 @@ def head_output(model: PreTrainedModel, batch: Inputs) -> Tensor:
     """Return the logits [B V] of a model with a head, or the last hidden state [B T D] of a body."""
     output = model(**model_inputs(model, batch))
     first: Tensor = output["logits"] if "logits" in output else output["last_hidden_state"]
-    return first
+    if first.ndim == 2 or model.config.is_encoder_decoder:
+        return first
+    return first[:, virtual_tokens(model) :]
 
 
 def model_inputs(model: PreTrainedModel, batch: Inputs) -> dict[str, Tensor]:
     """Pick what the model's forward takes, on its device: a tokenizer may give token types that a model has not."""
-    taken = inspect.signature(model.forward).parameters
+    taken = inspect.signature(transformer(model).forward).parameters
     return {name: batch[name].to(model.device) for name in MODEL_INPUTS if name in batch and name in taken}
 
 

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from peft import PeftModel
 from rich.console import Console
 from rich.table import Table
 
+from distill.adapters import roles
 from distill.callbacks.watch import Share
 from distill.data.module import DistillData
 from distill.objective import Objective
@@ -51,6 +53,8 @@ class Screen:
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
         trained = sum(p.numel() for p in student.parameters() if p.requires_grad)
         table.add_row("learner", f"{student.shape.describe()}, {trained / 1e6:.2f} M parameters train")
+        if isinstance(student.model, PeftModel):
+            table.add_row("adapter", ", ".join(f"{role} {count:,}" for role, count in roles(student.model).items()))
         table.add_row("from", teacher.describe())
         steps = f"{data.plan.steps:,} steps of {data.plan.batching.tokens or data.plan.batching.batch_size}"
         unit = "tokens" if data.plan.batching.tokens else "rows"

@@ -9,8 +9,10 @@ from typing import Any, cast
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import Logger
+from peft import PeftModel
 
 from configs.stages import TrainStage
+from configs.students import BaseStudent
 from configs.training import Training
 from distill.callbacks.checkpoints import BEST, AtomicIO, Checkpoints, checkpoints, load_best
 from distill.callbacks.log import LossLog
@@ -20,18 +22,21 @@ from distill.callbacks.watch import Watch
 from distill.data.buckets import Batching
 from distill.data.module import DistillData
 from distill.data.windows import Plan
+from distill.errors import ModelError
 from distill.files import digest
 from distill.metrics import TargetMetrics, TaskMetrics, validation_metric
 from distill.models import Loaded, ModelSource
 from distill.module import DistillModule, Recipe
 from distill.objective import build as build_objective
 from distill.protocols import Teacher
+from distill.types import Needs
 from pipelines.stage import Stage
 from students.build import build as build_student
 from students.build import from_folder
 from students.student import Student
 from teachers.cached import CachedTeacher
 from teachers.none import NoTeacher
+from teachers.own import OwnTeacher
 from teachers.record import TokenRecord, read_record
 
 PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
@@ -68,6 +73,7 @@ class Train(Stage[TrainStage]):
         _clear_logs(output / "log", first=_step_of(saved))
         with ProgressLine(self._run.console, self.title) as line:
             trainer = self._trainer(output, state, data, line, first=_step_of(saved))
+            trainer.callbacks[:0] = cast(Student, module.student).callbacks()  # type: ignore[attr-defined]
             trainer.fit(module, datamodule=data, ckpt_path=saved[-1] if saved else None, weights_only=True)
         if self._config.training.keep == "best" and (state / BEST).is_file():
             load_best(state, module)
@@ -81,8 +87,8 @@ class Train(Stage[TrainStage]):
         run, config = self._run, self._config
         torch.manual_seed(self._number)  # all that is new: heads, students, projectors
         loaded = run.load_teacher(self._teacher_kind())
-        teacher = self._teacher(loaded)
         student = self._student(loaded)
+        teacher = self._teacher(loaded, student)
         data = self._data(loaded)
         objective = build_objective(
             config.objective,
@@ -104,12 +110,15 @@ class Train(Stage[TrainStage]):
         return self._run.device.precision(self._config.training.precision)
 
     def _teacher_kind(self) -> str:
-        return "base" if self._config.trains == "teacher" or self._config.teacher == "none" else self._config.teacher
+        given = self._config.trains == "teacher" or self._config.teacher in ("none", "student")
+        return "base" if given else self._config.teacher
 
-    def _teacher(self, loaded: Loaded) -> Teacher:
+    def _teacher(self, loaded: Loaded, student: Student) -> Teacher:
         run, config = self._run, self._config
         if config.trains == "teacher" or config.teacher == "none":
             return NoTeacher()
+        if config.teacher == "student":
+            return own_teacher(student, run.teacher_fingerprint("base"), f"stages.{self.name}")
         live = run.live_teacher(config.teacher, loaded, AUTOCAST[self._precision])
         return live if config.cache is None else self._cached(live, config.cache)
 
@@ -129,8 +138,11 @@ class Train(Stage[TrainStage]):
             folder = run.stage_folder(config.start, self.seed) / MODEL
             return from_folder(ModelSource(str(folder)), task, labels, loaded)
         if config.trains == "teacher":
-            return Student(run.fresh_teacher(), has_head=task.kind != "text")
-        return build_student(run.config.student, task, labels, loaded, self._number)
+            return Student(run.fresh_teacher().model, has_head=task.kind != "text")
+        as_given = isinstance(run.config.student, BaseStudent)
+        return build_student(
+            run.config.student, task, labels, run.fresh_teacher() if as_given else loaded, self._number
+        )
 
     def _data(self, loaded: Loaded) -> DistillData:
         run, config = self._run, self._config
@@ -215,6 +227,21 @@ class Train(Stage[TrainStage]):
         if config.start != "fresh":
             return run.stage_fingerprint(config.start, self.seed)
         return "teacher" if config.trains == "teacher" else run.config.student.model_dump_json()
+
+
+def own_teacher(student: Student, fingerprint: str, where: str) -> OwnTeacher:
+    """Let a student learn from its own frozen model. Raise ModelError where that is not what it was."""
+    model = student.model
+    if not isinstance(model, PeftModel):
+        raise ModelError(
+            f"{where}.teacher: `student` is the frozen model in an adapter, and student.adapter names none"
+        )
+    if getattr(model.active_peft_config, "init_lora_weights", None) in ("pissa", "olora"):
+        raise ModelError(
+            f"{where}.teacher: student.adapter.init changes the frozen weights: they are no teacher any more"
+        )
+    shape = student.shape if student.frozen_head else replace(student.shape, outputs=0)
+    return OwnTeacher(model, shape, student.offers - Needs(logits=not student.frozen_head), fingerprint)
 
 
 def batching(training: Training, world: int) -> Batching:

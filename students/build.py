@@ -1,15 +1,22 @@
 """Build the student a configuration asks for."""
 
+import copy
+from dataclasses import replace
+
+from configs.adapters import AdaLora, Adapter, Lora
 from configs.data import Task
-from configs.students import FolderStudent, LayersStudent, SizedStudent
+from configs.students import BaseStudent, FolderStudent, LayersStudent, SizedStudent
+from distill import adapters
 from distill.errors import ModelError
 from distill.models import Loaded, ModelSource, label_names, load
 from students import from_config, from_teacher
+from students.adapters.build import build as build_adapter
+from students.adapters.ranks import RankSchedule
 from students.student import Student
 
 
 def build(
-    config: SizedStudent | LayersStudent | FolderStudent,
+    config: SizedStudent | LayersStudent | FolderStudent | BaseStudent,
     task: Task,
     labels: tuple[str, ...],
     teacher: Loaded,
@@ -20,22 +27,45 @@ def build(
         case SizedStudent():
             return from_config.build(config, task, labels, teacher, seed)
         case LayersStudent():
-            return from_teacher.build(config, task, teacher)
+            model = from_teacher.build(config, teacher)
+            return _student(replace(teacher, model=model), config.adapter, task)
         case FolderStudent():
-            return from_folder(ModelSource(config.model, config.revision), task, labels, teacher)
+            loaded = _from_folder(ModelSource(config.model, config.revision), task, labels, teacher)
+            return _student(loaded, config.adapter, task)
+        case BaseStudent():
+            return _student(replace(teacher, model=copy.deepcopy(teacher.model)), config.adapter, task)
 
 
 def from_folder(source: ModelSource, task: Task, labels: tuple[str, ...], teacher: Loaded) -> Student:
-    """Load a student. Raise ModelError if its vocabulary or its labels are not the run's."""
-    loaded = load(source, task, labels, "student.model")
+    """Load a student to go on with; an adapter as an adapter. Raise ModelError if its vocabulary or its labels are not
+    the run's.
+    """
+    return _student(_from_folder(source, task, labels, teacher, trainable=True), None, task)
+
+
+def _student(loaded: Loaded, adapter: Adapter | None, task: Task) -> Student:
+    has_head = task.kind != "text"
+    if adapter is None:
+        return Student(loaded.model, has_head=has_head)
+    rates = {"lora_B": adapter.b_rate} if isinstance(adapter, Lora) else {}
+    made = build_adapter(adapter, loaded, task)
+    ranks = RankSchedule(made, adapter) if isinstance(adapter, AdaLora) else None
+    return Student(made, has_head=has_head, rates=rates, frozen_head=has_head and loaded.trained_head, ranks=ranks)
+
+
+def _from_folder(
+    source: ModelSource, task: Task, labels: tuple[str, ...], teacher: Loaded, *, trainable: bool = False
+) -> Loaded:
+    loaded = load(source, task, labels, "student.model", trainable=trainable)
     if loaded.tokenizer.get_vocab() != teacher.tokenizer.get_vocab():
         raise ModelError(
             f"student.model: {source.path} and the teacher {teacher.source} have different vocabularies "
             f"({len(loaded.tokenizer)} and {len(teacher.tokenizer)} pieces); the same ids must mean the same pieces"
         )
-    if loaded.trained_head and task.kind == "classification" and label_names(loaded.model.config) != labels:
-        raise ModelError(_other_labels(source, label_names(loaded.model.config), labels))
-    return Student(loaded.model, has_head=task.kind != "text")
+    config = adapters.transformer(loaded.model).config
+    if loaded.trained_head and task.kind == "classification" and label_names(config) != labels:
+        raise ModelError(_other_labels(source, label_names(config), labels))
+    return loaded
 
 
 def _other_labels(source: ModelSource, own: tuple[str, ...], labels: tuple[str, ...]) -> str:

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
+from transformers import PreTrainedModel
 
-from configs.data import Task
 from configs.students import LayersStudent
 from distill.errors import ModelError
 from distill.models import Loaded
-from students.student import Student
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class _Stack:
     where: str
 
 
-def build(choice: LayersStudent, task: Task, teacher: Loaded) -> Student:
+def build(choice: LayersStudent, teacher: Loaded) -> PreTrainedModel:
     """Copy the teacher with the chosen layers. Raise ModelError for layers it does not have."""
     model = copy.deepcopy(teacher.model)
     if not model.config.is_encoder_decoder:
@@ -32,7 +31,7 @@ def build(choice: LayersStudent, task: Task, teacher: Loaded) -> Student:
                 f"student.decoder_layers: {teacher.source} has no decoder beside its encoder; leave it out"
             )
         _keep(_Stack(model, ("num_hidden_layers",), "student.layers"), choice.layers, model, teacher.source)
-        return Student(model, has_head=task.kind != "text")
+        return model
     _keep(
         _Stack(model.get_encoder(), ("encoder_layers", "num_layers"), "student.layers"),
         choice.layers,
@@ -42,7 +41,7 @@ def build(choice: LayersStudent, task: Task, teacher: Loaded) -> Student:
     if choice.decoder_layers is not None:
         decoder = _Stack(model.get_decoder(), ("decoder_layers", "num_decoder_layers"), "student.decoder_layers")
         _keep(decoder, choice.decoder_layers, model, teacher.source)
-    return Student(model, has_head=True)
+    return model
 
 
 def _keep(stack: _Stack, choice: int | tuple[int, ...], model: Any, source: str) -> None:

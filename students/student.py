@@ -1,38 +1,73 @@
 """The model that learns."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import lightning.pytorch as pl
 import torch
+from peft import PeftModel
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distill import capture
+from distill import adapters, capture
 from distill.protocols import TrainedModel
 from distill.types import Batch, Needs, Outputs, Shape
+from students.adapters.ranks import RankSchedule
 
 
 class Student(TrainedModel):
-    """A transformers model behind one call: `student(batch, needs)`."""
+    """A transformers model, or one in an adapter, behind one call: `student(batch, needs)`."""
 
-    def __init__(self, model: PreTrainedModel, *, has_head: bool) -> None:
-        """Take a model in fp32; `has_head` says whether it has outputs for a task."""
+    def __init__(
+        self,
+        model: PreTrainedModel | PeftModel,
+        *,
+        has_head: bool,
+        rates: dict[str, float] | None = None,
+        frozen_head: bool = False,
+        ranks: RankSchedule | None = None,
+    ) -> None:
+        """Take a model whose trained weights are in fp32; `has_head` says whether it has outputs for a task.
+
+        `rates` are factors on the learning rate of the parameters whose names contain a text (LoRA+);
+        `frozen_head` says whether the frozen model inside an adapter had outputs that were trained;
+        `ranks` is what AdaLoRA's training needs besides.
+        """
         super().__init__()
-        capture.prepare(model)
-        self.model = model
-        self._computed = {f"model.{name}" for name in model._keys_to_ignore_on_save or ()}
-        self.shape: Shape = capture.shape_of(model, trained_head=has_head)
-        self.offers: Needs = capture.offers_of(model, self.shape)
+        self.model: PreTrainedModel = cast(PreTrainedModel, model)  # an adapted model passes on what it is asked
+        capture.prepare(self.model)
+        computed = {f"model.{name}" for name in adapters.transformer(self.model)._keys_to_ignore_on_save or ()}
+        self._learning = [n for n, p in self.named_parameters() if p.requires_grad and n not in computed]
+        self._rates = rates or {}
+        self.frozen_head = frozen_head
+        self._ranks = ranks
+        self.shape: Shape = capture.shape_of(self.model, trained_head=has_head)
+        self.offers: Needs = capture.offers_of(self.model, self.shape)
 
     def forward(self, batch: Batch, needs: Needs) -> Outputs:
         """Run on a batch and return what is needed."""
+        if self.training:
+            adapters.begin_pass(self.model)
         return capture.forward(self.model, batch, needs)
 
-    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+    def penalty(self) -> Tensor | None:
+        """Return what its adapter adds to the loss by itself."""
+        return adapters.penalty(self.model) if self._ranks is None else self._ranks.penalty()
+
+    def callbacks(self) -> list[pl.Callback]:
+        """Return what has to happen around its training steps, before anything is saved."""
+        return [] if self._ranks is None else [self._ranks]
+
+    def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
         """Return the trained parameters for an optimiser: biases and norms (one dimension) are not decayed."""
-        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {(1.0, weight_decay): [], (1.0, 0.0): []}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                rate = next((factor for mark, factor in self._rates.items() if mark in name), 1.0)
+                groups.setdefault((rate, weight_decay if parameter.ndim > 1 else 0.0), []).append(parameter)
         return [
-            {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+            {"params": found, "lr": rate * learning_rate, "weight_decay": decay}
+            for (rate, decay), found in groups.items()
         ]
 
     def freeze_unused(self, batch: Batch, needs: Needs) -> list[str]:
@@ -41,19 +76,25 @@ class Student(TrainedModel):
         Data-parallel training stops at parameters without gradient, and an optimiser would decay them for nothing.
         What a model computes and does not save, as Marian's positions, is frozen too: it would not be in the folder.
         """
-        for name, parameter in self.named_parameters():
-            parameter.requires_grad_(name not in self._computed)
-        outputs = self(batch, needs)
+        named = dict(self.named_parameters())
+        for name, parameter in named.items():
+            parameter.requires_grad_(name in self._learning)
+        training = self.training
+        outputs = self.train(False)(batch, needs)  # nothing is dropped by chance
         sum(tensor.float().sum() for tensor in _tensors(outputs)).backward()  # type: ignore[union-attr]
-        unused = [name for name, parameter in self.named_parameters() if parameter.grad is None]
-        for name, parameter in self.named_parameters():
-            parameter.requires_grad_(name not in unused)
-            parameter.grad = None
+        self.train(training)
+        unused = [name for name in self._learning if named[name].grad is None]
+        for name in self._learning:
+            named[name].requires_grad_(name not in unused)
+            named[name].grad = None
         return unused
 
     def save(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Write a folder that transformers loads."""
-        self.model.save_pretrained(folder)
+        """Write a folder that transformers loads; of an adapted model one that peft loads, without what is frozen."""
+        if isinstance(self.model, PeftModel):
+            adapters.save(self.model, folder)
+        else:
+            self.model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
 

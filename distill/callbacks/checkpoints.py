@@ -102,10 +102,13 @@ def load_best(folder: Path, module: pl.LightningModule) -> None:
 
 
 def _student(module: pl.LightningModule) -> dict[str, torch.Tensor]:
-    """The student's tensors; tied weights once, under their first name."""
+    """The student's tensors that learn; tied weights once, under their first name."""
     seen: set[int] = set()
     tensors = {}
+    learnt = {name.removeprefix("student.") for name in module.state_dict() if name.startswith("student.")}
     for name, value in module.student.state_dict().items():  # type: ignore[union-attr]
+        if name not in learnt:
+            continue
         if value.data_ptr() not in seen or value.numel() == 0:
             tensors[name] = value
             seen.add(value.data_ptr())

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedTokenizerBase
 
 from configs.decoding import Decoding
+from distill import adapters
 from distill.data.buckets import cut_by_tokens
 from distill.errors import ModelError
 from distill.protocols import TextTeacher
@@ -50,6 +51,8 @@ class HuggingFaceWriter(TextTeacher):
         `autocast` is the type to compute products in, none where that is the weights' own. Raises ModelError for
         models that cannot speak with one voice.
         """
+        for model in models:
+            check_searchable(model)
         self._models = [model.eval().requires_grad_(False) for model in models]
         self._tokenizer = tokenizer
         self._fingerprint = fingerprint
@@ -159,6 +162,17 @@ def _ends(settings: GenerationConfig) -> tuple[int, ...]:
     if ends is None:
         raise ModelError("the model's generation configuration names no eos_token_id: no text would end")
     return tuple(ends) if isinstance(ends, list) else (ends,)
+
+
+def check_searchable(model: Any) -> None:
+    """Raise ModelError for a model with learned vectors before its tokens: peft gives them anew in every step, and a
+    search with a cache would read them after each token.
+    """
+    if adapters.virtual_tokens(model):
+        raise ModelError(
+            f"{model.config.name_or_path}: its adapter puts learned vectors before the tokens, which cannot be "
+            "searched with; adapters that change weights or layers can"
+        )
 
 
 def check_same(first: Any, other: Any) -> None:

@@ -103,7 +103,7 @@ def test_a_missing_student_tensor_is_an_error(run, checkpoint):
     name = next(name for name in state["state_dict"] if "layer.1.attention" in name)
     del state["state_dict"][name]
     torch.save(state, checkpoint)
-    with pytest.raises(RuntimeError, match="Missing key"):
+    with pytest.raises(ResumeError, match=f"differ in {name}"):
         stage(str(run), "student").run(checkpoint.parents[2])
 
 

@@ -3,7 +3,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, BertConfig
 
 from configs.students import SizedStudent
-from distill import capture
+from distill import attention, capture
 from distill.architecture import make_config, vocabulary_of
 from distill.types import Needs
 
@@ -69,7 +69,7 @@ def test_nothing_is_kept_after_the_pass(batch):
     model = _model("bert")
     capture.prepare(model)
     capture.forward(model, batch, Needs(attentions=frozenset({1})))
-    assert capture._active.get() is None
+    assert attention._active.get() is None
     assert capture.forward(model, batch, Needs(logits=True)).attentions == {}
 
 

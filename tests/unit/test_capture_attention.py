@@ -2,7 +2,7 @@ import pytest
 import torch
 from transformers import AutoModel, BertConfig
 
-from distill import capture
+from distill import attention, capture
 from distill.types import Needs
 
 
@@ -34,9 +34,9 @@ def test_plain_products_and_sdpa_agree_on_short_rows(model, batch, padded, monke
     kept = batch["attention_mask"].bool()
     plain = _last(model, batch)
     calls = []
-    through = capture.sdpa_attention_forward
-    monkeypatch.setattr(capture, "SHORT", 8)
-    monkeypatch.setattr(capture, "sdpa_attention_forward", lambda *a, **k: calls.append(1) or through(*a, **k))
+    through = attention.sdpa_attention_forward
+    monkeypatch.setattr(attention, "SHORT", 8)
+    monkeypatch.setattr(attention, "sdpa_attention_forward", lambda *a, **k: calls.append(1) or through(*a, **k))
     torch.testing.assert_close(_last(model, batch)[kept], plain[kept], atol=1e-6, rtol=1e-5)
     assert len(calls) == 2
 
@@ -45,7 +45,7 @@ def test_dropout_keeps_the_expectation_and_its_gradient():
     torch.manual_seed(0)
     weights = torch.rand(4, 3, 50, 50).softmax(-1).requires_grad_()
     value = torch.rand(4, 3, 50, 8)
-    draws = torch.stack([capture._average(weights, value, 0.25) for _ in range(300)])
+    draws = torch.stack([attention._average(weights, value, 0.25) for _ in range(300)])
     exact = weights @ value
     torch.testing.assert_close(draws.mean(0), exact, atol=0.03, rtol=0.0)
     assert (draws[0] - exact).abs().max() > 0.01
@@ -56,5 +56,5 @@ def test_dropout_keeps_the_expectation_and_its_gradient():
 def test_without_dropout_nothing_is_drawn():
     weights, value = torch.rand(1, 2, 5, 5), torch.rand(1, 2, 5, 3)
     before = torch.get_rng_state()
-    assert torch.equal(capture._average(weights, value, 0.0), weights @ value)
+    assert torch.equal(attention._average(weights, value, 0.0), weights @ value)
     assert torch.equal(before, torch.get_rng_state())

@@ -113,6 +113,6 @@ def test_what_no_term_needs_is_frozen(teacher):
 
 
 def test_biases_and_norms_are_not_decayed(teacher):
-    decayed, plain = build(_sizes(), TASK, tiny.LABELS, teacher, 0).parameter_groups(0.1)
+    decayed, plain = build(_sizes(), TASK, tiny.LABELS, teacher, 0).parameter_groups(1e-3, 0.1)
     assert decayed["weight_decay"] == 0.1 and plain["weight_decay"] == 0.0
     assert all(p.ndim > 1 for p in decayed["params"]) and all(p.ndim == 1 for p in plain["params"])

@@ -1,7 +1,6 @@
 """A folder with an adapter is its model with the adapter at work: no more, no less, nothing left out."""
 
 import copy
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,10 @@ import pytest
 import torch
 
 from configs.data import Task
+from distill import adapters
 from distill.errors import ModelError
 from distill.models import ModelSource, fingerprint, load, load_config
+from teachers.text.build import Asked, build
 from tests.helpers.writers import CAUSAL, tokenizer, writer
 
 TASK = Task(kind="generation")
@@ -49,17 +50,28 @@ def logits(model: Any, family: str) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("family", "kind"), [(f, k) for f in ("marian", "llama") for k in SETTINGS])
-def test_equals_the_adapter_at_work(tmp_path: Path, family: str, kind: str) -> None:
+def test_equals_the_adapter_at_work_beside_its_model_and_in_its_weights(tmp_path: Path, family: str, kind: str) -> None:
     base = base_folder(tmp_path / "base", family)
     unmerged = adapter_folder(tmp_path / "adapter", base, family, kind)
     found = load(ModelSource(str(tmp_path / "adapter")), TASK, (), "teacher.model")
-    torch.testing.assert_close(logits(found.model, family), logits(unmerged, family), atol=1e-5, rtol=1e-5)
     plain = load(ModelSource(str(base)), TASK, (), "teacher.model")
-    assert (logits(found.model, family) - logits(plain.model, family)).abs().max() > 1e-2
-    assert [name for name, _ in found.model.named_parameters()] == [name for name, _ in plain.model.named_parameters()]
+    expected = logits(unmerged, family)
+    for model in (found.model, adapters.whole(found.model, "engine")):
+        torch.testing.assert_close(logits(model, family), expected, atol=1e-5, rtol=1e-5)
+    assert (expected - logits(plain.model, family)).abs().max() > 1e-2
     assert found.source == str(tmp_path / "adapter") and found.trained_head
     assert load_config(ModelSource(found.source), "").vocab_size == plain.model.config.vocab_size
-    assert load(ModelSource(found.source), TASK, (), "", torch.bfloat16).model.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("kind", [peft.PrefixTuningConfig, peft.PromptTuningConfig])
+@pytest.mark.parametrize("engine", ["auto", "ctranslate2", "huggingface"])
+def test_learned_tokens_are_refused_by_every_engine(tmp_path: Path, kind: Any, engine: Any) -> None:
+    base = base_folder(tmp_path / "base", "marian")
+    settings = kind(task_type="SEQ_2_SEQ_LM", num_virtual_tokens=2)
+    peft.get_peft_model(writer("marian").from_pretrained(base), settings).save_pretrained(tmp_path / "adapter")
+    found = load(ModelSource(str(tmp_path / "adapter")), TASK, (), "teacher.model")
+    with pytest.raises(ModelError, match="its adapter puts learned vectors before the tokens"):
+        build(found, "x", Asked(engine, "float32", tmp_path / "ct2", ["w1"]))
 
 
 def test_the_fingerprint_is_that_of_adapter_and_model(tmp_path: Path) -> None:
@@ -72,28 +84,3 @@ def test_the_fingerprint_is_that_of_adapter_and_model(tmp_path: Path) -> None:
     changed = fingerprint(adapter)
     adapter_folder(tmp_path / "adapter", base, "marian", "ia3")
     assert len({before, changed, fingerprint(adapter)}) == 3
-
-
-def test_what_is_wrong_with_an_adapter_is_said(tmp_path: Path) -> None:
-    base, folder = base_folder(tmp_path / "base"), tmp_path / "adapter"
-    adapter_folder(folder, base, "marian", "lora")
-
-    def refused(task: Task = TASK, **settings: Any) -> str:
-        path = folder / "adapter_config.json"
-        kept = path.read_text(encoding="utf-8")
-        path.write_text(json.dumps({**json.loads(kept), **settings}), encoding="utf-8")
-        with pytest.raises(ModelError) as caught:
-            load(ModelSource(str(folder)), task, (), "teacher.model")
-        path.write_text(kept, encoding="utf-8")
-        return str(caught.value)
-
-    assert refused(Task()).endswith("is an adapter, and `task.kind` is `classification`; merge it first")
-    assert refused(base_model_name_or_path=None).endswith("names no model in `base_model_name_or_path`")
-    assert refused(base_model_name_or_path=str(folder)).endswith("names itself as the model it was trained on")
-    assert f"base of {folder}: folder {tmp_path}/none not found" in refused(base_model_name_or_path=f"{tmp_path}/none")
-    other = base_folder(tmp_path / "other", d_model=32)
-    assert f"does not fit {other}: " in refused(base_model_name_or_path=str(other))
-    deeper = base_folder(tmp_path / "deeper", decoder_layers=3)
-    assert "Found missing adapter keys" in refused(base_model_name_or_path=str(deeper))
-    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
-    assert f"adapter {folder} lacks adapter_model.safetensors; did you mean `adapter_model.bin`?" in refused()

@@ -1,0 +1,225 @@
+"""What a frozen model learns through: small parts beside it, or few of its own parameters."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from configs.section import Section
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
+Virtual = Annotated[int, Field(ge=1, le=1000)]
+
+
+class _Adapter(Section):
+    """What every kind can say."""
+
+    mergeable: ClassVar[bool] = True
+    """Whether its algebra lets the frozen weights take it in."""
+    also: tuple[str, ...] = ()
+    """Modules trained whole and saved with the adapter, by the ends of their names; a head of the task always is."""
+
+
+class _Targeted(_Adapter):
+    """A kind that changes single matrices."""
+
+    targets: Literal["attention", "query_value", "feed_forward", "all"] | tuple[str, ...] = "query_value"
+    """Which matrices: groups that every known architecture has, or the ends of their modules' names."""
+
+
+class Lora(_Targeted):
+    """Low-rank updates W + (α/r)·B·A (Hu et al. 2022), and what was made of them."""
+
+    kind: Literal["lora"]
+    rank: PositiveInt = 8
+    alpha: PositiveFloat = 16.0
+    dropout: Rate = 0.0
+    dora: bool = False
+    """Learn direction and length apart (DoRA; Liu et al. 2024)."""
+    rslora: bool = False
+    """Scale by α/√r (Kalajdzievski 2023)."""
+    init: Literal["default", "gaussian", "pissa", "olora", "orthogonal"] = "default"
+    """`pissa` begins with the largest singular values (Meng et al. 2024): the frozen rest is not the base any more."""
+    b_rate: PositiveFloat = 1.0
+    """How many times faster B learns than A (LoRA+; Hayou et al. 2024; they advise 16)."""
+
+
+class AdaLora(_Targeted):
+    """Low-rank updates whose ranks are shared out among the matrices while training (Zhang et al. 2023)."""
+
+    kind: Literal["adalora"]
+    rank: PositiveInt = 4
+    """Mean rank at the end."""
+    initial_rank: PositiveInt = 8
+    alpha: PositiveFloat = 16.0
+    dropout: Rate = 0.0
+    warmup: Fraction = 0.1
+    """Part of the training before ranks begin to shrink."""
+    settled: Fraction = 0.2
+    """Part of the training at its end in which they stay."""
+    orthogonality: Annotated[float, Field(ge=0.0)] = 0.5
+    """Weight of the term that keeps the factors orthogonal."""
+
+
+class Ia3(_Adapter):
+    """Learned factors on keys, values and the feed-forward layer's inside ((IA)³; Liu et al. 2022)."""
+
+    kind: Literal["ia3"]
+
+
+class Norms(_Adapter):
+    """The weights of all normalisations (LN tuning)."""
+
+    kind: Literal["norms"]
+
+
+class BitFit(_Adapter):
+    """All biases (Ben Zaken et al. 2022), or those of some modules."""
+
+    kind: Literal["bitfit"]
+    targets: tuple[str, ...] = ()
+    """Ends of the names of the modules; none: all that have a bias."""
+
+
+class TopLayers(_Adapter):
+    """The uppermost layers, trained whole."""
+
+    kind: Literal["top_layers"]
+    layers: PositiveInt
+    """Of an encoder-decoder, of its decoder."""
+
+
+class PromptTuning(_Adapter):
+    """Learned vectors before the embedded tokens (Lester et al. 2021)."""
+
+    mergeable: ClassVar[bool] = False
+    kind: Literal["prompt"]
+    tokens: Virtual = 20
+
+
+class PTuning(_Adapter):
+    """Learned vectors before the embedded tokens, made by a small network while training (Liu et al. 2021)."""
+
+    mergeable: ClassVar[bool] = False
+    kind: Literal["p_tuning"]
+    tokens: Virtual = 20
+    width: PositiveInt = 128
+    """Of the network."""
+
+
+class _Sited(_Adapter):
+    """A kind of our own: parts at some places of every layer."""
+
+    leave_out: tuple[NonNegativeInt, ...] = ()
+    """Layers without parts (AdapterDrop; Rücklé et al. 2021), 0 the lowest; of an encoder-decoder, of both sides."""
+    drop: NonNegativeInt = 0
+    """While training, leave out the parts of the lowest n layers, n drawn from 0 … this for every batch."""
+    on: tuple[str, ...] = ()
+    """Folders of adapters that stay below this one, frozen, in order: MAD-X puts a task's above a language's."""
+
+
+class Prefix(_Sited):
+    """Learned keys and values that every layer attends to (Li and Liang 2021), on all sides a model has."""
+
+    mergeable: ClassVar[bool] = False
+    kind: Literal["prefix"]
+    tokens: Virtual = 20
+    width: PositiveInt | None = 512
+    """Of the network that makes them while training; none: they are parameters themselves."""
+    sides: tuple[Literal["encoder", "decoder", "cross"], ...] = ("encoder", "decoder", "cross")
+    """Of an encoder-decoder; other models have one stack, which is `encoder` here."""
+
+
+class Bottleneck(_Sited):
+    """Small feed-forward networks in every layer (Houlsby et al. 2019)."""
+
+    mergeable: ClassVar[bool] = False
+    kind: Literal["bottleneck"]
+    place: Literal["houlsby", "pfeiffer", "parallel"] = "houlsby"
+    """`houlsby`: after attention and after the feed-forward layer, and the normalisations train; `pfeiffer`: one a
+    layer, after the feed-forward layer (Pfeiffer et al. 2021); `parallel`: beside it (He et al. 2022)."""
+    size: PositiveInt = 64
+    """Width inside."""
+    activation: str = "gelu"
+    scale: PositiveFloat | None = None
+    """Factor on what it adds; none: 4 where parallel, 1 elsewhere."""
+    norms: bool | None = None
+    """Train the normalisations too; none: where `place` is `houlsby`."""
+    kronecker: PositiveInt | None = None
+    """Make the matrices of this many Kronecker products, with factors shared by all layers (Compacter; Karimi Mahabadi
+    et al. 2021)."""
+    invertible: Annotated[int, Field(ge=2)] | None = None
+    """Put an invertible part after the embeddings, its inverse before the output (MAD-X; Pfeiffer et al. 2020); its
+    networks are this many times narrower than half the embeddings."""
+
+
+class MixAndMatch(_Sited):
+    """A parallel bottleneck and a prefix (He et al. 2022)."""
+
+    mergeable: ClassVar[bool] = False
+    kind: Literal["mix_and_match"]
+    size: PositiveInt = 512
+    tokens: Virtual = 30
+    width: PositiveInt | None = 512
+    scale: PositiveFloat = 4.0
+    activation: str = "relu"
+
+
+class Fusion(_Adapter):
+    """Attention over the outputs of frozen adapters, learned in every layer (Pfeiffer et al. 2021)."""
+
+    mergeable: ClassVar[bool] = False
+    kind: Literal["fusion"]
+    of: Annotated[dict[str, str], Field(min_length=2)]
+    """Name and folder of each adapter; all of kind `bottleneck`, at the same places."""
+    regularisation: Annotated[float, Field(ge=0.0)] = 0.01
+    """Weight of ‖V − I‖² over all layers' value matrices."""
+
+
+class Experts(_Adapter):
+    """A few small networks after the last normalisation, mixed by a gate."""
+
+    mergeable: ClassVar[bool] = False
+    kind: Literal["experts"]
+    experts: PositiveInt = 4
+    size: PositiveInt = 64
+    activation: str = "gelu"
+    original: Fraction = 0.0
+    """How much of the original model's output is mixed in: 0 follows the experts, 1 is the original."""
+
+
+class Peft(_Adapter):
+    """Any method of the library peft, by its name there."""
+
+    kind: Literal["peft"]
+    method: str
+    """As `vera`, `oft`, `boft`, `loha`, `lokr` …"""
+    options: dict[str, str | int | float | bool | list[str] | None] = {}
+    """Keys of the method's own configuration."""
+
+    @model_validator(mode="after")
+    def _has_a_kind(self) -> "Peft":
+        own = {"lora": "lora", "adalora": "adalora", "ia3": "ia3", "ln_tuning": "norms", "prompt_tuning": "prompt"}
+        own |= {"p_tuning": "p_tuning", "prefix_tuning": "prefix"}
+        if self.method.lower() in own:
+            raise ValueError(f"`{self.method}` has a kind of its own here; write `kind: {own[self.method.lower()]}`")
+        return self
+
+
+Adapter = Annotated[
+    Lora
+    | AdaLora
+    | Ia3
+    | Norms
+    | BitFit
+    | TopLayers
+    | PromptTuning
+    | PTuning
+    | Prefix
+    | Bottleneck
+    | MixAndMatch
+    | Fusion
+    | Experts
+    | Peft,
+    Field(discriminator="kind"),
+]

@@ -1,0 +1,1 @@
+"""Adapters: what peft has, and what is registered with it here."""

@@ -1,0 +1,114 @@
+"""Put the adapter of a section around a frozen model."""
+
+from pathlib import Path
+from typing import cast
+
+from peft import PeftConfig, PeftModel, get_peft_model
+from transformers import PreTrainedModel
+
+from configs.adapters import Bottleneck, Fusion, MixAndMatch, Prefix
+from configs.data import Task
+from configs.errors import suggest
+from distill import adapters
+from distill.errors import ModelError
+from distill.models import Loaded
+from students.adapters.families import family_of, matching
+from students.adapters.methods import Section, Target, leaves, peft_config
+from students.adapters.modular.config import ModularConfig
+from students.adapters.register import register
+
+WHERE = "student.adapter"
+
+
+def build(section: Section, loaded: Loaded, task: Task) -> PeftModel:
+    """Wrap a loaded model; what trains afterwards is in fp32. Raise ModelError for what does not fit."""
+    register()
+    model = loaded.model
+    target = Target(model, family_of(model, WHERE), _task_type(model, task), _whole(section, loaded, task), WHERE)
+    below = _below(section)
+    adapted: PeftModel | None = None
+    for name, folder in below.items():
+        adapted = adapters.add(adapted or model, Path(folder).expanduser(), name, f"{WHERE}.{name}")
+    config = _fused(section, adapted) if isinstance(section, Fusion) else peft_config(section, target)
+    if isinstance(config, ModularConfig):
+        config.modules_to_save = config.modules_to_save or list(target.whole) or None
+        config.under = [] if isinstance(section, Fusion) else list(below)
+    made = _wrap(adapted or model, config)
+    for parameter in made.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()  # peft leaves copies of heads and norms in the base's type
+    _check_new(loaded, made)
+    return made
+
+
+def _wrap(model: PreTrainedModel | PeftModel, config: PeftConfig) -> PeftModel:
+    try:
+        if not isinstance(model, PeftModel):
+            return cast(PeftModel, get_peft_model(model, config, adapters.ACTIVE))
+        model.add_adapter(adapters.ACTIVE, config)
+    except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError, RuntimeError) as error:
+        raise ModelError(f"{WHERE}: peft refuses: {str(error).splitlines()[0]}") from error
+    model.set_adapter(adapters.ACTIVE)
+    return model
+
+
+def _task_type(model: PreTrainedModel, task: Task) -> str:
+    match task.kind:
+        case "classification" | "regression":
+            return "SEQ_CLS"
+        case "generation":
+            return "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
+        case "text":
+            return "FEATURE_EXTRACTION"
+
+
+def _whole(section: Section, loaded: Loaded, task: Task) -> tuple[str, ...]:
+    """Return the modules that train whole: the task's head, what came without weights, what the section names."""
+    model = loaded.model
+    named = list(section.also)
+    for end in named:
+        if not matching(model, [end]):
+            raise ModelError(f"{WHERE}.also: no module ends in `{end}`{suggest(end, leaves(model))}")
+    if task.kind in ("classification", "regression"):
+        children = dict(model.named_children())
+        named += [name for name in children if name != model.base_model_prefix and list(children[name].parameters())]
+    named += [name.rsplit(".", 1)[0] for name in loaded.new if "position_ids" not in name]
+    covered = [name for name in dict.fromkeys(named) if not any(name.startswith(f"{other}.") for other in named)]
+    return tuple(covered)
+
+
+def _below(section: Section) -> dict[str, str]:
+    match section:
+        case Fusion():
+            return section.of
+        case Bottleneck() | MixAndMatch() | Prefix():
+            return {f"below_{number}": folder for number, folder in enumerate(section.on)}
+        case _:
+            return {}
+
+
+def _fused(section: Fusion, adapted: PeftModel | None) -> ModularConfig:
+    """Return the configuration of a fusion, at the places its members share."""
+    assert adapted is not None  # a section has two members at least
+    configs = {name: adapted.peft_config[name] for name in section.of}
+    for name, config in configs.items():
+        if not isinstance(config, ModularConfig) or not _networks(config):
+            raise ModelError(f"{WHERE}.of.{name}: {section.of[name]} is no bottleneck, and only those are fused")
+    first, *others = (_networks(config) for config in configs.values() if isinstance(config, ModularConfig))
+    if any(other != first for other in others):
+        raise ModelError(f"{WHERE}.of: the adapters sit at different places; a fusion attends where all of them are")
+    numbers = {"members": list(section.of), "regularisation": section.regularisation}
+    parts = [{"kind": "fusion", "at": at, **numbers} for at in first]
+    return ModularConfig(parts=parts, members=list(section.of), task_type=next(iter(configs.values())).task_type)
+
+
+def _networks(config: ModularConfig) -> list[str]:
+    return [part["at"] for part in config.parts if part["kind"] == "bottleneck"]
+
+
+def _check_new(loaded: Loaded, adapted: PeftModel) -> None:
+    """Raise ModelError where weights that came from nowhere would stay as they were drawn."""
+    trained = adapters.trained_names(adapted)
+    lost = [name for name in loaded.new if name not in trained and "position_ids" not in name]
+    if lost:
+        raise ModelError(f"{WHERE}: {loaded.source} comes without {', '.join(lost[:3])}, and nothing would train them")

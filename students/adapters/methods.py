@@ -1,0 +1,197 @@
+"""From a section to peft's configuration of the method, for the architecture at hand."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from peft import (
+    AdaLoraConfig,
+    IA3Config,
+    LNTuningConfig,
+    LoraConfig,
+    PeftConfig,
+    PromptEncoderConfig,
+    PromptTuningConfig,
+)
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from transformers import PreTrainedModel
+
+from configs.adapters import (
+    AdaLora,
+    BitFit,
+    Bottleneck,
+    Experts,
+    Fusion,
+    Ia3,
+    Lora,
+    MixAndMatch,
+    Norms,
+    Peft,
+    Prefix,
+    PromptTuning,
+    PTuning,
+    TopLayers,
+)
+from configs.errors import suggest
+from distill.errors import ModelError
+from students.adapters import sites
+from students.adapters.families import Family, matching, pattern
+from students.adapters.modular.config import ModularConfig
+
+Section = (
+    Lora
+    | AdaLora
+    | Ia3
+    | Norms
+    | BitFit
+    | TopLayers
+    | PromptTuning
+    | PTuning
+    | Prefix
+    | Bottleneck
+    | MixAndMatch
+    | Fusion
+    | Experts
+    | Peft
+)
+GROUPS: dict[str, Callable[[Family], tuple[str, ...]]] = {
+    "query_value": lambda at: (*at.query, *at.value),
+    "attention": lambda at: (*at.query, *at.key, *at.value, *at.attention_output),
+    "feed_forward": lambda at: (*at.up, *at.down),
+    "all": lambda at: (*at.query, *at.key, *at.value, *at.attention_output, *at.up, *at.down),
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """The model an adapter is for."""
+
+    model: PreTrainedModel
+    family: Family
+    task_type: str
+    """peft's name of the task."""
+    whole: tuple[str, ...]
+    """Modules trained whole: the head of the task, and what the section names."""
+    where: str
+
+    def found(self, ends: Sequence[str], key: str) -> str:
+        """Return the pattern of the modules that end so. Raise ModelError where one of the ends matches nothing."""
+        for end in ends:
+            if not matching(self.model, [end]):
+                raise ModelError(f"{self.where}.{key}: no module ends in `{end}`{suggest(end, leaves(self.model))}")
+        return pattern(ends)
+
+
+def leaves(model: PreTrainedModel) -> set[str]:
+    """Return the last names of the modules that have weights of their own."""
+    return {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if list(module.parameters(recurse=False))}
+
+
+def peft_config(section: Section, target: Target) -> PeftConfig:
+    """Return the configuration. Raise ModelError for what the architecture is without."""
+    whole = list(target.whole) or None
+    common: dict[str, Any] = {"task_type": target.task_type, "modules_to_save": whole}
+    match section:
+        case Lora():
+            return _lora(section, target, common)
+        case AdaLora():
+            return _adalora(section, target, common)
+        case Ia3():
+            at = target.family
+            inside = target.found(at.down, "kind")
+            both = target.found((*at.key, *at.value, *at.down), "kind")
+            return IA3Config(target_modules=both, feedforward_modules=inside, **common)
+        case Norms():
+            found = [end for end in target.family.norms if matching(target.model, [end])]
+            return LNTuningConfig(target_modules=pattern(found), **common)
+        case PromptTuning():
+            return PromptTuningConfig(num_virtual_tokens=section.tokens, **_sizes(target), **common)
+        case PTuning():
+            return PromptEncoderConfig(
+                num_virtual_tokens=section.tokens, encoder_hidden_size=section.width, **_sizes(target), **common
+            )
+        case Peft():
+            return _by_name(section, target, common)
+        case TopLayers():
+            layers = sites.top_layers(section, target.model, target.family, target.where)
+            return ModularConfig(**{**common, "modules_to_save": [*layers, *target.whole]})
+        case Bottleneck() | MixAndMatch() | Prefix():
+            norms = sites.trained_norms(section, target.model, target.family)
+            return ModularConfig(
+                **{**common, "modules_to_save": [*norms, *target.whole] or None},
+                parts=sites.parts_of(section, target.model, target.family),
+                drop=section.drop,
+            )
+        case BitFit():
+            ends = section.targets or sites.with_bias(target.model)
+            return ModularConfig(**common, parts=[{"at": target.found(ends, "targets"), "kind": "bias"}])
+        case Experts():
+            return ModularConfig(**common, parts=sites.experts(section, target.model, target.family))
+        case Fusion():
+            raise ValueError("a fusion's parts are those of its members")
+
+
+def _lora(section: Lora, target: Target, common: dict[str, Any]) -> LoraConfig:
+    init: Any = section.init if section.init != "default" else True
+    return LoraConfig(
+        r=section.rank,
+        lora_alpha=section.alpha,  # type: ignore[arg-type]
+        lora_dropout=section.dropout,
+        use_dora=section.dora,
+        use_rslora=section.rslora,
+        init_lora_weights=init,
+        target_modules=_targets(section.targets, target),
+        fan_in_fan_out=target.model.config.model_type == "gpt2",
+        **common,
+    )
+
+
+def _adalora(section: AdaLora, target: Target, common: dict[str, Any]) -> AdaLoraConfig:
+    return AdaLoraConfig(
+        target_r=section.rank,
+        init_r=section.initial_rank,
+        lora_alpha=section.alpha,  # type: ignore[arg-type]
+        lora_dropout=section.dropout,
+        orth_reg_weight=section.orthogonality,
+        target_modules=_targets(section.targets, target),
+        fan_in_fan_out=target.model.config.model_type == "gpt2",
+        total_step=10,  # the training's own number follows when it begins
+        tinit=1,
+        tfinal=1,
+        **common,
+    )
+
+
+def _targets(targets: str | tuple[str, ...], target: Target) -> str:
+    if not isinstance(targets, str):
+        return target.found(targets, "targets")
+    found = [end for end in GROUPS[targets](target.family) if matching(target.model, [end])]
+    return pattern(dict.fromkeys(found))
+
+
+def _sizes(target: Target) -> dict[str, Any]:
+    """Return what peft looks for under names that not every configuration has."""
+    config = target.model.config
+    return {
+        "token_dim": config.hidden_size,
+        "num_layers": config.num_hidden_layers,
+        "num_attention_heads": config.num_attention_heads,
+        "num_transformer_submodules": 1,  # with peft's 2, half of the vectors before an encoder never get a gradient
+    }
+
+
+def _by_name(section: Peft, target: Target, common: dict[str, Any]) -> PeftConfig:
+    known = {str(getattr(name, "value", name)).lower(): made for name, made in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+    made = known.get(section.method.lower())
+    if made is None:
+        raise ModelError(f"{target.where}.method: peft has no `{section.method}`{suggest(section.method, known)}")
+    fields = made.__dataclass_fields__
+    for key in section.options:
+        if key not in fields:
+            raise ModelError(f"{target.where}.options: unknown key `{key}` of {section.method}{suggest(key, fields)}")
+    given = {"target_modules": _targets("query_value", target)} if "target_modules" in fields else {}
+    taken = {key: value for key, value in common.items() if key in fields}
+    try:
+        return made(**{**taken, **given, **section.options})
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{target.where}.options: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,1 @@
+"""One tuner for peft whose adapters are made of parts at places: they stack, fuse and share one file format."""

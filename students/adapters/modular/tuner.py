@@ -1,0 +1,163 @@
+"""The tuner: puts parts where an adapter's configuration says, and keeps peft's promises for them.
+
+Save, load, swap, delete, disable and unload are peft's own. What differs stands here: which adapters run below the
+active one, what parts share, and that weights lie deeper under an adapter's name than peft's own do.
+"""
+
+import re
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
+
+import torch
+from peft import PeftConfig
+from peft.tuners.tuners_utils import BaseTuner
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from distill.adapters import Tuner
+from students.adapters.modular.config import ModularConfig
+from students.adapters.modular.invertible import Coupling, Inverse
+from students.adapters.modular.layer import Drop, ModularLayer
+from students.adapters.modular.make import Place, make
+from students.adapters.modular.part import Part
+
+_KEY = re.compile(r"\b(modular_\w+)\.")
+_LAYER = re.compile(r"\.(\d+)\.|\.(\d+)$")
+
+
+class ModularModel(BaseTuner, Tuner):
+    """A model with adapters of ours."""
+
+    prefix = "modular_"
+    tuner_layer_cls = ModularLayer
+    target_module_mapping: dict[str, list[str]] = {}
+    uses_shared_state = True
+
+    def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+        """Put the parts of an adapter into the model."""
+        if "modular_shared" not in self._modules:
+            self.modular_shared = nn.ModuleDict()
+            self.drop = Drop()
+            self._taps: list[RemovableHandle] = []
+        self.modular_shared[adapter_name] = nn.ModuleDict()
+        super().inject_adapter(model, adapter_name, *args, **kwargs)
+        self._tap_again()
+
+    def _prepare_adapter_config(self, peft_config: PeftConfig, model_config: dict[str, Any]) -> PeftConfig:
+        return peft_config
+
+    def _create_and_replace(
+        self,
+        peft_config: PeftConfig,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        parameter_name: str | None = None,
+    ) -> None:
+        spec = next(part for part in cast(ModularConfig, peft_config).parts if re.fullmatch(part["at"], current_key))
+        number = _layer_of(current_key)
+        if number in spec.get("leave_out", ()):
+            return
+        layer = target if isinstance(target, ModularLayer) else ModularLayer(target, self.drop)
+        part = self._make(spec, adapter_name, layer)
+        part.layer = number
+        layer.add(adapter_name, part)
+        if layer is not target:
+            self._replace_module(parent, target_name, layer, target)
+
+    def _make(self, spec: dict[str, Any], adapter: str, layer: ModularLayer) -> Part:
+        if spec["kind"] == "inverse":
+            return Inverse(self._coupling(adapter))
+        shared: nn.ModuleDict = self.modular_shared[adapter]  # type: ignore[assignment]
+        return make(spec, Place(layer.get_base_layer(), layer.modular_parts, shared, self.model.config))
+
+    def _coupling(self, adapter: str) -> Coupling:
+        """Find what the embeddings go through; they are injected before what goes back to the vocabulary."""
+        layers = [module for module in self.model.modules() if isinstance(module, ModularLayer)]
+        parts = [layer.modular_parts[adapter] for layer in layers if adapter in layer.modular_parts]
+        return next(part for part in parts if isinstance(part, Coupling))
+
+    def _tap_again(self) -> None:
+        """Hook the modules whose inputs parts take; peft may just have put its own wrappers around them."""
+        self._untap()
+        specs = [spec for config in self.peft_config.values() for spec in config.parts if "tap" in spec]  # type: ignore[attr-defined]
+        for key, layer in self.model.named_modules():
+            spec = next((spec for spec in specs if re.fullmatch(spec["at"], key)), None)
+            if spec is not None and isinstance(layer, ModularLayer):
+                end, tapped = spec["tap"]
+                found = self.model.get_submodule(key.removesuffix(end) + tapped)
+                self._taps.append(found.register_forward_pre_hook(layer.tap))
+
+    def _untap(self) -> None:
+        while self._taps:
+            self._taps.pop().remove()
+
+    def _unload_and_optionally_merge(self, *args: Any, **kwargs: Any) -> Any:
+        self._untap()
+        return super()._unload_and_optionally_merge(*args, **kwargs)
+
+    def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
+        # peft's own copies `weight` to the new module, which modules without one do not have
+        setattr(parent, child_name, new_module)
+
+    def set_adapter(self, adapter_name: str | list[str], inference_mode: bool = False) -> None:
+        """Make an adapter the active one, above those it stands on."""
+        names = [adapter_name] if isinstance(adapter_name, str) else adapter_name
+        super().set_adapter(adapter_name, inference_mode=inference_mode)
+        below = [name for top in names for name in getattr(self.peft_config[top], "under", [])]
+        if not below:
+            return
+        for module in self.model.modules():
+            if isinstance(module, ModularLayer):
+                module.set_adapter([*below, *names], inference_mode=inference_mode)
+                module.set_requires_grad(below, False)
+
+    def _mark_only_adapters_as_trainable(self, model: nn.Module) -> None:
+        super()._mark_only_adapters_as_trainable(model)
+        self.modular_shared.requires_grad_(False)
+        for name in self.active_adapters:
+            if name in self.modular_shared:
+                self.modular_shared[name].requires_grad_(not self.peft_config[name].inference_mode)
+
+    def _check_merge_allowed(self) -> None:
+        """Raise ValueError before anything is unloaded where a part cannot be merged."""
+        for part in self.active_parts():
+            if not part.mergeable:
+                part.merge_into(part, 1.0)
+
+    def active_parts(self) -> list[Part]:
+        """Return the parts that run."""
+        layers = [module for module in self.model.modules() if isinstance(module, ModularLayer)]
+        return [part for layer in layers for part in layer.running()]
+
+    def begin_pass(self) -> None:
+        """Draw how many of the lowest layers go without parts."""
+        configs = [self.peft_config[name] for name in self.active_adapters]
+        self.drop.draw(max(config.drop for config in configs))  # type: ignore[attr-defined]
+
+    def penalty(self) -> Tensor | None:
+        """Return what the active parts add to the loss by themselves."""
+        found = [value for part in self.active_parts() if (value := part.penalty()) is not None]
+        return torch.stack(found).sum() if found else None
+
+    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> AbstractContextManager[None]:
+        if kwargs.get("adapter_names") is not None:  # peft would drop it without a word
+            raise ValueError("rows of one batch cannot go through different adapters of this kind")
+        return nullcontext()
+
+    @classmethod
+    def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:
+        """Take the adapter's name out, wherever under `modular_…` the weight lies."""
+        found = list(_KEY.finditer(key))
+        if not found:
+            return super()._remove_adapter_name_from_key(key, adapter_name)
+        end = found[-1].end()
+        return key[:end] + key[end:].removeprefix(f"{adapter_name}.")
+
+
+def _layer_of(key: str) -> int:
+    """Return the number of the layer a module belongs to, the first number in its name."""
+    found = _LAYER.search(key)
+    return int(found[1] or found[2]) if found else 0

@@ -1,0 +1,112 @@
+"""Which parts go where: the adapters of our own, spelt out for an architecture."""
+
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from configs.adapters import Bottleneck, Experts, MixAndMatch, Prefix, TopLayers
+from distill.errors import ModelError
+from students.adapters.families import Family, matching, pattern
+
+Spec = dict[str, Any]
+OUTPUTS = ("cls.predictions.decoder", "predictions.decoder", "vocab_projector", "lm_head.decoder", "lm_head", "decoder")
+"""What goes back to the vocabulary, the most particular name first."""
+PARALLEL_SCALE = 4.0
+
+
+def parts_of(section: Bottleneck | MixAndMatch | Prefix, model: PreTrainedModel, at: Family) -> list[Spec]:
+    """Return the parts of an adapter."""
+    match section:
+        case Prefix():
+            parts = prefixes(section, model, at)
+        case MixAndMatch():
+            numbers = section.model_dump(include={"size", "scale", "activation"})
+            beside = Bottleneck(kind="bottleneck", place="parallel", **numbers)
+            before = Prefix(kind="prefix", tokens=section.tokens, width=section.width)
+            parts = [*bottlenecks(beside, at), *prefixes(before, model, at)]
+        case Bottleneck():
+            parts = [*bottlenecks(section, at), *invertible(section, model, at)]
+    out = {"leave_out": list(section.leave_out)} if section.leave_out else {}
+    return [part if part["kind"] in ("coupling", "inverse") else {**part, **out} for part in parts]
+
+
+def bottlenecks(section: Bottleneck, at: Family) -> list[Spec]:
+    """Return the small networks of every layer."""
+    scale = section.scale if section.scale is not None else PARALLEL_SCALE if section.place == "parallel" else 1.0
+    base = {"kind": "bottleneck", "size": section.size, "activation": section.activation, "scale": scale}
+    if section.kronecker is not None:
+        base["kronecker"] = section.kronecker
+    match section.place:
+        case "houlsby":
+            return [{**base, "at": pattern((*at.attention_output, *at.down)), "form": "output"}]
+        case "pfeiffer" if at.after:
+            return [{**base, "at": pattern((at.after,)), "form": "norm"}]
+        case "pfeiffer":
+            return [{**base, "at": pattern(at.down), "form": "stream", "tap": list(at.residual)}]
+        case "parallel":
+            return [{**base, "at": pattern(at.down), "form": "parallel", "tap": list(at.residual)}]
+
+
+def prefixes(section: Prefix, model: PreTrainedModel, at: Family) -> list[Spec]:
+    """Return the learned keys and values of every attention, side by side."""
+    beside = model.config.is_encoder_decoder
+    sides = section.sides if beside else ("encoder",)
+    whole = pattern(at.attention)
+    found = {
+        "encoder": rf"(?!(?:.*\.)?decoder\.)(?:{whole})" if beside else whole,
+        "decoder": rf"(?=(?:.*\.)?decoder\.)(?!.*\.{at.cross}$)(?:{whole})",
+        "cross": pattern((at.cross,)),
+    }
+    base = {"kind": "prefix", "tokens": section.tokens, "width": section.width}
+    return [{**base, "at": found[side], "side": side} for side in sides]
+
+
+def invertible(section: Bottleneck, model: PreTrainedModel, at: Family) -> list[Spec]:
+    """Return what the embeddings go through, and its inverse where the model goes back to the vocabulary."""
+    if section.invertible is None:
+        return []
+    found = [end for end in at.embedded if matching(model, [end])][:1]
+    coupling = {"kind": "coupling", "reduction": section.invertible, "activation": section.activation}
+    outputs = [end for end in OUTPUTS if matching(model, [end])][:1] if _goes_back(model) else []
+    return [{**coupling, "at": pattern(found)}, *({"kind": "inverse", "at": pattern([end])} for end in outputs)]
+
+
+def _goes_back(model: PreTrainedModel) -> bool:
+    return model.get_output_embeddings() is not None
+
+
+def experts(section: Experts, model: PreTrainedModel, at: Family) -> list[Spec]:
+    """Return the mixture after the last normalisation; of an encoder-decoder, of its decoder."""
+    last = matching(model, at.last_norm)[-1]
+    numbers = {"experts": section.experts, "size": section.size, "activation": section.activation}
+    return [{"kind": "experts", **numbers, "original": section.original, "at": pattern([last])}]
+
+
+def trained_norms(section: Bottleneck | MixAndMatch | Prefix, model: PreTrainedModel, at: Family) -> list[str]:
+    """Return the normalisations that train beside the parts."""
+    if not isinstance(section, Bottleneck):
+        return []
+    wanted = section.norms if section.norms is not None else section.place == "houlsby"
+    return [end for end in at.norms if matching(model, [end])] if wanted else []
+
+
+def with_bias(model: PreTrainedModel) -> tuple[str, ...]:
+    """Return the modules of a model's body that have a bias, by their names."""
+    prefix = model.base_model_prefix
+    named = model.base_model.named_modules(prefix=prefix if model.base_model is not model else "")
+    found = [name for name, module in named if getattr(module, "bias", None) is not None]
+    if not found:
+        raise ModelError(
+            f"student.adapter: {model.config.model_type} has no biases; `kind: ia3` trains as little, or `kind: peft` "
+            "with method beft adds some"
+        )
+    return tuple(found)
+
+
+def top_layers(section: TopLayers, model: PreTrainedModel, at: Family, where: str) -> list[str]:
+    """Return the names of the uppermost layers."""
+    found = matching(model, [f"{at.layers}.#"])
+    beside = [name for name in found if "decoder." in name] if model.config.is_encoder_decoder else found
+    if section.layers > len(beside):
+        raise ModelError(f"{where}.layers: {section.layers} of {len(beside)} layers")
+    return beside[-section.layers :]
