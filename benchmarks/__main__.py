@@ -11,10 +11,15 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 
 
 def main() -> int:
-    """Run a benchmark and return its exit code."""
+    """Run a benchmark and return its exit code; a user's error is one message and 2."""
     from benchmarks.cli import run
+    from configs.errors import UserError
 
-    return run(sys.argv[1:])
+    try:
+        return run(sys.argv[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from rich.console import Console
 
 WIDTH = 120
 """Columns of a table where there is no terminal to ask."""
+SOURCES = Path("data/multi30k_en_de/test_2016_flickr.en.gz")
+"""What is translated, where nothing else is named."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -31,6 +33,12 @@ def _parser() -> argparse.ArgumentParser:
     relations = commands.add_parser("relations", help="MiniLMv2 relations against the plain formula")
     relations.add_argument("--rounds", type=int, default=5)
     relations.set_defaults(run=_relations)
+    search = commands.add_parser("search", help="beam search against transformers' generate, CTranslate2 beside them")
+    search.add_argument("--model", required=True, help="folder of a trained encoder-decoder, as a run exports it")
+    search.add_argument("--sources", type=Path, default=SOURCES, help=f"a sentence a line; {SOURCES} by default")
+    search.add_argument("--sentences", type=int, default=200)
+    search.add_argument("--rounds", type=int, default=5)
+    search.set_defaults(run=_search)
     tasks = commands.add_parser("tasks", help="put finished runs into the table of results")
     tasks.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     tasks.set_defaults(run=_tasks)
@@ -38,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     child.add_argument("variant")
     child.add_argument("folder", type=Path)
     child.set_defaults(run=_peak_memory)
-    for command in (tiny, relations, child):
+    for command in (tiny, relations, search, child):
         command.add_argument("--threads", type=int, default=2)
         command.add_argument("--json", type=Path, default=None, help="where to write; benchmarks/results/ by default")
     return parser
@@ -58,6 +66,14 @@ def _relations(given: argparse.Namespace, console: Console) -> int:
     from benchmarks.report import RESULTS
 
     return relations.run(given.threads, given.rounds, console, given.json or RESULTS / "relations.json")
+
+
+def _search(given: argparse.Namespace, console: Console) -> int:
+    from benchmarks import search
+    from benchmarks.report import RESULTS
+
+    options = search.Options(given.model, given.sources, given.sentences, threads=given.threads, rounds=given.rounds)
+    return search.run(options, console, given.json or RESULTS / "search.json")
 
 
 def _tasks(given: argparse.Namespace, console: Console) -> int:

@@ -1,7 +1,7 @@
 """What one section must know of another: names that refer, terms that need a teacher, sizes that fit."""
 
 from configs.data import Held, StageData
-from configs.learning_checks import check_generate, check_record, check_select, check_train
+from configs.learning_checks import check_generate, check_record, check_recorded, check_select, check_train
 from configs.objective import CustomTerm
 from configs.origins import hint
 from configs.pipeline import Pipeline
@@ -11,6 +11,7 @@ from configs.stages import (
     EvaluateStage,
     ExportStage,
     GenerateStage,
+    RecordedStage,
     RecordStage,
     SelectStage,
     Stage,
@@ -46,6 +47,8 @@ def check(parts: Parts) -> Findings:
                 yield from check_record(parts, name, stage)
             case GenerateStage():
                 yield from check_generate(parts, name, stage)
+            case RecordedStage():
+                yield from check_recorded(parts, name, stage)
             case SelectStage():
                 yield from check_select(parts, name, stage)
             case EvaluateStage() | ExportStage():

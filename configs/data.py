@@ -54,7 +54,8 @@ class Files(Section):
     """Split of a hub data set or `datasets` folder."""
     revision: str | None = None
     format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "lines", "folder", "hub"] = "auto"
-    """`lines`: one text a line. `auto` goes by the ending, .gz included."""
+    """`lines`: one text a line; `jsonl`: an object a line, or a list of objects. `auto` goes by the ending, .gz
+    included."""
     header: tuple[str, ...] | None = None
     """Column names of a CSV or TSV file that has no header line."""
     quoting: bool = True

@@ -4,7 +4,7 @@ from configs.data import Task
 from configs.objective import CustomTerm, LogitsTerm, TaskTerm, Term
 from configs.origins import Path
 from configs.references import Findings, Parts, check_source, check_stage, not_training, stages_before
-from configs.stages import GenerateStage, RecordStage, SelectStage, Stage, TrainStage
+from configs.stages import GenerateStage, RecordedStage, RecordStage, SelectStage, Stage, TrainStage
 from configs.students import SizedStudent
 from configs.teachers import FreshTeacher
 
@@ -99,22 +99,39 @@ def check_generate(parts: Parts, name: str, stage: GenerateStage) -> Findings:
         yield from _check_trained(parts, name, "writes with")
 
 
+def check_recorded(parts: Parts, name: str, stage: RecordedStage) -> Findings:
+    """Check a recorded stage's rows and task."""
+    for key, named in (("texts", stage.texts), ("data", stage.data)):
+        for i, source in enumerate(named):
+            yield from check_source(parts, name, (key, str(i)), source)
+    if parts.task is not None and parts.task.kind != "generation":
+        yield ("stages", name, "kind"), f"`recorded` takes texts, and `task.kind` is `{parts.task.kind}`"
+
+
 def check_select(parts: Parts, name: str, stage: SelectStage) -> Findings:
-    """Check that the texts to choose from are there, and scored where they are weighted."""
-    yield from check_stage(parts, name, "generated", stage.generated, not_generating)
+    """Check that there are texts to choose from, what they are compared with, and scores where they are weighted."""
+    yield from check_stage(parts, name, "generated", stage.generated, _not_writing)
     written = parts.stages.get(stage.generated)
-    if stage.hypotheses == 1 or not isinstance(written, GenerateStage):
-        return
+    if isinstance(written, RecordedStage) and stage.by != "score" and not written.data:
+        what = f"`{stage.by}` compares with targets of the rows' own, and stage `{stage.generated}` has texts alone"
+        yield ("stages", name, "by"), f"{what}; name the rows in its `data`"
+    if stage.hypotheses > 1 and isinstance(written, GenerateStage | RecordedStage):
+        yield from _check_hypotheses(name, stage, written)
+
+
+def _check_hypotheses(name: str, stage: SelectStage, written: GenerateStage | RecordedStage) -> Findings:
     path = ("stages", name, "hypotheses")
-    if written.endpoint is not None:
+    if isinstance(written, RecordedStage):
+        yield path, f"several are weighted by scores, and texts of stage `{stage.generated}` have none; keep 1"
+    elif written.endpoint is not None:
         yield path, f"several are weighted by scores, and the endpoint of stage `{stage.generated}` tells none; keep 1"
     elif stage.hypotheses > written.decoding.hypotheses:
         yield path, f"{stage.hypotheses} of {written.decoding.hypotheses} that stage `{stage.generated}` writes"
 
 
-def not_generating(stage: Stage) -> str:
-    """Return the fault of a stage that writes no texts, empty where it does."""
-    return "" if isinstance(stage, GenerateStage) else f"is of kind `{stage.kind}` and writes no texts"
+def _not_writing(stage: Stage) -> str:
+    wrote = isinstance(stage, GenerateStage | RecordedStage)
+    return "" if wrote else f"is of kind `{stage.kind}` and writes no texts"
 
 
 def _check_cache(parts: Parts, name: str, stage: TrainStage, cache: str) -> Findings:

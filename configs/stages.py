@@ -83,6 +83,9 @@ class GenerateStage(Section):
     decoding: Decoding = Decoding()
     long_sources: Literal["error", "leave_out"] = "error"
     """For sources longer than the teacher's positions: none is ever cut, and what is left out is counted."""
+    ensemble: tuple[str, ...] = ()
+    """Further models, folders or names on the hub, that write with the teacher as one: by the mean of their
+    probabilities. They have its vocabulary; `transformers` decodes."""
     endpoint: Endpoint | None = None
     """Ask a model behind an API instead of the run's teacher; of `decoding` it takes the number of hypotheses. Students
     then have the vocabulary of `teacher.model`, which writes nothing, or with `student.vocabulary` one of their own."""
@@ -94,13 +97,38 @@ class GenerateStage(Section):
     shard_characters: PositiveInt = 100_000
     """Characters of source a shard holds: what is lost at most when a process is killed."""
 
+    @model_validator(mode="after")
+    def _ensembles_run_here(self) -> "GenerateStage":
+        if self.ensemble and self.endpoint is not None:
+            raise ValueError("`ensemble` and `endpoint` exclude each other: no probabilities come from an API")
+        if self.ensemble and self.engine == "ctranslate2":
+            raise ValueError("`ensemble` and `engine: ctranslate2` exclude each other: it runs one model")
+        return self
+
+
+class RecordedStage(Section):
+    """Take texts that somebody else wrote, in the place of a `generate` stage; who that was is kept and reported."""
+
+    kind: Literal["recorded"]
+    texts: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Names of the sources whose targets are the texts; those for one source text are its hypotheses, in their order.
+    """
+    data: tuple[str, ...] = ()
+    """Names of the sources the texts are for, where those have more rows, or targets of their own; rows are matched by
+    their whole text, and by `columns.id` where it is set. None: the sources of `texts`."""
+    provenance: Annotated[str, Field(min_length=1)]
+    """Who or what wrote the texts, when, how: shown in the report."""
+    licence: str | None = None
+    """Terms they may be used under."""
+
 
 class SelectStage(Section):
-    """Choose among the texts a generate stage wrote what students learn from; nothing is deleted, reasons are kept."""
+    """Choose among the texts of a generate or recorded stage what students learn from; nothing is deleted, reasons are
+    kept."""
 
     kind: Literal["select"]
     generated: str
-    """Generate stage whose texts are chosen from."""
+    """Generate or recorded stage whose texts are chosen from."""
     by: Literal["score", "bleu", "chrf"] = "score"
     """`score`: the text the teacher prefers; `bleu`, `chrf`: the one most like the row's own target (sequence-level
     interpolation; Kim and Rush 2016, section 3.3)."""
@@ -168,6 +196,6 @@ class ExportStage(Section):
 
 
 Stage = Annotated[
-    TrainStage | AugmentStage | RecordStage | GenerateStage | SelectStage | EvaluateStage | ExportStage,
+    TrainStage | AugmentStage | RecordStage | GenerateStage | RecordedStage | SelectStage | EvaluateStage | ExportStage,
     Field(discriminator="kind"),
 ]

@@ -30,6 +30,8 @@ from distill.files import digest, digest_file
 _PACKAGE = "package:"
 _WRITES = ("ForConditionalGeneration", "MTModel", "ForCausalLM", "LMHeadModel")
 """How the names of models end that write text."""
+_TOKENIZERS = ("tokenizer.json", "vocab.txt", "tokenizer.model", "vocab.json")
+"""Files of which a tokenizer has one."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ def auto_class(task: Task, config: PretrainedConfig) -> Any:
 
 def load_tokenizer(source: ModelSource, where: str) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a model. Raise ModelError where there is none."""
+    source = _described(source, where)
     path = _checked(source, where)
     try:
         found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, revision=source.revision, use_fast=True)
@@ -93,6 +96,7 @@ def fast(tokenizer: PreTrainedTokenizerBase, where: str) -> PreTrainedTokenizerF
 
 def load_config(source: ModelSource, where: str) -> PretrainedConfig:
     """Load the configuration of a model alone. Raise ModelError where there is none."""
+    source = _described(source, where)
     path = _checked(source, where)
     try:
         found: PretrainedConfig = AutoConfig.from_pretrained(path, revision=source.revision)
@@ -154,6 +158,17 @@ def _base(source: ModelSource, where: str) -> ModelSource:
     return ModelSource(adapters.base_of(folder, where))
 
 
+def _described(source: ModelSource, where: str) -> ModelSource:
+    """Return where configuration and tokenizer lie: of an adapter that peft wrote alone, beside the model it belongs
+    to.
+    """
+    folder = source.folder
+    if folder is None or not adapters.is_adapter(folder):
+        return source
+    beside = (folder / "config.json").is_file() and any((folder / name).is_file() for name in _TOKENIZERS)
+    return source if beside else _base(source, where)
+
+
 def set_labels(config: PretrainedConfig, task: Task, labels: tuple[str, ...]) -> None:
     """Write the task's outputs into a configuration: class names in order, or one score; a text has none."""
     if task.kind in ("text", "generation"):
@@ -198,7 +213,7 @@ def _checked(source: ModelSource, where: str) -> str:
     lacking = [name for name in ("config.json",) if not (folder / name).is_file()]
     if not any(folder.glob("*.safetensors")):
         lacking.append("*.safetensors")
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt", "tokenizer.model", "vocab.json")):
+    if not any((folder / name).is_file() for name in _TOKENIZERS):
         lacking.append("tokenizer.json")
     if lacking:
         raise ModelError(f"{where}: folder {folder} lacks {', '.join(lacking)}")

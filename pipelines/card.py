@@ -54,6 +54,7 @@ def model_card(run: Path, loader: str = "") -> str:
         "metrics": metrics_of(evaluation),
         "stages": [(name, stage) for name, stage in config.get("stages", {}).items() if stage.get("kind") == "train"],
         "sources": config.get("data", {}),
+        "recorded": [(stage.name, stage.results) for stage in files.stages if stage.kind == "recorded"],
         "seeds": config.get("repeats", 1),
     }
     return templates().get_template("card.md.j2").render(view)

@@ -13,20 +13,24 @@ from configs.stages import (
     EvaluateStage,
     ExportStage,
     GenerateStage,
+    RecordedStage,
     RecordStage,
     SelectStage,
     Stage,
     TrainStage,
 )
+from distill import adapters
 from distill.capture import shape_of
 from distill.errors import DataError, ModelError
 from distill.models import Loaded, ModelSource, load_config
 from distill.objective import Objective
 from distill.objective import build as build_objective
 from distill.protocols import Teacher
-from pipelines.generate import black_box, writable
+from pipelines.generate import black_box, check_ensemble, writable
+from pipelines.own_teacher import own_teacher
+from pipelines.recorded import match as match_texts
 from pipelines.run import Run
-from pipelines.train import own_teacher
+from pipelines.select import sources_of
 from pipelines.words import learnt_by_students
 from students.build import build as build_student
 from students.build import build_alone
@@ -54,6 +58,7 @@ def preflight(run: Run) -> None:
     if run.student_is_alone:
         _own_words(run)
     _generations(run, loaded)
+    _adapter(run)
     student = _stages(run, loaded, found)
     if loaded is not None:
         _teacher_score(run, loaded, found)
@@ -109,8 +114,9 @@ def _compared(run: Run, stage: Stage) -> Iterator[tuple[str, str]]:
         case EvaluateStage() | ExportStage():
             yield "data", stage.data
         case SelectStage() if stage.by != "score":
-            generate = run.config.stages[stage.generated]
-            yield from (("by", source) for source in generate.data)  # type: ignore[union-attr]
+            yield from (("by", source) for source in sources_of(run.config, stage))
+        case RecordedStage():
+            yield from (("texts", source) for source in stage.texts)
 
 
 def _reasons(notes: Mapping[str, int]) -> str:
@@ -158,17 +164,30 @@ def _own_words(run: Run) -> None:
 
 def _generations(run: Run, loaded: Loaded | None) -> None:
     """Check that the teacher has positions for every source, and a token for the language asked for; that an API
-    answers, and that a model of the reverse direction is there.
+    answers, that recorded texts have sources, and that a model of the reverse direction is there.
     """
     for name, stage in run.config.stages.items():
         if isinstance(stage, SelectStage) and stage.reverse is not None:
             load_config(ModelSource(stage.reverse), f"stages.{name}.reverse")
-        if isinstance(stage, GenerateStage) and stage.endpoint is not None:
+        if isinstance(stage, RecordedStage):
+            if not any(isinstance(run.config.data[source], StageData) for source in (*stage.texts, *stage.data)):
+                match_texts(run, stage, f"stages.{name}")
+        elif isinstance(stage, GenerateStage) and stage.endpoint is not None:
             black_box(stage.endpoint)
         elif isinstance(stage, GenerateStage) and loaded is not None:
+            check_ensemble(loaded, stage, f"stages.{name}")
             for source in stage.data:
                 if not isinstance(run.config.data[source], StageData):
                     writable(run.rows(source), loaded, stage, f"stages.{name}")
+
+
+def _adapter(run: Run) -> None:
+    """Refuse to train a teacher that is an adapter: whoever trains it decides whether its model is trained too."""
+    if run.teacher_stage is not None and adapters.is_adapter(run.base.folder):
+        raise ModelError(
+            f"stages.{run.teacher_stage}.trains: {run.base.path} is an adapter, which teaches as it is; merge it first "
+            "to train it further"
+        )
 
 
 def _stages(run: Run, loaded: Loaded | None, found: Table) -> Student | None:

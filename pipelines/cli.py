@@ -54,6 +54,23 @@ def train(source: Source, overrides: Overrides = None, allow_code: AllowCode = F
 
 
 @app.command()
+def generate(
+    source: Source,
+    overrides: Overrides = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it will take, and write nothing.")] = False,
+    sample: Annotated[int, typer.Option(min=1, help="Rows a dry run has written to measure it.")] = 64,
+) -> None:
+    """Run the generate stages only, beside any number of processes that do the same in the same folder."""
+    if dry_run:
+        _estimate(source, overrides, sample)
+        return
+    loaded, run = _started(source, overrides, allow_code=False)
+    from pipelines.runner import join
+
+    join(run, loaded)
+
+
+@app.command()
 def evaluate(source: Source, overrides: Overrides = None) -> None:
     """Run the evaluate stages only, on models trained before."""
     _walk(source, overrides, False, frozenset({"evaluate"}))
@@ -171,16 +188,38 @@ def _complain(text: str) -> None:
 
 
 def _walk(source: str, overrides: list[str] | None, allow_code: bool, kinds: frozenset[str]) -> None:
+    loaded, run = _started(source, overrides, allow_code)
+    from pipelines.runner import walk
+
+    walk(run, loaded, kinds)
+
+
+def _estimate(source: str, overrides: list[str] | None, sample: int) -> None:
+    from tempfile import TemporaryDirectory
+
+    from configs.load import load
+
+    loaded = load(source, overrides or [])
+    with TemporaryDirectory() as scratch:
+        run = _prepared(loaded, False, Path(scratch))
+        from pipelines.check import preflight
+        from pipelines.estimate import show
+
+        preflight(run)
+        show(run, sample)
+
+
+def _started(source: str, overrides: list[str] | None, allow_code: bool) -> "tuple[Loaded, Run]":
+    """Return a run on one of its devices; on several, this command is run again on each."""
     from configs.load import load
 
     loaded = load(source, overrides or [])
     run = _prepared(loaded, allow_code)
     from pipelines import launch
-    from pipelines.runner import walk
 
     if launch.needs_processes(run.device):
         sys.exit(launch.start(run.device))
-    walk(run, loaded, kinds)
+    return loaded, run
 
 
 def _prepared(loaded: "Loaded", allow_code: bool, cache: Path | None = None) -> "Run":

@@ -2,74 +2,114 @@
 
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from configs.decoding import Decoding
 from configs.endpoint import Endpoint
 from configs.stages import GenerateStage
 from distill.callbacks.progress import ProgressLine
 from distill.data.rows import Rows
 from distill.errors import DataError, ModelError
 from distill.files import digest
-from distill.models import Loaded
+from distill.models import Loaded, ModelSource, fingerprint, load, load_config, load_tokenizer
 from distill.protocols import TextTeacher
 from distill.types import Completion
 from pipelines.stage import Stage
 from teachers.text.build import Asked, Built, build
-from teachers.text.sources import language_id, too_long
+from teachers.text.huggingface import check_same, check_searchable
+from teachers.text.sources import check_vocabulary, language_id, too_long
 from teachers.text.store import Plan, write_shards
 
 SHARDS = "shards"
 
 
+@dataclass(frozen=True)
+class Work:
+    """What is to be written, and who writes it."""
+
+    texts: Sequence[str]
+    """Sources, by their places"""
+    left_out: int
+    """Rows the teacher has no positions for"""
+    built: Built
+    plan: Plan
+    decoding: Decoding
+
+    def write(self, places: NDArray[np.int64]) -> list[Completion]:
+        """Have the texts of some rows written."""
+        found = dict(self.built.teacher.generate([self.texts[place] for place in places], self.decoding))
+        return [found[number] for number in range(len(places))]
+
+
 class Generate(Stage[GenerateStage]):
-    """Writes shards of texts; a run that was cut goes on at the next shard, and any number of ranks may take part."""
+    """Writes shards of texts; a run that was cut goes on at the next one, and any number of processes may take part."""
 
     kind = "generate"
+    joint = True
 
     def fingerprint(self) -> str:
         """Depend on the sources, the section and the teacher."""
         run, config = self._run, self._config
         sources = [run.source_fingerprint(name) for name in config.data]
-        teacher = run.teacher_fingerprint(config.teacher) if config.endpoint is None else ""
+        teacher = self._voices() if config.endpoint is None else ""
         return digest("generate", config.model_dump_json(), teacher, *sources)
 
     def run(self, output: Path) -> dict[str, Any]:
         """Write what is not written yet."""
-        run, config = self._run, self._config
-        every = different(Rows.concatenate([run.rows(name) for name in config.data]))
-        rows, built = self._teacher(every)
-        texts = [row.text for row in rows]
-        run.console.print(f"  {built.teacher.describe()} ({built.why})", highlight=False)
-        parts = {"teacher": built.teacher.fingerprint, "decoding": config.decoding.model_dump_json()}
-        plan = Plan.of(rows, parts, config.shard_characters)
+        run, work = self._run, self.prepared()
+        teacher, plan, here = work.built.teacher, work.plan, 0
+        run.console.print(f"  {teacher.describe()} ({work.built.why})", highlight=False)
 
         def write(places: NDArray[np.int64]) -> Sequence[Completion]:
-            found = dict(built.teacher.generate([texts[place] for place in places], config.decoding))
-            return [found[number] for number in range(len(places))]
+            nonlocal here
+            here += len(places)
+            return work.write(places)
 
         began = time.monotonic()
-        about = {"engine": built.teacher.describe(), "parity": built.parity}
+        about = {"engine": teacher.describe(), "parity": work.built.parity}
         rank, ranks = _place()
         with ProgressLine(run.console, self.title, "shards") as line:
             write_shards(plan, output / SHARDS, write, about=about, rank=rank, ranks=ranks, progress=line.advance)
         seconds = time.monotonic() - began
         return {
-            "rows": len(rows),
-            "left_out": len(every) - len(rows),
+            "rows": len(plan.ids),
+            "left_out": work.left_out,
             "key": plan.key,
             "shards": len(plan.shards),
-            "sentences_per_second": round(len(rows) / max(seconds, 1e-9), 1),
-            "why": built.why,
+            "rows_here": here,
+            "sentences_per_second": round(here / seconds, 1) if here else None,
+            "why": work.built.why,
             **about,
-            **_bill(built.teacher, config.endpoint),
+            **bill(teacher, self.endpoint),
         }
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """The API that is asked, if one is."""
+        return self._config.endpoint
+
+    def prepared(self) -> Work:
+        """Return what is to be written, and who writes it."""
+        run, config = self._run, self._config
+        every = different(Rows.concatenate([run.rows(name) for name in config.data]))
+        rows, built = self._teacher(every)
+        parts = {"teacher": built.teacher.fingerprint, "decoding": config.decoding.model_dump_json()}
+        plan = Plan.of(rows, parts, config.shard_characters)
+        return Work([row.text for row in rows], len(every) - len(rows), built, plan, config.decoding)
+
+    def _voices(self) -> str:
+        """Return a digest of the models that write."""
+        teacher = self._run.teacher_fingerprint(self._config.teacher)
+        others = [fingerprint(ModelSource(path)) for path in self._config.ensemble]
+        return digest(teacher, *others) if others else teacher
 
     def _teacher(self, every: Rows) -> tuple[Rows, Built]:
         """Return who writes, and the rows there are texts to be written for."""
@@ -79,16 +119,25 @@ class Generate(Stage[GenerateStage]):
         loaded = run.load_teacher(config.teacher)
         rows = writable(every, loaded, config, f"stages.{self.name}")
         texts = [row.text for row in rows]
-        fingerprint = run.teacher_fingerprint(config.teacher)
-        asked = Asked(
-            engine=config.engine,
-            compute_type=config.compute_type,
-            folder=run.cache / "ctranslate2" / f"{fingerprint}-{os.getpid()}",
-            probes=texts[:: max(1, len(texts) // 32)],
-            device=run.device.torch_name,
-            threads=run.device.threads,
-        )
-        return rows, build(loaded, fingerprint, asked)
+        run.cache.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=run.cache, prefix="ctranslate2-") as scratch:  # read into memory at once
+            asked = Asked(
+                engine=config.engine,
+                compute_type=config.compute_type,
+                folder=Path(scratch),
+                probes=texts[:: max(1, len(texts) // 32)],
+                device=_own_device(run.device.torch_name),
+                threads=run.device.threads,
+                ensemble=tuple(self._others()),
+            )
+            return rows, build(loaded, self._voices(), asked)
+
+    def _others(self) -> Iterator[Loaded]:
+        """Yield the models that write with the teacher."""
+        run = self._run
+        for number, path in enumerate(self._config.ensemble):
+            where = f"stages.{self.name}.ensemble.{number}"
+            yield load(ModelSource(path), run.config.task, (), where, run.dtype)
 
 
 def black_box(endpoint: Endpoint) -> TextTeacher:
@@ -104,8 +153,8 @@ def black_box(endpoint: Endpoint) -> TextTeacher:
     return writer
 
 
-def _bill(teacher: TextTeacher, endpoint: Endpoint | None) -> dict[str, Any]:
-    """Return what an API counted of the requests made here; a run that went on counts from where it did."""
+def bill(teacher: TextTeacher, endpoint: Endpoint | None) -> dict[str, Any]:
+    """Return what an API counted of the requests this process made since it started."""
     if endpoint is None:
         return {}
     from teachers.text.openai import EndpointWriter
@@ -116,8 +165,9 @@ def _bill(teacher: TextTeacher, endpoint: Endpoint | None) -> dict[str, Any]:
 
 def writable(rows: Rows, loaded: Loaded, stage: GenerateStage, where: str) -> Rows:
     """Return the rows a teacher has positions for. Raise DataError for one that is too long, unless such are left out,
-    and ModelError for a language that the teacher has no token for.
+    and ModelError for a teacher that cannot be searched with, or has no token for the language.
     """
+    check_searchable(loaded.model)
     if stage.decoding.language is not None:
         language_id(stage.decoding.language, loaded.tokenizer)
     found = too_long([row.text for row in rows], loaded.tokenizer, loaded.model.config)
@@ -135,12 +185,29 @@ def writable(rows: Rows, loaded: Loaded, stage: GenerateStage, where: str) -> Ro
     return rows.take(keep)
 
 
+def check_ensemble(loaded: Loaded, stage: GenerateStage, where: str) -> None:
+    """Check, from their files, that models can write as one with the teacher. Raise ModelError where they cannot."""
+    for number, path in enumerate(stage.ensemble):
+        at, source = f"{where}.ensemble.{number}", ModelSource(path)
+        config = load_config(source, at)
+        check_vocabulary(loaded.tokenizer, load_tokenizer(source, at), at)
+        try:
+            check_same(loaded.model.config, config)
+        except ModelError as error:
+            raise ModelError(f"{at}: {error}") from None
+
+
 def different(rows: Rows) -> Rows:
     """Return the rows without those whose source stood before: a teacher writes for it once."""
     _, first = np.unique(rows.ids, return_index=True)
     keep = np.zeros(len(rows), dtype=np.bool_)
     keep[first] = True
     return rows.take(keep)
+
+
+def _own_device(name: str) -> str:
+    """Return the device of this process: of several started together on a host, each has its own GPU."""
+    return f"cuda:{os.environ['LOCAL_RANK']}" if name == "cuda" and "LOCAL_RANK" in os.environ else name
 
 
 def _place() -> tuple[int, int]:

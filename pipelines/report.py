@@ -94,6 +94,7 @@ def describe(files: RunFiles) -> dict[str, Any]:
         "by_seed": plots.seed_by_seed(evaluation, title) if _has_seeds(evaluation) else "",
         "stages": stage_views(files),
         "seconds": sum(stage.seconds for stage in files.stages),
+        "recorded": [(stage.name, stage.results) for stage in files.stages if stage.kind == "recorded"],
         "exported": files.exported,
         "environment": {key: value for key, value in record.items() if key not in KNOWN},
     }

@@ -22,13 +22,14 @@ from distill.data.sources import read
 from distill.data.table import TokenTable
 from distill.data.tokenise import Limits, pack, tokenise
 from distill.errors import ModelError
-from distill.files import digest, digest_file
+from distill.files import digest
 from distill.metrics import Kind, score
 from distill.models import Loaded, ModelSource, fast, fingerprint, load
 from distill.models import label_names as model_labels
 from pipelines.machine import Device
 from pipelines.score import EncodedRows, permute, predict, target_scores
 from pipelines.screen import Screen
+from pipelines.source_files import files_of
 from pipelines.stage import results_of
 from pipelines.words import OWN, Words, learnt_by_students, learnt_from_files, of_model, own_words
 from students.adapters.register import register
@@ -79,9 +80,17 @@ class Run:
                 raise ModelError("teacher.kind: none: there is no teacher model")
 
     def teacher_source(self, kind: str) -> ModelSource:
-        """Where the teacher of a stage lies: as given (`base`), or as fine-tuned in this run (`task`), if it is."""
+        """Where the teacher of a stage lies: as given (`base`), or as fine-tuned in this run (`task`), if it is.
+
+        Raise ModelError where it is still to be trained.
+        """
         trained = self.teacher_stage if kind == "task" else None
-        return self.base if trained is None else ModelSource(str(self.stage_folder(trained, None) / "model"))
+        if trained is None:
+            return self.base
+        folder = self.stage_folder(trained, None) / "model"
+        if not folder.is_dir():
+            raise ModelError(f"stages.{trained}: the teacher is not trained yet; `distill train` does it")
+        return ModelSource(str(folder))
 
     @cached_property
     def teacher_stage(self) -> str | None:
@@ -93,7 +102,7 @@ class Run:
 
     def load_teacher(self, kind: str) -> Loaded:
         """Load the teacher model of a stage."""
-        return load(self.teacher_source(kind), self.config.task, self.labels, "teacher.model", _dtype(self.config))
+        return load(self.teacher_source(kind), self.config.task, self.labels, "teacher.model", self.dtype)
 
     def live_teacher(self, kind: str, loaded: Loaded, autocast: torch.dtype | None = None) -> LiveTeacher:
         """Freeze a loaded teacher; `autocast` is the type that the training computes products in, if not its own."""
@@ -110,6 +119,15 @@ class Run:
         if self.config.task.kind != "classification" or not loaded.trained_head:
             return None
         return permutation(model_labels(loaded.model.config), self.labels, f"teacher.model: {loaded.source}")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type the teacher's weights are held in."""
+        if isinstance(self.config.teacher, AbsentTeacher):
+            return torch.float32
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[
+            self.config.teacher.dtype
+        ]
 
     @cached_property
     def teacher_words(self) -> Words:
@@ -268,25 +286,8 @@ class Run:
             case Embedded():
                 return digest(section)
             case Files():
-                paths = [source.path, *filter(None, [source.target_path])]
-                return digest(section, *(digest_file(file) for path in paths for file in _local_files(path)))
-
-
-def _dtype(config: Pipeline) -> torch.dtype:
-    if isinstance(config.teacher, AbsentTeacher):
-        return torch.float32
-    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    return dtypes[config.teacher.dtype]
+                return digest(section, *files_of(source).values())
 
 
 def _may_have_labels(source: object) -> bool:
     return not (isinstance(source, Files) and source.columns.label is None) and not isinstance(source, StageData)
-
-
-def _local_files(path: str) -> list[Path]:
-    whole = Path(path).expanduser()
-    if whole.is_dir():
-        return sorted(part for part in whole.rglob("*") if part.is_file())
-    if whole.is_file():
-        return [whole]
-    return sorted(whole.parent.glob(whole.name)) if whole.parent.is_dir() else []

@@ -46,6 +46,22 @@ def walk(run: Run, loaded: Loaded, kinds: frozenset[str] = frozenset()) -> None:
         run.screen.ended(run.folder)
 
 
+def join(run: Run, loaded: Loaded) -> None:
+    """Carry out the stages that write texts, together with whoever else is at work in the folder: the run itself, or
+    any number of processes that come and go. Raise ModelError where their teacher is still to be trained.
+    """
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(run.folder / ".join"):
+        first = not (run.folder / "run.json").is_file()
+        if first:  # alone: it may make what all read
+            preflight(run)
+            _write_run(run, loaded)
+    if not first:
+        preflight(run)
+    for stage in _chosen(run, frozenset({"generate", "recorded"})):
+        _step(run, stage)
+
+
 def _step(run: Run, stage: Stage[Any]) -> None:
     if is_done(stage, run.folder):
         run.screen.skipped(stage, results_of(stage.folder(run.folder)))
@@ -55,9 +71,9 @@ def _step(run: Run, stage: Stage[Any]) -> None:
 
 
 def _follow(run: Run, chosen: Iterable[Stage[Any]]) -> None:
-    """Train beside rank 0; wait for its other stages, whose marks it writes last."""
+    """Train and write texts beside rank 0; wait for its other stages, whose marks it writes last."""
     for stage in chosen:
-        if stage.kind == "train" and not is_done(stage, run.folder):
+        if (stage.kind == "train" or stage.joint) and not is_done(stage, run.folder):
             stage.run(stage.folder(run.folder))
         _wait(partial(is_done, stage, run.folder))
 
@@ -83,7 +99,10 @@ def _locked(run: Run) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise UserError(f"{run.folder}: another run is at work in this folder; give `output=…` another one") from None
+        raise UserError(
+            f"{run.folder}: another run is at work in this folder; give `output=…` another one, or help that run to "
+            "write its texts: `distill generate`"
+        ) from None
     try:
         yield
     finally:

@@ -111,7 +111,7 @@ def _summary(done: dict[str, Any]) -> str:
     results = done["results"]
     if "validation" in results:
         return ", ".join(f"{TITLES.get(name, name)} {value:.3f}" for name, value in results["validation"].items())
-    if "sentences_per_second" in results:
+    if results.get("sentences_per_second"):
         return f"{results['rows']:,} rows, {results['sentences_per_second']:,} sentences/s"
     if "rows" in results:
         return f"{results['rows']:,} rows"

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from configs.filters import Filters
-from configs.stages import GenerateStage, SelectStage
+from configs.pipeline import Pipeline
+from configs.stages import GenerateStage, RecordedStage, SelectStage
 from distill.data.rows import Row, Rows
 from distill.data.sources import METADATA
 from distill.errors import DataError
@@ -27,6 +28,17 @@ from teachers.text.select import oracle, scorer, weights
 from teachers.text.store import gather
 
 CHOICES = "choices"
+
+
+def sources_of(config: Pipeline, stage: SelectStage) -> tuple[str, ...]:
+    """Return the names of the sources that a stage's texts were written for."""
+    match config.stages[stage.generated]:
+        case GenerateStage() as generate:
+            return generate.data
+        case RecordedStage() as recorded:
+            return recorded.data or recorded.texts
+        case other:
+            raise AssertionError(other.kind)  # the checks of a configuration refuse it
 
 
 @dataclass(frozen=True)
@@ -71,7 +83,7 @@ class Select(Stage[SelectStage]):
             raise DataError(f"stages.{self.name}.filters: none of {len(choices)} texts is kept: {counts(found)}")
         notes = {f"texts left out: {name}": count for name, count in counts(found).items()}
         if not written.all():
-            notes["sources left out, too long for the teacher"] = int((~written).sum())
+            notes[f"sources left out, {self._why_unwritten}"] = int((~written).sum())
         _write(output / "part-00000.parquet", Rows.of(kept).table, {"part": 0, "parts": 1, "notes": notes})
         _write(output / CHOICES / "choices.parquet", _table(choices, found), {"by": config.by})
         told = ", ".join(f"{name} {count:,}" for name, count in counts(found).items())
@@ -85,9 +97,12 @@ class Select(Stage[SelectStage]):
         }
 
     def _sources(self) -> tuple[str, ...]:
-        stage = self._run.config.stages[self._config.generated]
-        assert isinstance(stage, GenerateStage)
-        return stage.data
+        return sources_of(self._run.config, self._config)
+
+    @property
+    def _why_unwritten(self) -> str:
+        recorded = isinstance(self._run.config.stages[self._config.generated], RecordedStage)
+        return "nobody wrote a text" if recorded else "too long for the teacher"
 
     def _judge(self, choices: Sequence[Choice]) -> Sequence[float | None]:
         """Return how likely the model of the reverse direction finds each source; none where there is none."""

@@ -3,8 +3,11 @@
 import json
 import time
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from filelock import FileLock
 
 from distill.files import digest_file, write_json
 
@@ -19,6 +22,8 @@ class Stage(ABC, Generic[Config]):
     """One unit of work of a run, final where implemented."""
 
     kind: str
+    joint = False
+    """Whether any number of processes may carry it out together."""
 
     def __init__(self, run: "Run", name: str, config: Config, seed: int | None = None) -> None:
         """Take the run and the stage's own section; `seed` is the repeat it belongs to, none if all share it."""
@@ -56,21 +61,28 @@ def is_done(stage: Stage[Any], run: Path) -> bool:
 
 
 def carry_out(stage: Stage[Any], run: Path) -> dict[str, Any]:
-    """Run the stage, then mark it done: what it wrote counts from that moment on."""
+    """Run the stage, then mark it done: what it wrote counts from that moment on. Of several processes that carry out a
+    joint stage, the first to end marks it.
+    """
     folder = stage.folder(run)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / MARKER).unlink(missing_ok=True)
+    if not stage.joint:
+        (folder / MARKER).unlink(missing_ok=True)
     began = time.monotonic()
     results = stage.run(folder)
-    done = {
-        "kind": stage.kind,
-        "seed": stage.seed,
-        "fingerprint": stage.fingerprint(),
-        "seconds": round(time.monotonic() - began, 1),
-        "results": results,
-        "files": _digests(folder),
-    }
-    write_json(folder / MARKER, done)
+    seconds = round(time.monotonic() - began, 1)
+    with FileLock(folder / ".lock") if stage.joint else nullcontext():
+        if stage.joint and is_done(stage, run):
+            return results_of(folder)
+        done = {
+            "kind": stage.kind,
+            "seed": stage.seed,
+            "fingerprint": stage.fingerprint(),
+            "seconds": seconds,
+            "results": results,
+            "files": _digests(folder),
+        }
+        write_json(folder / MARKER, done)
     return done
 
 

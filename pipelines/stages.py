@@ -9,6 +9,7 @@ from configs.stages import (
     EvaluateStage,
     ExportStage,
     GenerateStage,
+    RecordedStage,
     RecordStage,
     SelectStage,
     TrainStage,
@@ -22,6 +23,7 @@ from pipelines.card import model_card
 from pipelines.compare_texts import EvaluateText
 from pipelines.generate import Generate
 from pipelines.record import RecordTeacher
+from pipelines.recorded import Recorded
 from pipelines.run import Run
 from pipelines.select import Select
 from pipelines.stage import Stage
@@ -42,6 +44,8 @@ def stages(run: Run) -> Iterator[Stage[Any]]:
                 yield RecordTeacher(run, name, config)
             case GenerateStage():
                 yield Generate(run, name, config)
+            case RecordedStage():
+                yield Recorded(run, name, config)
             case SelectStage():
                 yield Select(run, name, config)
             case EvaluateStage() if run.config.task.kind == "generation":

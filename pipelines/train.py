@@ -9,7 +9,6 @@ from typing import Any, cast
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import Logger
-from peft import PeftModel
 
 from configs.stages import TrainStage
 from configs.students import BaseStudent
@@ -23,14 +22,13 @@ from distill.data.buckets import Batching
 from distill.data.module import DistillData
 from distill.data.rows import by_source
 from distill.data.windows import Plan
-from distill.errors import ModelError
 from distill.files import digest
 from distill.metrics import TargetMetrics, TaskMetrics, validation_metric
 from distill.models import Loaded, ModelSource
 from distill.module import DistillModule, Recipe
 from distill.objective import build as build_objective
 from distill.protocols import Teacher
-from distill.types import Needs
+from pipelines.own_teacher import own_teacher
 from pipelines.stage import Stage
 from pipelines.validate_text import WrittenValidation
 from students.build import build as build_student
@@ -38,7 +36,6 @@ from students.build import build_alone, from_folder
 from students.student import Student
 from teachers.cached import CachedTeacher
 from teachers.none import NoTeacher
-from teachers.own import OwnTeacher
 from teachers.record import TokenRecord, read_record
 
 PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
@@ -248,21 +245,6 @@ class Train(Stage[TrainStage]):
         if config.start != "fresh":
             return run.stage_fingerprint(config.start, self.seed)
         return "teacher" if config.trains == "teacher" else run.config.student.model_dump_json()
-
-
-def own_teacher(student: Student, fingerprint: str, where: str) -> OwnTeacher:
-    """Let a student learn from its own frozen model. Raise ModelError where that is not what it was."""
-    model = student.model
-    if not isinstance(model, PeftModel):
-        raise ModelError(
-            f"{where}.teacher: `student` is the frozen model in an adapter, and student.adapter names none"
-        )
-    if getattr(model.active_peft_config, "init_lora_weights", None) in ("pissa", "olora"):
-        raise ModelError(
-            f"{where}.teacher: student.adapter.init changes the frozen weights: they are no teacher any more"
-        )
-    shape = student.shape if student.frozen_head else replace(student.shape, outputs=0)
-    return OwnTeacher(model, shape, student.offers - Needs(logits=not student.frozen_head), fingerprint)
 
 
 def batching(training: Training, world: int) -> Batching:

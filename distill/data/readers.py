@@ -129,14 +129,18 @@ def read_separated(path: Path, dialect: Dialect) -> Reading:
     return Reading(names, ((number, _named(names, fields)) for number, fields in records))
 
 
-def read_jsonl(path: Path) -> Reading:
-    """Read one JSON object a line; the first one tells the columns."""
-    items = ((number, _parse(line)) for number, line in read_lines(path) if line.strip())
-    first = next(items, None)
-    if first is None:
+def read_json(path: Path) -> Reading:
+    """Read one JSON object a line, or a list of objects that is the whole file; the first object tells the columns."""
+    filled = ((number, line) for number, line in read_lines(path) if line.strip())
+    start = next(filled, None)
+    if start is None:
         raise DataError(f"{path}: the file is empty")
-    columns = tuple(first[1]) if isinstance(first[1], Mapping) else ()
-    return Reading(columns, chain([first], items))
+    lines = chain([start], filled)
+    if start[1].lstrip().startswith("["):
+        return _read_list(path, lines)
+    items = ((number, _parse(line)) for number, line in lines)
+    first = next(items)
+    return Reading(_columns_of(first[1]), chain([first], items))
 
 
 def read_parquet(path: Path, wanted: Sequence[str]) -> Reading:
@@ -236,9 +240,31 @@ def _parse(line: str) -> Mapping[str, Any] | BadRow:
         return BadRow("broken JSON", f"broken JSON: {error.msg} at column {error.colno}")
     except RecursionError:
         return BadRow("broken JSON", "broken JSON: nested too deeply")
-    if not isinstance(value, dict):
-        return BadRow("broken JSON", f"{_kind_of(value)} where an object is expected, one a line")
-    return value
+    return value if isinstance(value, dict) else _no_object(value, "one a line")
+
+
+def _read_list(path: Path, lines: Iterator[tuple[int, str]]) -> Reading:
+    """Read a list of objects, whole: where it is broken, no part of it is a row."""
+    first, text = next(lines)
+    try:
+        found = json.loads(text + "".join(line for _, line in lines))
+    except json.JSONDecodeError as error:
+        at = f"{path}:{first + error.lineno - 1}"
+        raise DataError(f"{at}: broken JSON: {error.msg} at column {error.colno} of a list") from None
+    except RecursionError:
+        raise DataError(f"{path}: broken JSON: nested too deeply") from None
+    rows = [value if isinstance(value, dict) else _no_object(value, "in the list") for value in found]
+    if not rows:
+        raise DataError(f"{path}: the list is empty")
+    return Reading(_columns_of(rows[0]), enumerate(rows, 1), " row ")
+
+
+def _columns_of(row: Mapping[str, Any] | BadRow) -> tuple[str, ...]:
+    return tuple(row) if isinstance(row, Mapping) else ()
+
+
+def _no_object(value: object, where: str) -> BadRow:
+    return BadRow("broken JSON", f"{_kind_of(value)} where an object is expected, {where}")
 
 
 def _kind_of(value: object) -> str:

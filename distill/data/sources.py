@@ -15,7 +15,7 @@ from configs.errors import suggest
 from distill.data import splits
 from distill.data.cleaning import Collector, wanted_columns
 from distill.data.locate import Place, locate
-from distill.data.readers import Dialect, Reading, read_jsonl, read_parallel, read_parquet, read_separated, read_text
+from distill.data.readers import Dialect, Reading, read_json, read_parallel, read_parquet, read_separated, read_text
 from distill.data.rows import Rows
 from distill.errors import DataError
 
@@ -115,7 +115,7 @@ def _open(place: Place, source: Files, task: Task) -> Reading:
         case "tsv":
             return read_separated(path, Dialect("\t", source.quoting, source.header))
         case "jsonl":
-            return read_jsonl(path)
+            return read_json(path)
         case "parquet":
             return read_parquet(path, wanted_columns(source, task))
         case "lines" if source.target_path is not None:

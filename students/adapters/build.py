@@ -43,7 +43,7 @@ def build(section: Section, loaded: Loaded, task: Task) -> PeftModel:
 def _wrap(model: PreTrainedModel | PeftModel, config: PeftConfig) -> PeftModel:
     try:
         made = adapters.put(model, config, adapters.ACTIVE)
-    except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError, RuntimeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
         raise ModelError(f"{WHERE}: peft refuses: {str(error).splitlines()[0]}") from error
     made.set_adapter(adapters.ACTIVE)
     return made

@@ -2,12 +2,14 @@
 
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from peft import PeftModel
 
 from configs.decoding import Decoding, Engine
+from distill import adapters
 from distill.errors import ModelError
 from distill.models import Loaded
 from distill.protocols import TextTeacher
@@ -33,6 +35,8 @@ class Asked:
     device: str = "cpu"
     threads: int = 0
     """Of CTranslate2; 0 are its own number"""
+    ensemble: tuple[Loaded, ...] = ()
+    """Models that write with the one, by the mean of their probabilities"""
 
 
 @dataclass(frozen=True)
@@ -49,14 +53,20 @@ class Built:
 def build(loaded: Loaded, fingerprint: str, asked: Asked) -> Built:
     """Return what writes the texts of a loaded model; `fingerprint` is that of its files.
 
-    Raises ModelError where CTranslate2 is asked for by name and cannot run the model, or is not the same model.
+    Raises ModelError where CTranslate2 is asked for by name and cannot run the model, or is not the same model, and for
+    an ensemble that cannot write as one.
     """
-    moved = loaded.model.to(asked.device)  # type: ignore[arg-type]
-    own = HuggingFaceWriter([moved], loaded.tokenizer, fingerprint)
+    loaded = _plain(loaded)
+    voices = [voice.model.to(asked.device) for voice in (loaded, *map(_plain, asked.ensemble))]  # type: ignore[arg-type]
+    own = HuggingFaceWriter(voices, loaded.tokenizer, fingerprint)
+    if asked.ensemble:
+        return Built(own, "CTranslate2 runs no ensembles", None)
     match asked.engine:
         case "huggingface":
             return Built(own, "asked for", None)
         case "ctranslate2":
+            if isinstance(loaded.model, PeftModel):
+                raise ModelError(f"engine: {_obstacle(loaded, asked.device)}; use `huggingface`")
             return _converted(loaded, own, fingerprint, asked, "asked for")
     problem = _obstacle(loaded, asked.device)
     if problem:
@@ -67,12 +77,22 @@ def build(loaded: Loaded, fingerprint: str, asked: Asked) -> Built:
         return Built(own, str(error).removeprefix("engine: "), None)
 
 
+def _plain(loaded: Loaded) -> Loaded:
+    """Take an adapter into the weights, where it has a place there: then no engine can leave it out."""
+    model = adapters.whole(loaded.model, "engine")
+    if model is not loaded.model:
+        model.config._name_or_path = loaded.source
+    return replace(loaded, model=model)
+
+
 def _obstacle(loaded: Loaded, device: str) -> str:
     """Say why CTranslate2 is out of the question, if it is."""
     if importlib.util.find_spec("ctranslate2") is None:
         return "CTranslate2 is not installed: pip install 'distill-pipeline[ctranslate2]'"
     if not loaded.model.config.is_encoder_decoder:
         return "CTranslate2 is used for encoder-decoders here"
+    if isinstance(loaded.model, PeftModel):
+        return "CTranslate2 runs no adapters, and this one has no place in the weights"
     if torch.device(device).type == "cuda":
         import ctranslate2
 
@@ -90,7 +110,7 @@ def _converted(loaded: Loaded, own: HuggingFaceWriter, fingerprint: str, asked: 
         fingerprint,
         asked.folder,
         compute_type=asked.compute_type,
-        device=torch.device(asked.device).type,
+        device=asked.device,
         threads=asked.threads,
     )
     probes = list(dict.fromkeys(asked.probes))[:_PROBES]

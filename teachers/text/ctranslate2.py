@@ -66,8 +66,13 @@ class CTranslate2Writer(TextTeacher):
         self._compute_type = compute_type
         self._folder = folder
         convert(model, tokenizer, folder, quantization=stored)
+        place = torch.device(device)
         self._translator = ctranslate2.Translator(
-            str(folder), device=device, compute_type=compute_type, intra_threads=threads
+            str(folder),
+            device=place.type,
+            device_index=place.index or 0,
+            compute_type=compute_type,
+            intra_threads=threads,
         )
 
     @property

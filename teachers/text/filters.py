@@ -8,6 +8,7 @@ from fractions import Fraction
 
 from configs.filters import Filters, Repetition
 from distill.errors import DataError
+from distill.text_units import is_empty
 from teachers.text import measures
 
 REASONS = ("empty", "no number", "unended", "length", "repetition", "copy", "duplicate", "script", "worst")
@@ -44,7 +45,7 @@ def reasons(candidates: Sequence[Candidate], filters: Filters) -> list[tuple[str
     every = of_rows | of_texts
     ordered = [(name, every[name]) for name in REASONS if name in every]
     rows_only = [(name, check) for name, check in ordered if name in of_rows]
-    checks = (rows_only if measures.is_empty(one.text) else ordered for one in candidates)
+    checks = (rows_only if is_empty(one.text) else ordered for one in candidates)
     return [tuple(name for name, check in asked if check(one)) for one, asked in zip(candidates, checks, strict=True)]
 
 
@@ -55,7 +56,7 @@ def counts(found: Sequence[tuple[str, ...]]) -> dict[str, int]:
 
 
 def _row_checks(candidates: Sequence[Candidate], filters: Filters) -> dict[str, Check]:
-    checks: dict[str, Check] = {"empty": lambda one: measures.is_empty(one.text), "no number": _has_no_number}
+    checks: dict[str, Check] = {"empty": lambda one: is_empty(one.text), "no number": _has_no_number}
     if filters.unended:
         checks["unended"] = lambda one: not one.ended
     if filters.worst is not None:

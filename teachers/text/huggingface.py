@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedTokenizerBase
 
 from configs.decoding import Decoding
+from distill import adapters
 from distill.data.buckets import cut_by_tokens
 from distill.errors import ModelError
 from distill.protocols import TextTeacher
@@ -50,13 +51,15 @@ class HuggingFaceWriter(TextTeacher):
         `autocast` is the type to compute products in, none where that is the weights' own. Raises ModelError for
         models that cannot speak with one voice.
         """
+        for model in models:
+            check_searchable(model)
         self._models = [model.eval().requires_grad_(False) for model in models]
         self._tokenizer = tokenizer
         self._fingerprint = fingerprint
         self._autocast = autocast
         self._config = self._models[0].config
         for model in self._models[1:]:
-            _check_same(self._config, model.config)
+            check_same(self._config, model.config)
 
     @property
     def fingerprint(self) -> str:
@@ -161,8 +164,26 @@ def _ends(settings: GenerationConfig) -> tuple[int, ...]:
     return tuple(ends) if isinstance(ends, list) else (ends,)
 
 
-def _check_same(first: Any, other: Any) -> None:
-    for name in ("is_encoder_decoder", "vocab_size", "decoder_start_token_id", "eos_token_id"):
+def check_searchable(model: Any) -> None:
+    """Raise ModelError for a model with learned vectors before its tokens: peft gives them anew in every step, and a
+    search with a cache would read them after each token.
+    """
+    if adapters.virtual_tokens(model):
+        raise ModelError(
+            f"{model.config.name_or_path}: its adapter puts learned vectors before the tokens, which cannot be "
+            "searched with; adapters that change weights or layers can"
+        )
+
+
+def check_same(first: Any, other: Any) -> None:
+    """Compare the configurations of two models of an ensemble. Raise ModelError where they cannot write as one."""
+    for name in (
+        "is_encoder_decoder",
+        "vocab_size",
+        "decoder_start_token_id",
+        "eos_token_id",
+        "max_position_embeddings",
+    ):
         if getattr(first, name, None) != getattr(other, name, None):
             raise ModelError(
                 f"teachers of an ensemble must agree in {name}: "

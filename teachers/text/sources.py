@@ -56,6 +56,17 @@ def language_id(code: str, tokenizer: PreTrainedTokenizerBase) -> int:
     return found
 
 
+def check_vocabulary(first: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase, where: str) -> None:
+    """Compare two vocabularies, piece by piece. Raise ModelError where an id means something else."""
+    ours, theirs = first.get_vocab(), other.get_vocab()
+    differ = sorted(piece for piece in ours.keys() | theirs.keys() if ours.get(piece) != theirs.get(piece))
+    if differ:
+        raise ModelError(
+            f"{where}: another vocabulary than the teacher's: {len(differ):,} pieces differ, `{differ[0]}` is "
+            f"{theirs.get(differ[0], 'none')} and not {ours.get(differ[0], 'none')}"
+        )
+
+
 def _near(code: str, tokenizer: PreTrainedTokenizerBase) -> str:
     """Return the special tokens most like a code, for an error."""
     return suggest(code, tokenizer.all_special_tokens)

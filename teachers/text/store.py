@@ -2,11 +2,15 @@
 
 A plan says which rows make which shard. It is a pure function of rows, teacher and decoding, so that every worker makes
 the same one and none has to ask another: any number of ranks or array jobs may work on one folder, and another number
-may go on. A row is known by its id, a hash of its content, never by its number in a file.
+may go on. Who writes a shard holds a lock on it, which the system gives back when its holder dies: a claim is never
+stale. Where a file system keeps no locks between hosts, workers begin at different shards; two that meet write the same
+bytes. A row is known by its id, a hash of its content, never by its number in a file.
 """
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from distill.data.hashing import mix
@@ -23,6 +28,10 @@ from distill.errors import DataError
 from distill.files import digest, write_atomically
 from distill.types import Completion
 
+CLAIMS = ".claims"
+"""Folder of the locks, beside the shards."""
+_POLL_SECONDS = 0.2
+"""Between two looks at shards that others are writing."""
 _ABOUT = b"distill.shard"
 _NAME = "shard-{:05d}-of-{:05d}.parquet"
 SCHEMA = pa.schema(
@@ -89,19 +98,71 @@ def write_shards(
     """Have all shards written that are not there: a shard is there if its content is what its footer says.
 
     `write` returns the completions of rows by their places; `about` goes into every footer. A rank that is through
-    with its own shards helps the others: at worst two write the same bytes. `progress` is told how many of how many
-    shards are there.
+    with its own shards helps the others; what others are writing it waits for, and takes over if they die. `progress`
+    is told how many of how many shards are there. Raises DataError where somebody else writes for another plan.
     """
-    for count, number in enumerate(plan.turn(rank, ranks), 1):
-        place = plan.place(folder, number)
-        if not _is_whole(place, plan, number):
+    waiting, total, there = list(plan.turn(rank, ranks)), len(plan.shards), 0
+    while waiting:
+        held = []
+        for number in waiting:
+            if not _have(plan, folder, number, write, about or {}):
+                held.append(number)
+                continue
+            there += 1
+            if progress is not None:
+                progress(there, total)
+        waiting = held
+        time.sleep(_POLL_SECONDS if held else 0.0)
+    foreign = [number for number in range(total) if footer(plan.place(folder, number)).get("key") != plan.key]
+    if foreign:
+        raise DataError(
+            f"{folder}: {len(foreign)} of {total} shards were written over by a run of another configuration; give one "
+            "of the two another `output`"
+        )
+
+
+def _have(
+    plan: Plan,
+    folder: Path,
+    number: int,
+    write: Callable[[NDArray[np.int64]], Sequence[Completion]],
+    about: Mapping[str, Any],
+) -> bool:
+    """Return whether a shard is there, once it is written if nobody else is at it."""
+    place = plan.place(folder, number)
+    if _is_whole(place, plan, number):
+        return True
+    with _claim(folder / CLAIMS / f"{number}.lock") as mine:
+        if mine and not _is_whole(place, plan, number):  # whoever held the claim may just have written it
             rows = plan.shards[number]
             table = _table(plan.ids[rows], write(rows))
-            footer = {"key": plan.key, "content": _content(table), **(about or {})}
-            described = table.replace_schema_metadata({_ABOUT: json.dumps(footer, sort_keys=True)})
+            said = {"key": plan.key, "content": _content(table), **about}
+            described = table.replace_schema_metadata({_ABOUT: json.dumps(said, sort_keys=True)})
             write_atomically(place, partial(pq.write_table, described, compression="zstd"), shared=True)
-        if progress is not None:
-            progress(count, len(plan.shards))
+    return mine
+
+
+@contextmanager
+def _claim(path: Path) -> Iterator[bool]:
+    """Hold a lock, and say so; say that it is not ours where somebody else holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def size_on_disk(ids: NDArray[np.int64], completions: Sequence[Completion]) -> int:
+    """Return the bytes of a shard with these rows, its footer aside."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(_table(ids, completions), sink, compression="zstd")
+    return int(sink.getvalue().size)
 
 
 def missing(plan: Plan, folder: Path) -> list[int]:
@@ -135,7 +196,7 @@ def gather(folder: Path, key: str, shards: int) -> pa.Table:
         said = footer(place)
         table = pq.read_table(place).replace_schema_metadata(None) if said.get("key") == key else None
         if table is None or _content(table) != said.get("content"):
-            raise DataError(f"{place} is not there, or not as it was written; run its generate stage again")
+            raise DataError(f"{place} is not as it was written; delete it, and the same command writes it again")
         tables.append(table)
     return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
 

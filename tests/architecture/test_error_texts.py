@@ -30,14 +30,14 @@ CASES = [
      "Choices: accelerator, devices, fast_fp32, loggers, strategy, threads"),
     # kinds
     ("student.kind=size", "student.kind: unknown kind `size`; did you mean `sizes`? "
-     "Choices: folder, sizes, teacher_layers"),
+     "Choices: folder, sizes, teacher, teacher_layers"),
     (f"{TERM}.kind=logit", f"{TERM}.kind: unknown kind `logit`; did you mean `logits`? Choices: {TERMS}"),
     ("stages.evaluate.kind=eval", "stages.evaluate.kind: unknown kind `eval`; "
-     "did you mean `evaluate`? Choices: augment, evaluate, export, generate, record, select, train"),
+     "did you mean `evaluate`? Choices: augment, evaluate, export, generate, record, recorded, select, train"),
     ("data.train.kind=x", "data.train.kind: unknown kind `x`; Choices: embedded, files, held_out, stage"),
-    ("student={layers: 2}", "student.kind: missing; Choices: folder, sizes, teacher_layers"),
+    ("student={layers: 2}", "student.kind: missing; Choices: folder, sizes, teacher, teacher_layers"),
     ("student={knd: sizes}", "student.knd: unknown key; did you mean `kind`?"),
-    ("student=foo", "student: `foo` is not a section with a `kind`; Choices: folder, sizes, teacher_layers"),
+    ("student=foo", "student: `foo` is not a section with a `kind`; Choices: folder, sizes, teacher, teacher_layers"),
     # missing keys; one that is there under a misspelt name is not missing too
     ("teacher={}", "teacher.model: missing"),
     ("teacher={modle: x}", "teacher.modle: unknown key for kind `live`; did you mean `model`? "

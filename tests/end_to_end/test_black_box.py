@@ -1,17 +1,16 @@
 """A student of a model behind an API, of which nothing is known but what it writes."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from configs.data import Task
-from configs.teachers import FreshTeacher
-from teachers import fresh
 from tests.helpers import pairs
-from tests.helpers.server import Server, echo, refuse
+from tests.helpers.server import Answer, Server, echo, refuse, reply
 
 STAGES = {
     "texts": {"kind": "generate", "data": ["alone"], "shard_characters": 200},
@@ -47,11 +46,10 @@ def run(tmp_path: Path, server: Server) -> Path:
     }
     stages = {**STAGES, "texts": {**STAGES["texts"], "endpoint": endpoint}}
     source = {"path": str(tmp_path / "alone.txt"), "format": "lines", "columns": {"target": None}}
-    texts = [text for pair in pairs.sentences(100) for text in pair]
-    sizes = FreshTeacher.model_validate_json(json.dumps(pairs.TEACHER))
-    vocabulary = fresh.make(sizes, Task(kind="generation"), lambda: iter(texts), 0, tmp_path / "vocabulary")
     data = {"alone": source, "told": {"kind": "stage", "stage": "best"}}
-    return pairs.run_file(tmp_path, stages, data=data, teacher={"model": str(vocabulary)})
+    return pairs.run_file(
+        tmp_path, stages, data=data, teacher={"model": str(pairs.vocabulary(tmp_path / "vocabulary"))}
+    )
 
 
 def test_a_student_learns_from_its_answers(call, run: Path, server: Server) -> None:
@@ -73,6 +71,62 @@ def test_a_refusal_half_way_loses_nothing_that_was_paid_for(call, run: Path, ser
     server.script = []
     assert call("run", str(run))[0] == 0
     assert len(server.asked) == asked + 40 - sum(written)
+
+
+def empty(body: dict[str, Any]) -> tuple[int, Any]:
+    return 200, {"object": "chat.completion", "choices": []}
+
+
+def torn(body: dict[str, Any]) -> tuple[int, Any]:
+    return 200, b'{"choices": [{"message": {"role": "assi'
+
+
+def without_text(body: dict[str, Any]) -> tuple[int, Any]:
+    return 200, reply([None])
+
+
+def other_shape(body: dict[str, Any]) -> tuple[int, Any]:
+    return 200, ["no", "object"]
+
+
+def test_a_server_that_is_busy_breaks_and_babbles_now_and_then_changes_no_text(call, run: Path, server: Server) -> None:
+    busy, broken = refuse(429, "slow down"), refuse(503, "overloaded")
+    server.script = [busy, busy, echo, empty, echo, broken, torn, echo, without_text, other_shape, busy, echo]
+    code, out, err = call("run", str(run), "stages.texts.endpoint.retries=2")
+    assert code == 0, out + err
+    assert len(server.asked) == 40 + 8
+    chosen = pq.read_table(run.parent / "run/best/choices/choices.parquet").to_pydict()
+    assert chosen["text"] == [source.upper() for source in chosen["source"]] and len(chosen["text"]) == 40
+    told = json.loads((run.parent / "run/texts/stage.json").read_text(encoding="utf-8"))["results"]
+    assert told["requests"] == 40 + 4  # all that were answered, the malformed ones too: they are paid for
+
+
+@pytest.mark.parametrize(
+    ("answer", "requests", "expected"),
+    [
+        (refuse(429, "slow down"), 3, "is asked too much, after 3 tries; lower `concurrency` or set `per_minute`: "),
+        (refuse(503, "overloaded"), 3, "is broken, after 3 tries: "),
+        (empty, 3, "gave 0 of 1 texts, 3 times: "),
+        (torn, 3, 'gave 0 of 1 texts, 3 times: {"choices": [{"message": {"role": "assi'),
+        (without_text, 3, "gave 0 of 1 texts, 3 times: "),
+        (other_shape, 3, "gave 0 of 1 texts, 3 times: "),
+    ],
+)
+def test_a_server_that_stays_so_ends_the_run_with_one_error_and_the_same_command_goes_on(
+    call, run: Path, server: Server, answer: Answer, requests: int, expected: str
+) -> None:
+    good = 25
+    server.script = [echo] * good + [answer] * requests
+    code, _, err = call("run", str(run), "stages.texts.endpoint.retries=2")
+    said = " ".join(err.split())
+    assert code == 2 and said.count("error:") == 1 and "Traceback" not in said
+    assert f"echo-7b at {server.url} {expected}" in said and re.search(r"row \d+: ", said)
+    assert not (run.parent / "run/texts/stage.json").exists() and len(server.asked) == good + requests
+    written = [pq.read_metadata(shard).num_rows for shard in (run.parent / "run/texts/shards").glob("*.parquet")]
+    assert 0 < sum(written) <= good
+    code, out, err = call("run", str(run), "stages.texts.endpoint.retries=2")
+    assert code == 0, out + err
+    assert len(server.asked) == good + requests + 40 - sum(written)
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from configs.data import Task
-from configs.teachers import FreshTeacher
-from teachers import fresh
 from tests.helpers import pairs
 
 STAGES = {
@@ -152,9 +149,7 @@ def test_a_reverse_model_marks_the_worst(call, run, tmp_path: Path) -> None:
     assert "`reverse` and `filters.worst` go together" in refused(call, run, *left, alone)
     missing = f"stages.best={{kind: select, generated: texts, reverse: {tmp_path}/none, {both}}}"
     assert "stages.best.reverse: folder" in refused(call, run, *left, missing)
-    sizes = FreshTeacher.model_validate_json(json.dumps(pairs.TEACHER))
-    texts = [text for pair in pairs.sentences(100) for text in pair]
-    reverse = fresh.make(sizes, Task(kind="generation"), lambda: iter(texts), 1, tmp_path / "reverse")
+    reverse = pairs.vocabulary(tmp_path / "reverse", seed=1)
     code, _, err = call(
         "run", str(run), *left, f"stages.best={{kind: select, generated: texts, reverse: {reverse}, {both}}}"
     )
@@ -167,6 +162,11 @@ def test_files_of_unequal_length(call, run) -> None:
     with (run.parent / "train.yy").open("a", encoding="utf-8") as more:
         more.write("ban\n")
     assert "train.xx has 120 lines" in refused(call, run)
+
+
+def test_texts_of_a_teacher_that_is_not_trained(call, run) -> None:
+    code, _, err = call("generate", str(run), "stages.texts.long_sources=leave_out")
+    assert code == 2 and "stages.teacher: the teacher is not trained yet; `distill train` does it" in err
 
 
 def test_a_teacher_without_vocabulary(call, run, tmp_path: Path) -> None:

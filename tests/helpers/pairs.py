@@ -5,6 +5,9 @@ import random
 from pathlib import Path
 from typing import Any
 
+from configs.data import Task
+from configs.teachers import FreshTeacher
+from teachers import fresh
 from tests.helpers.tiny import WORDS
 
 TASK = {"kind": "generation", "max_length": 24, "max_target_length": 24}
@@ -20,6 +23,13 @@ def sentences(count: int, seed: int = 0) -> list[tuple[str, str]]:
     known = WORDS[:24]
     sources = [[draw.choice(known) for _ in range(draw.randint(2, 8))] for _ in range(count)]
     return [(" ".join(words), " ".join(f"{word}n" for word in reversed(words))) for words in sources]
+
+
+def vocabulary(folder: Path, seed: int = 0) -> Path:
+    """Write a model with random weights, for its vocabulary."""
+    texts = [text for pair in sentences(100) for text in pair]
+    sizes = FreshTeacher.model_validate_json(json.dumps(TEACHER))
+    return fresh.make(sizes, Task(kind="generation"), lambda: iter(texts), seed, folder)
 
 
 def write(folder: Path, name: str, count: int, seed: int = 0) -> dict[str, Any]:

@@ -55,6 +55,13 @@ def test_each_format_gives_the_same_rows(tmp_path: Path, name: str) -> None:
     assert rows.notes == {}
 
 
+@pytest.mark.parametrize(("name", "indent"), [("a.json", 2), ("a.json.gz", None), ("a.jsonl", 0)])
+def test_a_list_of_objects_gives_the_same_rows(tmp_path: Path, name: str, indent: int | None) -> None:
+    listed = json.dumps([{"text": text, "label": label} for text, label in EXPECTED], indent=indent)
+    path = write(tmp_path / name, f"\n {listed}\n")
+    assert pairs(rows_of(path)) == EXPECTED
+
+
 def test_parquet_gives_the_same_rows(tmp_path: Path) -> None:
     texts, labels = zip(*EXPECTED, strict=True)
     path = tmp_path / "a.parquet"
@@ -189,6 +196,10 @@ def test_a_line_off_the_pattern(tmp_path: Path) -> None:
 FILES = [
     ("a.csv", b"", ": the file is empty"),
     ("a.jsonl", b"\n", ": the file is empty"),
+    ("a.json", b"[]", ": the list is empty"),
+    ("a.json", b'[\n{"text": "one", "label": "1"},\n{"text": "two" "label": "0"}\n]',
+     ":3: broken JSON: Expecting ',' delimiter at column 16 of a list"),
+    ("a.json", b'[{"text": "one", "label": "1"}, "two"]', " row 2: a text where an object is expected, in the list"),
     ("a.csv", b"text,label\n", ": no rows: the file holds none"),
     ("a.csv", b"text,text\n", ":1: column `text` is there twice; without a header line name the columns in `header`"),
     ("a.csv", "text,label\none,1\ncaf\u00e9,1\n".encode("latin1"),

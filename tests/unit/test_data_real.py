@@ -78,6 +78,19 @@ def test_summaries_have_several_references(part: str, sources: int, rows: int) -
     assert (len(found), len(set(found.ids.tolist()))) == (rows, sources)
 
 
+@pytest.mark.parametrize(
+    ("path", "text", "target", "count"),
+    [
+        ("gpteacher/codegen-instruct.json.gz", "instruction", "response", 4535),
+        ("gpteacher/roleplay-instruct.json.gz", "instruction", "response", 1923),
+        ("alpaca_eval_outputs/gpt4.jsonl.gz", "instruction", "output", 569),
+    ],
+)
+def test_answers_that_models_gave(path: str, text: str, target: str, count: int) -> None:
+    found = rows_of(source(path, columns=Columns(text=text, target=target)), Task(kind="generation"))
+    assert len(found) == count and None not in found.targets
+
+
 def test_quotes_of_mrpc_are_not_swallowed() -> None:
     with pytest.raises(DataError, match=r"set `quoting: false` if quotes are part of the texts$"):
         rows_of(source("mrpc/train.tsv.gz", columns=PAIR))

@@ -2,7 +2,9 @@
 
 import math
 import multiprocessing
+import os
 import random
+import signal
 import time
 from pathlib import Path
 
@@ -127,6 +129,56 @@ def test_no_rows_make_no_shards(tmp_path):
     empty = plan(rows(0))
     write_shards(empty, tmp_path, write)
     assert len(collect(empty, tmp_path)) == 0
+
+
+def _share(folder: Path, log: Path, die_at: int | None) -> None:
+    """Write beside others, as one of equals; note the shards; die in the middle of one if told so."""
+
+    def slowly(places):
+        with log.open("a", encoding="utf-8") as notes:
+            notes.write(f"{places[0]}\n")
+        if die_at is not None and len(log.read_text(encoding="utf-8").splitlines()) >= die_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.01)
+        return write(places)
+
+    write_shards(Plan.of(rows(), {"teacher": "t"}, 40), folder, slowly)
+
+
+def test_workers_share_the_shards_and_take_over_those_of_the_dead(tmp_path):
+    """Four that know nothing of each other: every shard is written once, but for the one its writer died in."""
+    small = Plan.of(rows(), {"teacher": "t"}, 40)
+    write_shards(small, tmp_path / "whole", write)
+    fork = multiprocessing.get_context("fork")
+    logs = [tmp_path / f"log-{number}" for number in range(4)]
+    workers = [
+        fork.Process(target=_share, args=(tmp_path / "shared", log, 2 if log is logs[0] else None)) for log in logs
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [-signal.SIGKILL, 0, 0, 0]
+    assert files(tmp_path / "shared") == files(tmp_path / "whole")
+    begun = [line for log in logs for line in log.read_text(encoding="utf-8").splitlines()]
+    lost = logs[0].read_text(encoding="utf-8").splitlines()[-1]
+    expected = sorted([str(shard[0]) for shard in small.shards] + [lost])
+    assert sorted(begun) == expected
+    assert min(len(log.read_text(encoding="utf-8").splitlines()) for log in logs) >= 2  # all of them took part
+
+
+def test_two_configurations_in_one_folder_are_found_out(tmp_path):
+    first, other = plan(), plan(teacher="u")
+    write_shards(other, tmp_path / "other", write)
+    foreign = other.place(tmp_path / "other", 0).read_bytes()
+
+    def overwrite(done, total):
+        if done == total:
+            first.place(tmp_path, 0).write_bytes(foreign)
+
+    said = f"1 of {len(first.shards)} shards were written over by a run of another configuration"
+    with pytest.raises(DataError, match=said):
+        write_shards(first, tmp_path, write, progress=overwrite)
 
 
 def _work(folder: Path, rank: int) -> None:

@@ -1,6 +1,7 @@
 """Small feed-forward networks: f(x) = s · W_up φ(W_down x + b_down) + s · b_up."""
 
 import math
+from abc import abstractmethod
 from typing import Literal
 
 import torch
@@ -23,9 +24,9 @@ class Network(Part):
 
     form: Form
 
+    @abstractmethod
     def change(self, given: Tensor) -> Tensor:
         """Return f(x) [… D] in the type of x."""
-        raise NotImplementedError
 
     def apply_to(self, visit: Visit) -> None:
         """Add the change where the form says."""
