@@ -85,6 +85,11 @@ def shape_of(annotation: Any, notes: tuple[Any, ...] = ()) -> Shape:
     """Take an annotation apart."""
     while get_origin(annotation) is Annotated:
         annotation, notes = annotation.__origin__, (*notes, *annotation.__metadata__)
+    inner = [arm for arm in get_args(annotation) if arm is not NoneType]
+    if get_origin(annotation) in (Union, UnionType) and len(inner) == 1:
+        held = shape_of(inner[0], notes)
+        if held.tagged:  # a union that `kind` decides, or null
+            return Shape(held.type | None, held.limits, tagged=True)
     fields = [note for note in notes if isinstance(note, FieldInfo)]
     limits = [note for note in notes if not isinstance(note, FieldInfo)]
     limits += [limit for field in fields for limit in field.metadata]

@@ -30,8 +30,13 @@ GPT2_MEDIUM = ("gpt2", {"n_embd": 1024, "n_layer": 24, "n_head": 16})
 MARIAN_BASE = (
     "marian",
     {
-        **{"d_model": 512, "encoder_layers": 6, "decoder_layers": 6, "encoder_ffn_dim": 2048, "decoder_ffn_dim": 2048},
-        **{"encoder_attention_heads": 8, "decoder_attention_heads": 8},
+        "d_model": 512,
+        "encoder_layers": 6,
+        "decoder_layers": 6,
+        "encoder_ffn_dim": 2048,
+        "decoder_ffn_dim": 2048,
+        "encoder_attention_heads": 8,
+        "decoder_attention_heads": 8,
     },
 )
 HOULSBY: dict[str, Any] = {"kind": "bottleneck"}

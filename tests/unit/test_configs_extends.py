@@ -69,7 +69,11 @@ def test_a_stage_dropped_in_the_middle_can_be_given_anew(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("text", "path", "value"),
     [
-        ("student: {kind: folder, model: m}", ("student",), {"kind": "folder", "model": "m", "revision": None}),
+        (
+            "student: {kind: folder, model: m}",
+            ("student",),
+            {"kind": "folder", "model": "m", "revision": None, "adapter": None},
+        ),
         (
             "data: {validation: {kind: embedded, name: support-desk, part: test}}",
             ("data", "validation"),

@@ -81,7 +81,7 @@ def test_null_drops_a_stage() -> None:
 def test_another_kind_keeps_only_what_overrides_say_in_either_order(swap: bool) -> None:
     texts = ["student.kind=folder", "student.model=m"]
     pipeline = load("run.yaml", texts[::-1] if swap else texts).pipeline
-    assert pipeline.student.model_dump() == {"kind": "folder", "model": "m", "revision": None}
+    assert pipeline.student.model_dump() == {"kind": "folder", "model": "m", "revision": None, "adapter": None}
 
 
 def test_another_kind_of_term_leaves_the_others() -> None:
