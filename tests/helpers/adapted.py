@@ -50,7 +50,7 @@ METHODS: dict[str, dict[str, Any]] = {
 IMPOSSIBLE: dict[tuple[str, str], str] = {
     ("BitFit", "t5"): "t5 has no biases",
     ("BitFit", "llama"): "llama has no biases",
-    ("OFT", "gpt2"): "Conv1D",
+    ("OFT", "gpt2"): "Target module Conv1D",
 }
 """What is refused at set-up, and the reason given."""
 CELLS = [(method, kind) for method in METHODS for kind in families.FAMILIES if (method, kind) not in IMPOSSIBLE]
@@ -164,3 +164,28 @@ def logits(student: Student, batch: Batch) -> Tensor:
         said = student(batch, Needs(logits=True)).logits
     assert said is not None
     return said
+
+
+def table() -> str:
+    """The table of `docs/adapters.md`: what works where, and why not where not."""
+    head = ["method", *families.FAMILIES, "merges"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    notes = list(dict.fromkeys([*IMPOSSIBLE.values(), *(_unreached(method) for method in UNREACHED)]))
+    for method in METHODS:
+        cells = [_cell(method, kind, notes) for kind in families.FAMILIES]
+        lines.append(f"| {method} | " + " | ".join(cells) + f" | {'yes' if method in MERGEABLE else '–'} |")
+    lines += ["", *(f"{number}. {note}" for number, note in enumerate(notes, 1))]
+    return "\n".join(lines)
+
+
+def _cell(method: str, kind: str, notes: list[str]) -> str:
+    if (method, kind) in IMPOSSIBLE:
+        return f"– ({notes.index(IMPOSSIBLE[method, kind]) + 1})"
+    unreached = kind in UNREACHED.get(method, {})
+    return f"yes ({notes.index(_unreached(method)) + 1})" if unreached else "yes"
+
+
+def _unreached(method: str) -> str:
+    """Say which objectives nothing in a method can change."""
+    found = {kind: ", ".join(terms) for kind, terms in UNREACHED[method].items()}
+    return f"{method}: not under {'; '.join(dict.fromkeys(found.values()))} of the encoder, which lie below what learns"

@@ -1,5 +1,7 @@
 """Every method on every family under every kind of objective: the loss falls, and only what should moves."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ from distill.errors import ModelError
 from distill.types import Needs
 from students.student import Student
 from tests.helpers import families
-from tests.helpers.adapted import CELLS, IMPOSSIBLE, TERMS, UNREACHED, adapted, begin, full_batch
+from tests.helpers.adapted import CELLS, IMPOSSIBLE, TERMS, UNREACHED, adapted, begin, full_batch, table
 
 STEPS = 4
 
@@ -52,3 +54,8 @@ def test_virtual_tokens_are_seen_by_no_loss(method, kind):
         assert own.hidden_states[layer].shape == base.hidden_states[layer].shape
         assert own.attentions[layer].shape == base.attentions[layer].shape
         assert own.relations[layer].key.shape == base.relations[layer].key.shape
+
+
+def test_the_table_of_the_docs_is_what_is_tried():
+    page = (Path(__file__).parents[2] / "docs" / "adapters.md").read_text(encoding="utf-8")
+    assert table() in page
