@@ -8,7 +8,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification
 
-from tests.helpers import tiny
+from tests.helpers import pairs, tiny
 
 TRAINING = {"epochs": 2, "batch_size": 8, "learning_rate": 1e-2, "log_every": 4}
 TERMS = [{"kind": "task"}, {"kind": "logits"}, {"kind": "hidden"}, {"kind": "attention"}]
@@ -83,3 +83,36 @@ def test_what_weights_cannot_take_in_is_refused_at_set_up(tmp_path, call):
     assert code == 2
     assert "`transformers` is the whole model, whose weights cannot take in an adapter of kind `bottleneck`" in err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("adapter", "formats"),
+    [({"kind": "bottleneck", "size": 8}, ["adapter"]), ({"kind": "lora"}, ["adapter", "transformers", "ctranslate2"])],
+)
+def test_a_translator_in_an_adapter_learns_writes_and_is_exported(tmp_path, call, adapter, formats):
+    base = pairs.vocabulary(tmp_path / "base")
+    terms = [{"kind": "task"}, {"kind": "logits"}, {"kind": "attention", "side": "cross"}]
+    student = {"kind": "train", "data": ["train"], "validation": "validation", "training": pairs.TRAINING}
+    stages = {
+        "student": {**student, "objective": terms, "teacher": "base"},
+        "evaluate": {"kind": "evaluate", "data": "test", "student": "student", "latency": False},
+        "export": {"kind": "export", "student": "student", "data": "test", "formats": formats},
+    }
+    asked = {"kind": "folder", "model": str(base), "adapter": adapter}
+    run = pairs.run_file(
+        tmp_path, stages, teacher={"model": str(pairs.vocabulary(tmp_path / "teacher", 7))}, student=asked
+    )
+    code, out, err = call("run", str(run))
+    assert code == 0, out + err
+    results = json.loads((tmp_path / "run/export/results.json").read_text(encoding="utf-8"))
+    assert set(results["formats"]) == set(formats)
+
+
+def test_learned_tokens_are_not_written_with(tmp_path, call):
+    stages = {
+        "student": {"kind": "train", "data": ["train"], "objective": [{"kind": "task"}], "training": pairs.TRAINING},
+        "evaluate": {"kind": "evaluate", "data": "test", "student": "student"},
+    }
+    asked = {"kind": "folder", "model": str(pairs.vocabulary(tmp_path / "base")), "adapter": {"kind": "prompt"}}
+    code, _, err = call("check", str(pairs.run_file(tmp_path, stages, student=asked)))
+    assert code == 2 and "`prompt` puts learned vectors before the source, and no search carries them" in err
