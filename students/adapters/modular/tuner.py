@@ -4,6 +4,7 @@ Save, load, swap, delete, disable and unload are peft's own. What differs stands
 active one, what parts share, and that weights lie deeper under an adapter's name than peft's own do.
 """
 
+import copy
 import re
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
@@ -66,6 +67,12 @@ class ModularModel(BaseTuner, Tuner):
         layer.add(adapter_name, part)
         if layer is not target:
             self._replace_module(parent, target_name, layer, target)
+
+    def _check_tied_modules(self, model: nn.Module, peft_config: PeftConfig) -> None:
+        # parts stand around an embedding and leave its weights, and their tie, alone; only whole modules can cut it
+        whole_only = copy.copy(peft_config)
+        whole_only.target_modules = None  # type: ignore[attr-defined]
+        super()._check_tied_modules(model, whole_only)
 
     def _make(self, spec: dict[str, Any], adapter: str, layer: ModularLayer) -> Part:
         if spec["kind"] == "inverse":
