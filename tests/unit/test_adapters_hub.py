@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import BertForSequenceClassification
 
+from distill import adapters
 from distill.errors import ModelError
 from students.adapters.hub.build import take_over
 from students.adapters.hub.fill import parts
@@ -123,3 +125,9 @@ def test_layers_are_counted_on_from_the_encoder_to_the_decoder() -> None:
     blocks = {".".join(name.split(".")[:3]) for name, _ in parts(model, "default")}  # type: ignore[arg-type]
     every = ["encoder.block.0", "encoder.block.1", "decoder.block.0"]
     assert left and blocks == {name for number, name in enumerate(every) if number not in left}
+
+
+def test_a_prefix_is_attended_to_however_the_model_was_loaded(tmp_path: Path) -> None:
+    adapters.save(take_over(ROOT / "bert" / "prefix" / "task", base("bert"), "SEQ_CLS"), tmp_path)
+    plain = BertForSequenceClassification.from_pretrained(ROOT / "bert" / "base").eval()
+    assert distance(adapters.attach(plain, tmp_path, "a test"), ROOT / "bert" / "prefix") <= 2e-6

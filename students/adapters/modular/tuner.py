@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from distill.adapters import Tuner
+from distill.capture import prepare
 from students.adapters.modular.config import ModularConfig
 from students.adapters.modular.invertible import Coupling, Inverse
 from students.adapters.modular.layer import Drop, ModularLayer
@@ -43,6 +44,8 @@ class ModularModel(BaseTuner, Tuner):
         self.modular_shared[adapter_name] = nn.ModuleDict()
         super().inject_adapter(model, adapter_name, *args, **kwargs)
         self._tap_again()
+        if any(part["kind"] == "prefix" for part in self.peft_config[adapter_name].parts):  # type: ignore[attr-defined]
+            prepare(self.model)  # no other attention function looks at learned keys
 
     def _prepare_adapter_config(self, peft_config: PeftConfig, model_config: dict[str, Any]) -> PeftConfig:
         return peft_config
