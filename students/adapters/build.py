@@ -25,7 +25,7 @@ def build(section: Section, loaded: Loaded, task: Task) -> PeftModel:
     """Wrap a loaded model; what trains afterwards is in fp32. Raise ModelError for what does not fit."""
     register()
     model = loaded.model
-    target = Target(model, family_of(model, WHERE), _task_type(model, task), _whole(section, loaded, task), WHERE)
+    target = Target(model, family_of(model, WHERE), task_type(model, task), _whole(section, loaded, task), WHERE)
     below = _below(section)
     adapted: PeftModel | None = None
     for name, folder in below.items():
@@ -58,7 +58,8 @@ def _wrap(model: PreTrainedModel | PeftModel, config: PeftConfig) -> PeftModel:
     return model
 
 
-def _task_type(model: PreTrainedModel, task: Task) -> str:
+def task_type(model: PreTrainedModel, task: Task) -> str:
+    """Return peft's name of a task."""
     match task.kind:
         case "classification" | "regression":
             return "SEQ_CLS"

@@ -11,7 +11,7 @@ from distill.errors import ModelError
 from students.adapters import sites
 from students.adapters.families import Family, pattern
 from students.adapters.hub import demands
-from students.adapters.hub.places import by_side, feed_forward, without_cross
+from students.adapters.hub.places import by_side, feed_forward, on_its_side, without_cross
 from students.adapters.hub.read import CONFIG, HubAdapter
 from students.adapters.sites import Spec
 
@@ -159,7 +159,5 @@ def _prefixes(settings: Settings, hub: HubAdapter, model: PreTrainedModel, famil
 
 def _left_out(spec: Spec, layers: list[int], model: PreTrainedModel) -> Spec:
     """Add the layers left out, as they are counted on the spec's side."""
-    first = 0 if spec["side"] == "encoder" else int(model.config.num_hidden_layers)
-    depth = int(model.config.num_hidden_layers) if spec["side"] == "encoder" else len(layers) + max(layers, default=0)
-    left = sorted(layer - first for layer in layers if first <= layer < first + depth)
+    left = on_its_side(layers, spec["side"] == "encoder", model)
     return {**spec, "leave_out": left} if left else spec

@@ -1,6 +1,7 @@
 """Where AdapterHub's names say a module is, and on which side its layers are counted."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 from transformers import PreTrainedModel
 
@@ -9,6 +10,7 @@ from students.adapters.sites import on_side
 
 KNOWN = ("bert", "roberta", "xlm-roberta", "t5", "mt5", "bart", "gpt2", "llama")
 """Architectures whose names and places are known; of the second of each pair AdapterHub runs the first's code."""
+_BOTH: tuple[Literal["encoder", "decoder"], ...] = ("encoder", "decoder")
 _ENDS = {
     ".output.dense": ".output",
     ".output.LayerNorm": ".output",
@@ -54,8 +56,10 @@ def by_side(at: str, left_out: list[int], model: PreTrainedModel) -> list[dict[s
         return [{"at": at}]
     if not model.config.is_encoder_decoder:
         return [{"at": at, "leave_out": sorted(left_out)}]
+    return [{"at": on_side(at, side), "leave_out": on_its_side(left_out, side == "encoder", model)} for side in _BOTH]
+
+
+def on_its_side(layers: Sequence[int], first: bool, model: PreTrainedModel) -> list[int]:
+    """Return those of the layers that lie on the first side, or the second, as they are counted there."""
     depth = int(model.config.num_hidden_layers)
-    return [
-        {"at": on_side(at, "encoder"), "leave_out": sorted(layer for layer in left_out if layer < depth)},
-        {"at": on_side(at, "decoder"), "leave_out": sorted(layer - depth for layer in left_out if layer >= depth)},
-    ]
+    return sorted(layer if first else layer - depth for layer in layers if (layer < depth) == first)
