@@ -101,9 +101,19 @@ def merged(model: PeftModel, where: str) -> PreTrainedModel:
         raise ModelError(f"{where}: learned tokens have no place in the weights; `adapter` and `onnx` keep them")
     tuner._replace_module = _put  # peft's own copies `weight`, which a head of several layers has not
     try:
-        return cast(PreTrainedModel, tuner.merge_and_unload(safe_merge=True))
-    except ValueError as error:
+        return _unwrapped(cast(PreTrainedModel, tuner.merge_and_unload(safe_merge=True)))
+    except (ValueError, RuntimeError) as error:
         raise ModelError(f"{where}: {str(error).splitlines()[0]}") from error
+
+
+def _unwrapped(model: PreTrainedModel) -> PreTrainedModel:
+    """Put what was trained whole in its place: peft's merge of normalisations (LN tuning) leaves its wrappers there."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, AuxiliaryTrainingWrapper):
+            parent, _, child = name.rpartition(".")
+            trained: Any = module.unload_and_optionally_merge_module(True, True, None)
+            setattr(model.get_submodule(parent), child, trained)
+    return model
 
 
 def adapted(model: Model, where: str) -> PeftModel:

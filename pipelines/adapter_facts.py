@@ -22,6 +22,12 @@ _NAMES = {
     "P_TUNING": "p_tuning",
 }
 _TOKENS = ("PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "MULTITASK_PROMPT_TUNING", "CPT", "CARTRIDGE")
+_NOT_LINEAR = {
+    "bottleneck": "a bottleneck is no linear change of the weights",
+    "fusion": "an attention over adapters is no linear change of the weights",
+    "experts": "a mixture of experts is no linear change of the weights",
+    "prefix": "learned keys and values have no place in the weights",
+}
 _PLACES = {"output": "houlsby", "norm": "pfeiffer", "stream": "pfeiffer", "parallel": "parallel"}
 _SAID = {
     "r": "rank",
@@ -34,7 +40,6 @@ _SAID = {
     "num_virtual_tokens": "tokens",
     "encoder_hidden_size": "width",
     "target_modules": "targets",
-    "modules_to_save": "also",
 }
 """peft's keys, and what configurations here call the same."""
 
@@ -84,10 +89,8 @@ class AdapterFacts:
         """Why the frozen weights cannot take it in; none where they can, as far as its configuration says."""
         if str(self.config["peft_type"]) in _TOKENS:
             return "learned tokens have no place in the weights"
-        kinds = sorted({part["kind"] for part in self._parts} - {"bias"})
-        if kinds:
-            return f"a {kinds[0]} is no linear change of the weights"
-        return None
+        kinds = [part["kind"] for part in self._parts if part["kind"] in _NOT_LINEAR]
+        return _NOT_LINEAR[kinds[0]] if kinds else None
 
     def settings(self) -> dict[str, str]:
         """Return its configuration in the words of configurations here."""
@@ -96,7 +99,9 @@ class AdapterFacts:
         else:
             given = {said: self.config[key] for key, said in _SAID.items() if self.config.get(key) is not None}
             found = {said: value for said, value in given.items() if value not in (False, [])}
-        return {"kind": self.kind, **{key: _written(value) for key, value in found.items()}}
+            found["targets"] = _ends(found["targets"]) if "targets" in found else None
+        found |= {"also": list(dict.fromkeys(also))} if (also := self.config.get("modules_to_save")) else {}
+        return {"kind": self.kind, **{key: _written(value) for key, value in found.items() if value is not None}}
 
     @property
     def _parts(self) -> list[dict[str, Any]]:
@@ -117,7 +122,7 @@ class AdapterFacts:
     def _own_settings(self) -> Iterator[tuple[str, Any]]:
         """Yield what each kind of part says once for all places."""
         for part in {part["kind"]: part for part in self._parts}.values():
-            if "form" in part:
+            if "form" in part and self.kind == "bottleneck":
                 yield "place", _PLACES[part["form"]]
             yield from ((key, part[key]) for key in _SPELT if part.get(key) is not None)
             if part["kind"] == "coupling":
@@ -125,7 +130,7 @@ class AdapterFacts:
         sides = [part["side"] for part in self._parts if "side" in part]
         left_out = sorted({layer for part in self._parts for layer in part.get("leave_out", ())})
         extra = {"sides": sides, "leave_out": left_out, "drop": self.config.get("drop"), "on": self.config.get("under")}
-        extra |= {"of": self.config.get("members"), "also": self.config.get("modules_to_save")}
+        extra["of"] = self.config.get("members")
         yield from ((key, value) for key, value in extra.items() if value)
 
     @property
@@ -168,6 +173,14 @@ def found_under(folder: Path) -> list[AdapterFacts]:
     every = [facts(path) for path in paths]
     inside = {own.folder / name for own in every for name in own.below}
     return [own for own in every if own.folder not in inside]
+
+
+def _ends(targets: str | list[str]) -> list[str]:
+    """Return the ends of module names that a pattern of ours spells; # stands for a number."""
+    if not isinstance(targets, str):
+        return targets
+    plain = targets.replace(r"(?:.*\.)?", "").replace(r"\d+", "#").replace("\\", "")
+    return plain.split("|")
 
 
 def _written(value: Any) -> str:

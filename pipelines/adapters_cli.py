@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="List, show, merge, copy and take over adapters.", no_args_is_help=True)
 
+_MERGES = {False: "yes", True: "if peft can; `distill adapters merge` tries and compares"}
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of an adapter.")]
 Output = Annotated[Path, typer.Argument(metavar="OUTPUT", help="Folder to write; must not be there, or be empty.")]
 
@@ -77,7 +78,7 @@ def _shown(found: "AdapterFacts") -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     rows = {"base model": found.base, **found.settings(), "MB": megabytes(found.megabytes)}
     rows |= {f"parameters: {role}": short_count(count) for role, count in found.counts.items() if count}
-    rows["mergeable"] = f"no: {found.unmergeable}" if found.unmergeable else "yes"
+    rows["mergeable"] = f"no: {found.unmergeable}" if found.unmergeable else _MERGES[found.kind.startswith("peft ")]
     for key, value in rows.items():
         table.add_row(f"[bold]{key}[/]", escape(value))
     return table

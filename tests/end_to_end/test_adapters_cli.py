@@ -7,14 +7,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from peft import PeftModel
+from pydantic import TypeAdapter
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from configs.adapters import Bottleneck, Lora
+from configs.adapters import Adapter, Bottleneck, Lora
 from configs.data import Task
 from distill import adapters
 from distill.models import ModelSource, load
@@ -59,6 +61,10 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
     return found
 
 
+def language_below(folder: Path) -> Bottleneck:
+    return Bottleneck(kind="bottleneck", place="pfeiffer", size=4, on=(str(folder),))
+
+
 def shown(out: str) -> dict[str, str]:
     """Read a table of two columns."""
     return dict(re.split(r"  +", line.strip(), maxsplit=1) for line in out.splitlines() if "  " in line.strip())
@@ -67,8 +73,7 @@ def shown(out: str) -> dict[str, str]:
 def test_list_names_each_adapter_with_what_it_stands_on(tmp_path: Path, base: Path, call: Call) -> None:
     adapter(tmp_path / "deep" / "low", base, Lora(kind="lora", rank=2))
     language = adapter(tmp_path / "language", base, Bottleneck(kind="bottleneck", place="pfeiffer", size=4))
-    task = Bottleneck(kind="bottleneck", place="pfeiffer", size=4, on=(str(language),))
-    adapter(tmp_path / "task", base, task)
+    adapter(tmp_path / "task", base, language_below(language))
     code, out, err = call("adapters", "list", str(tmp_path))
     assert code == 0, err
     rows = {line.split()[0]: line.split()[1:] for line in out.splitlines()[1:] if line.strip()}
@@ -92,6 +97,7 @@ def test_show_says_it_in_the_words_of_a_configuration(tmp_path: Path, base: Path
     code, out, _ = call("adapters", "show", str(adapter(tmp_path / "b", base, Lora(kind="lora", rank=2, dora=True))))
     said = shown(out)
     assert (said["kind"], said["rank"], said["dora"], said["mergeable"]) == ("lora", "2", "True", "yes")
+    assert said["targets"] == "attention.self.query, attention.self.value"
 
 
 def test_list_and_show_load_no_torch(tmp_path: Path, base: Path) -> None:
@@ -106,28 +112,54 @@ def test_list_and_show_load_no_torch(tmp_path: Path, base: Path) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
-def test_merge_writes_the_plain_model_that_computes_the_same(tmp_path: Path, base: Path, call: Call) -> None:
-    folder = adapter(tmp_path / "a", base, Lora(kind="lora", rank=4))
+MERGED: dict[str, dict[str, Any]] = {
+    "lora": {"rank": 4},
+    "adalora": {"rank": 2, "initial_rank": 4},
+    "ia3": {},
+    "norms": {},
+    "bitfit": {},
+    "top_layers": {"layers": 1},
+    "peft": {"method": "vera"},
+}
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "bottleneck": ({"size": 4}, "cannot be merged: a bottleneck is no linear change of the weights"),
+    "prefix": ({"tokens": 2, "width": None}, "cannot be merged: learned keys and values have no place in the weights"),
+    "prompt": ({"tokens": 2}, "cannot be merged: learned tokens have no place in the weights"),
+    "peft": ({"method": "lily"}, "This method is not supported for Lily"),
+}
+
+
+def section(kind: str, given: dict[str, Any]) -> Section:
+    found: Section = TypeAdapter(Adapter).validate_python({"kind": kind, **given})
+    return found
+
+
+@pytest.mark.filterwarnings("ignore:Unsupported layer type")  # peft of the normalisations it is told to train
+@pytest.mark.parametrize("kind", MERGED)
+def test_merge_writes_the_plain_model_that_computes_the_same(tmp_path: Path, base: Path, call: Call, kind: str) -> None:
+    folder = adapter(tmp_path / "a", base, section(kind, MERGED[kind]))
     code, out, err = call("adapters", "merge", str(folder), str(tmp_path / "merged"))
     assert code == 0 and "largest difference" in out, err
     merged = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged")
     adapted = PeftModel.from_pretrained(AutoModelForSequenceClassification.from_pretrained(base), folder)
     torch.testing.assert_close(logits(merged), logits(adapted), atol=1e-5, rtol=1e-5)
+    assert (logits(merged) - logits(AutoModelForSequenceClassification.from_pretrained(base))).abs().max() > 1e-3
     assert not (tmp_path / "merged" / "adapter_config.json").exists()
     assert len(AutoTokenizer.from_pretrained(tmp_path / "merged")) == len(tiny.tokenizer())
 
 
-def test_merge_refuses_what_weights_cannot_take_in(tmp_path: Path, base: Path, call: Call) -> None:
-    folder = adapter(tmp_path / "a", base, Bottleneck(kind="bottleneck", size=4))
+@pytest.mark.parametrize("kind", REFUSED)
+def test_merge_refuses_what_weights_cannot_take_in(tmp_path: Path, base: Path, call: Call, kind: str) -> None:
+    given, reason = REFUSED[kind]
+    folder = adapter(tmp_path / "a", base, section(kind, given))
     code, _, err = call("adapters", "merge", str(folder), str(tmp_path / "merged"))
-    assert code == 2 and "cannot be merged: a bottleneck is no linear change of the weights" in err
+    assert code == 2 and reason in err and "Traceback" not in err
     assert not (tmp_path / "merged").exists()
 
 
 def test_export_stands_alone(tmp_path: Path, base: Path, call: Call) -> None:
     language = adapter(tmp_path / "language", base, Bottleneck(kind="bottleneck", place="pfeiffer", size=4))
-    section = Bottleneck(kind="bottleneck", place="pfeiffer", size=4, on=(str(language),))
-    folder = adapter(tmp_path / "task", base, section)
+    folder = adapter(tmp_path / "task", base, language_below(language))
     (folder / "tokenizer.json").unlink()  # as peft alone leaves it
     before = logits(load(ModelSource(str(folder)), TASK, tiny.LABELS, "a test").model)
     code, _, err = call("adapters", "export", str(folder), str(tmp_path / "out"))
