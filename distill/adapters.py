@@ -28,6 +28,8 @@ ACTIVE = "default"
 
 
 Model = PreTrainedModel | PeftModel
+_MODEL = "base_model.model."
+"""How the names of weights around modules of the model begin in an adapter's file."""
 
 
 def transformer(model: Model) -> PreTrainedModel:
@@ -211,9 +213,9 @@ def add(model: Model, folder: Path, name: str, where: str, *, trainable: bool = 
             model.add_adapter(name, config)
         else:
             model = get_peft_model(model, config, name)
-        weights = load_peft_weights(str(folder), device="cpu")
+        weights = _named_for(transformer(model), load_peft_weights(str(folder), device="cpu"))
         found: Any = set_peft_model_state_dict(model, weights, name)
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, AttributeError, SafetensorError) as error:
         raise ModelError(f"{where}: {folder} does not fit the model: {str(error).splitlines()[0]}") from error
     learnt = {key for key, _ in model.named_parameters() if "prompt_encoder" not in key and "ranknum" not in key}
     lacking = [key for key in found.missing_keys if f".{name}" in key and key in learnt]
@@ -223,6 +225,21 @@ def add(model: Model, folder: Path, name: str, where: str, *, trainable: bool = 
         raise ModelError(f"{where}: {folder / WEIGHTS} {what}")
     model.set_adapter(name, inference_mode=not trainable)
     return model
+
+
+def _named_for(model: PreTrainedModel, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights by their names in a model: what was learned without a head fits one with a head, and the reverse.
+
+    A body stands under a name of its own in a model with a head (`bert.encoder…`), and under none alone (`encoder…`).
+    """
+    body = f"{_MODEL}{model.base_model_prefix}."
+    if model.base_model is model:
+        return {name.replace(body, _MODEL, 1): weight for name, weight in weights.items()}
+    inside = tuple(f"{_MODEL}{name}." for name, _ in model.base_model.named_children())
+    return {
+        name.replace(_MODEL, body, 1) if name.startswith(inside) and not name.startswith(body) else name: weight
+        for name, weight in weights.items()
+    }
 
 
 def _section(folder: Path, where: str) -> dict[str, Any]:

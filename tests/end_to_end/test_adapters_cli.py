@@ -183,6 +183,18 @@ def test_import_takes_an_adapter_of_adapterhubs_over(tmp_path: Path, golden: Pat
     assert config["peft_type"] == "MODULAR" and config["base_model_name_or_path"] == str(golden)
 
 
+@pytest.mark.parametrize("case", ["t5/compacter", "bart/mam", "gpt2/lora", "llama/ia3"])
+def test_import_serves_models_that_write(tmp_path: Path, call: Call, case: str) -> None:
+    family, _ = case.split("/")
+    base = Path(shutil.copytree(ROOT / family / "base", tmp_path / "base"))
+    tiny.tokenizer().save_pretrained(base)
+    code, _, err = call("adapters", "import", str(ROOT / case / "task"), str(tmp_path / "out"), "--base", str(base))
+    assert code == 0, err
+    model = load(ModelSource(str(tmp_path / "out")), Task(kind="generation"), (), "a test").model.eval()
+    assert distance(model, ROOT / case) <= 2e-6
+    assert model.generate(input_ids=torch.tensor([[5, 6, 7]]), max_new_tokens=2).shape[0] == 1  # type: ignore[operator]
+
+
 def test_import_takes_stacks_and_fusions_over(tmp_path: Path, golden: Path, call: Call) -> None:
     bert = ROOT / "bert"
     stack = (str(bert / "stack" / "task"), "--on", str(bert / "stack" / "language"))
