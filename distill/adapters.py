@@ -17,12 +17,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from configs.errors import suggest
+from distill.adapter_folder import BASE, CONFIG, WEIGHTS
 from distill.errors import ModelError
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
-BASE = "base"
-"""Folder, beside an adapter, of a frozen model that lies nowhere else."""
 ACTIVE = "default"
 """Name of the adapter that is trained or used; others lie below it or are attended over."""
 

@@ -1,6 +1,7 @@
 """The model card of an adapter's folder."""
 
-from pipelines.adapter_facts import BASE, AdapterFacts
+from distill.adapter_folder import BASE
+from pipelines.adapter_facts import AdapterFacts
 from pipelines.card import on_hub
 from pipelines.report import templates
 

@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
+from distill.adapter_folder import BASE, CONFIG, WEIGHTS
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
-BASE = "base"
 _NAMES = {
     "ADALORA": "adalora",
     "IA3": "ia3",

@@ -12,6 +12,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from configs.data import Task
 from distill import adapters
+from distill.adapter_folder import BASE
 from distill.errors import ModelError
 from distill.files import write_text
 from distill.models import Loaded, ModelSource, describing, has_head, label_names, load, load_config
@@ -54,8 +55,8 @@ def export(folder: Path, output: Path) -> float:
     _check_free(output)
     opened = _open(folder)
     with whole(output) as made:
-        if (folder / adapters.BASE).is_dir():
-            shutil.copytree(folder / adapters.BASE, made / adapters.BASE)
+        if (folder / BASE).is_dir():
+            shutil.copytree(folder / BASE, made / BASE)
         return _written(opened, made, output.name, folder)
 
 

@@ -131,3 +131,24 @@ def test_a_prefix_is_attended_to_however_the_model_was_loaded(tmp_path: Path) ->
     adapters.save(take_over(ROOT / "bert" / "prefix" / "task", base("bert"), "SEQ_CLS"), tmp_path)
     plain = BertForSequenceClassification.from_pretrained(ROOT / "bert" / "base").eval()
     assert distance(adapters.attach(plain, tmp_path, "a test"), ROOT / "bert" / "prefix") <= 2e-6
+
+
+@pytest.mark.parametrize("factor", [None, 1, 2.5])
+def test_an_invertible_part_of_no_width_is_refused(tmp_path: Path, factor: float | None) -> None:
+    folder = Path(shutil.copytree(ROOT / "bert" / "pfeiffer_inv" / "task", tmp_path / "task"))
+    change(folder, inv_adapter_reduction_factor=factor)
+    with pytest.raises(ModelError, match=r"inv_adapter_reduction_factor: .* is not a whole number of 2 or more"):
+        take_over(folder, base("bert"), "SEQ_CLS")
+
+
+@pytest.mark.parametrize("content", ["{", "{}", '{"name": "a,b"}'])
+def test_a_fusion_that_says_nothing_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "adapter_fusion_config.json").write_text(content, encoding="utf-8")
+    with pytest.raises(ModelError, match=r"adapter_fusion_config\.json: (is no JSON|`config` and `name`: missing)"):
+        take_over(tmp_path, base("bert"), "SEQ_CLS")
+
+
+def test_a_fusion_without_its_members_is_refused(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(ROOT / "bert" / "fusion" / "fusion", tmp_path / "fusion"))
+    with pytest.raises(ModelError, match=r"adapter_names: no folder `first` in .* or beside it"):
+        take_over(folder, base("bert"), "SEQ_CLS")

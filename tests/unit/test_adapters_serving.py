@@ -12,6 +12,7 @@ from torch import Tensor
 
 from configs.adapters import Bottleneck, Lora
 from distill import adapters
+from distill.adapter_folder import WEIGHTS
 from students.adapters.build import build
 from students.adapters.methods import Section
 from tests.helpers.families import batch, loaded, task_of
@@ -60,7 +61,7 @@ def test_ten_adapters_share_one_model_and_switching_costs_no_reload(
         grown.append(bytes_of(model))
     assert isinstance(model, PeftModel)
     steps = {after - before for before, after in pairwise(grown)}
-    file = (tmp_path / "0" / adapters.WEIGHTS).stat().st_size
+    file = (tmp_path / "0" / WEIGHTS).stat().st_size
     assert len(steps) == 1 and 0 < steps.pop() <= file < size
     assert set(held) <= {id(parameter) for parameter in model.parameters()}
 

@@ -135,8 +135,11 @@ def _invertible(settings: Settings, hub: HubAdapter, model: PreTrainedModel, fam
         return []
     if settings["inv_adapter"] != "nice":
         raise ModelError(f"{hub.folder / CONFIG}: inv_adapter: `{settings['inv_adapter']}` cannot be taken over")
-    reduction = int(settings["inv_adapter_reduction_factor"])
-    section = Bottleneck(kind="bottleneck", invertible=reduction, activation=_activation(settings, hub))
+    reduction = settings["inv_adapter_reduction_factor"]
+    if reduction not in range(2, 1000):
+        what = f"{reduction!r} is not a whole number of 2 or more"
+        raise ModelError(f"{hub.folder / CONFIG}: inv_adapter_reduction_factor: {what}")
+    section = Bottleneck(kind="bottleneck", invertible=int(reduction), activation=_activation(settings, hub))
     found = sites.invertible(section, model, family)
     return found if hub.flexible else [spec for spec in found if spec["kind"] == "coupling"]
 

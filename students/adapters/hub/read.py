@@ -121,9 +121,11 @@ def is_fusion(folder: Path) -> bool:
 def read_fusion(folder: Path) -> HubFusion:
     """Read a fusion; the adapters it attends over lie in folders of their own."""
     content = _json(folder / FUSION_CONFIG)
-    name = str(content["name"])
+    name, config = content.get("name"), content.get("config")
+    if not isinstance(name, str) or not isinstance(config, dict):
+        raise ModelError(f"{folder / FUSION_CONFIG}: `config` and `name`: missing; is this a folder of AdapterHub's?")
     members = content.get("adapter_names") or name.split(",")
-    return HubFusion(folder, tuple(members), name, dict(content["config"]), _weights(folder, FUSION_WEIGHTS))
+    return HubFusion(folder, tuple(members), name, config, _weights(folder, FUSION_WEIGHTS))
 
 
 def _section(given: dict[str, Any], version: str | None) -> dict[str, Any]:
@@ -131,11 +133,12 @@ def _section(given: dict[str, Any], version: str | None) -> dict[str, Any]:
     section = {key.lower(): value for key, value in given.items()}
     old = section.pop("invertible_adapter", None)
     if old:
-        section |= {"inv_adapter": old["block_type"], "inv_adapter_reduction_factor": old["reduction_factor"]}
+        section["inv_adapter"] = old.get("block_type")
+        section["inv_adapter_reduction_factor"] = old.get("reduction_factor")
     if version is None and section.get("non_linearity") in _OLD_ACTIVATIONS:
         section["non_linearity"] = _OLD_ACTIVATIONS[section["non_linearity"]]
     if section.get("architecture") == "lora" and _before_1_1(version):
-        section["alpha"] = section["r"]  # until then the scale was 1, whatever the file says
+        section["alpha"] = section.get("r", 8)  # until then the scale was 1, whatever the file says
     return section
 
 
