@@ -18,17 +18,16 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from configs.errors import suggest
+from distill.adapter_folder import BASE, CONFIG, WEIGHTS
 from distill.errors import ModelError
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
-BASE = "base"
-"""Folder, beside an adapter, of a frozen model that lies nowhere else."""
 ACTIVE = "default"
 """Name of the adapter that is trained or used; others lie below it or are attended over."""
 
 
 Model = PreTrainedModel | PeftModel
+_MODEL = "base_model.model."
+"""How the names of weights around modules of the model begin in an adapter's file."""
 
 
 def transformer(model: Model) -> PreTrainedModel:
@@ -102,9 +101,19 @@ def merged(model: PeftModel, where: str) -> PreTrainedModel:
         raise ModelError(f"{where}: learned tokens have no place in the weights; `adapter` and `onnx` keep them")
     tuner._replace_module = _put  # peft's own copies `weight`, which a head of several layers has not
     try:
-        return cast(PreTrainedModel, tuner.merge_and_unload(safe_merge=True))
-    except ValueError as error:
+        return _unwrapped(cast(PreTrainedModel, tuner.merge_and_unload(safe_merge=True)))
+    except (ValueError, RuntimeError) as error:
         raise ModelError(f"{where}: {str(error).splitlines()[0]}") from error
+
+
+def _unwrapped(model: PreTrainedModel) -> PreTrainedModel:
+    """Put what was trained whole in its place: peft's merge of normalisations (LN tuning) leaves its wrappers there."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, AuxiliaryTrainingWrapper):
+            parent, _, child = name.rpartition(".")
+            trained: Any = module.unload_and_optionally_merge_module(True, True, None)
+            setattr(model.get_submodule(parent), child, trained)
+    return model
 
 
 def adapted(model: Model, where: str) -> PeftModel:
@@ -199,9 +208,9 @@ def add(model: Model, folder: Path, name: str, where: str, *, trainable: bool = 
     config.inference_mode = not trainable
     try:
         model = put(model, config, name)
-        weights = load_peft_weights(str(folder), device="cpu")
+        weights = _named_for(transformer(model), load_peft_weights(str(folder), device="cpu"))
         found: Any = set_peft_model_state_dict(model, weights, name)
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, AttributeError, SafetensorError) as error:
         raise ModelError(f"{where}: {folder} does not fit the model: {str(error).splitlines()[0]}") from error
     learnt = {key for key, _ in model.named_parameters() if "prompt_encoder" not in key and "ranknum" not in key}
     lacking = [key for key in found.missing_keys if f".{name}" in key and key in learnt]
@@ -221,6 +230,21 @@ def put(model: Model, config: PeftConfig, name: str) -> PeftModel:
     with warnings.catch_warnings():  # of normalisations, which LN tuning is for
         warnings.filterwarnings("ignore", message="Unsupported layer type", category=UserWarning)
         return cast(PeftModel, get_peft_model(model, config, name))
+
+
+def _named_for(model: PreTrainedModel, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights by their names in a model: what was learned without a head fits one with a head, and the reverse.
+
+    A body stands under a name of its own in a model with a head (`bert.encoder…`), and under none alone (`encoder…`).
+    """
+    body = f"{_MODEL}{model.base_model_prefix}."
+    if model.base_model is model:
+        return {name.replace(body, _MODEL, 1): weight for name, weight in weights.items()}
+    inside = tuple(f"{_MODEL}{name}." for name, _ in model.base_model.named_children())
+    return {
+        name.replace(_MODEL, body, 1) if name.startswith(inside) and not name.startswith(body) else name: weight
+        for name, weight in weights.items()
+    }
 
 
 def _section(folder: Path, where: str) -> dict[str, Any]:

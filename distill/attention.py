@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from distill.errors import ModelError
 
 IMPLEMENTATION = "distill"
 SHORT = 128
@@ -33,8 +36,16 @@ class Looker(ABC):
         """Take the scores [B H T S] of the layer that was seen last."""
 
 
+@dataclass
+class _Learned:
+    """Keys and values [H P A], and whether an attention looked at them."""
+
+    heads: tuple[Tensor, Tensor]
+    seen: bool = False
+
+
 _active: ContextVar[Looker | None] = ContextVar("who looks", default=None)
-_learned: ContextVar[tuple[Tensor, Tensor] | None] = ContextVar("learned keys and values", default=None)
+_learned: ContextVar["_Learned | None"] = ContextVar("learned keys and values", default=None)
 
 
 @contextmanager
@@ -51,13 +62,17 @@ def looking(looker: Looker) -> Iterator[None]:
 def learned(key: Tensor, value: Tensor) -> Iterator[None]:
     """Let the attention inside attend to P more keys and values [H P A] before its own (prefix tuning).
 
-    Whoever looks sees the layer as it is without them: scores are those of its own keys.
+    Whoever looks sees the layer as it is without them: scores are those of its own keys. Raise ModelError where the
+    attention is none of transformers' functions: the learned keys would do nothing, without a word.
     """
-    token = _learned.set((key, value))
+    held = _Learned((key, value))
+    token = _learned.set(held)
     try:
         yield
     finally:
         _learned.reset(token)
+    if not held.seen:
+        raise ModelError("prefix: this model's attention does not look at learned keys and values; use another adapter")
 
 
 def _attend(
@@ -78,7 +93,10 @@ def _attend(
     if learned is not None:
         if looker is not None and wanted:
             looker.keep((query * (options.get("scaling") or query.size(-1) ** -0.5)) @ _repeated(key, query))
-        key, value, attention_mask, options = _lengthened(module, learned, (query, key, value), attention_mask, options)
+        learned.seen = True
+        key, value, attention_mask, options = _lengthened(
+            module, learned.heads, (query, key, value), attention_mask, options
+        )
         looker, wanted = None, False
     plain = _is_plain(module, attention_mask, options)
     if not wanted and not (plain and _is_short(key)):

@@ -28,6 +28,7 @@ from distill.errors import ModelError
 from distill.files import digest, digest_file
 
 _PACKAGE = "package:"
+_TOKENIZERS = ("tokenizer.json", "vocab.txt", "tokenizer.model", "vocab.json")
 _WRITES = ("ForConditionalGeneration", "MTModel", "ForCausalLM", "LMHeadModel")
 """How the names of models end that write text."""
 _TOKENIZERS = ("tokenizer.json", "vocab.txt", "tokenizer.model", "vocab.json")
@@ -116,12 +117,14 @@ def load(
 ) -> Loaded:
     """Load a model with the head of the task. A head that does not come with the weights is new and random, and
     `trained_head` says so; one that does keeps its own label names. A folder of an adapter gives the model it belongs
-    to inside it, with the adapter frozen unless it is `trainable`. Raise ModelError on anything missing.
+    to inside it, with the adapter frozen unless it is `trainable`; that model's configuration and tokenizer too where
+    the folder holds none. Raise ModelError on anything missing.
     """
-    config = load_config(source, where)
-    tokenizer = load_tokenizer(source, where)
     weights = _base(source, where)
-    own_head = _has_head(config, task)
+    described = describing(source, where)
+    config = load_config(described, where)
+    tokenizer = load_tokenizer(described, where)
+    own_head = has_head(config, task)
     if task.kind == "generation" and not own_head:
         made = ", ".join(config.architectures or ("an unnamed model",))
         raise ModelError(f"{where}: {source.path} is a {made}, which writes no text; the run's task is a generation")
@@ -148,6 +151,15 @@ def load(
         new = tuple(name for name in new if name not in adapters.trained_names(model))
     trained = task.kind != "text" and own_head and not new
     return Loaded(model, tokenizer, source.path, trained, new)
+
+
+def describing(source: ModelSource, where: str) -> ModelSource:
+    """Return where a model's configuration and tokenizer lie: of an adapter written by peft alone, with its base."""
+    base, folder = _base(source, where), source.folder
+    if base is source or folder is None:
+        return source
+    held = (folder / "config.json").is_file() and any((folder / name).is_file() for name in _TOKENIZERS)
+    return source if held else base
 
 
 def _base(source: ModelSource, where: str) -> ModelSource:
@@ -238,7 +250,7 @@ def _package_folder(name: str) -> Path:
     return Path(found.origin).parent / "model"
 
 
-def _has_head(config: PretrainedConfig, task: Task) -> bool:
+def has_head(config: PretrainedConfig, task: Task) -> bool:
     """Whether the weights were saved with a head for the task."""
     ends = _WRITES if task.kind == "generation" else ("ForSequenceClassification",)
     return any(name.endswith(ends) for name in config.architectures or ())

@@ -69,7 +69,7 @@ def front_matter(files: RunFiles) -> ModelCardData:
     return ModelCardData(
         library_name="transformers",
         pipeline_tag=_pipeline_tag(config),
-        base_model=teacher if _on_hub(teacher) else None,
+        base_model=teacher if on_hub(teacher) else None,
         datasets=sorted({source["path"] for source in sources}) or None,
         tags=["distillation", "knowledge-distillation"],
         metrics=sorted({result.metric_type for result in results}) or None,
@@ -100,5 +100,6 @@ def _pipeline_tag(config: Mapping[str, Any]) -> str:
     return tags.get(config.get("task", {}).get("kind"), "text-classification")
 
 
-def _on_hub(name: str) -> bool:
+def on_hub(name: str) -> bool:
+    """Whether a model's name is one of the hub, not of a folder."""
     return HUB_NAME.fullmatch(name) is not None and not Path(name).exists()

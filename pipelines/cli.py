@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from configs.errors import UserError
+from pipelines import adapters_cli
 
 if TYPE_CHECKING:
     from configs.load import Loaded
@@ -24,6 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(adapters_cli.app, name="adapters")
 
 Source = Annotated[
     str, typer.Argument(metavar="PRESET|FILE", help="Name of a preset (see `distill list`) or a YAML file.")

@@ -12,6 +12,7 @@ from distill import adapters
 from distill.errors import ModelError
 from distill.models import Loaded
 from students.adapters.families import family_of, matching
+from students.adapters.fused import fused
 from students.adapters.methods import Section, Target, leaves, peft_config
 from students.adapters.modular.config import ModularConfig
 from students.adapters.register import register
@@ -23,12 +24,17 @@ def build(section: Section, loaded: Loaded, task: Task) -> PeftModel:
     """Wrap a loaded model; what trains afterwards is in fp32. Raise ModelError for what does not fit."""
     register()
     model = loaded.model
-    target = Target(model, family_of(model, WHERE), _task_type(model, task), _whole(section, loaded, task), WHERE)
+    target = Target(model, family_of(model, WHERE), task_type(model, task), _whole(section, loaded, task), WHERE)
     below = _below(section)
     adapted: PeftModel | None = None
     for name, folder in below.items():
         adapted = adapters.add(adapted or model, Path(folder).expanduser(), name, f"{WHERE}.{name}")
-    config = _fused(section, adapted) if isinstance(section, Fusion) else peft_config(section, target)
+    if isinstance(section, Fusion):
+        assert adapted is not None  # a section has two members at least
+        members = {name: adapted.peft_config[name] for name in section.of}
+        config: PeftConfig = fused(members, section.regularisation, f"{WHERE}.of")
+    else:
+        config = peft_config(section, target)
     if isinstance(config, ModularConfig):
         config.modules_to_save = config.modules_to_save or list(target.whole) or None
         config.under = [] if isinstance(section, Fusion) else list(below)
@@ -49,7 +55,8 @@ def _wrap(model: PreTrainedModel | PeftModel, config: PeftConfig) -> PeftModel:
     return made
 
 
-def _task_type(model: PreTrainedModel, task: Task) -> str:
+def task_type(model: PreTrainedModel, task: Task) -> str:
+    """Return peft's name of a task."""
     match task.kind:
         case "classification" | "regression":
             return "SEQ_CLS"
@@ -82,25 +89,6 @@ def _below(section: Section) -> dict[str, str]:
             return {f"below_{number}": folder for number, folder in enumerate(section.on)}
         case _:
             return {}
-
-
-def _fused(section: Fusion, adapted: PeftModel | None) -> ModularConfig:
-    """Return the configuration of a fusion, at the places its members share."""
-    assert adapted is not None  # a section has two members at least
-    configs = {name: adapted.peft_config[name] for name in section.of}
-    for name, config in configs.items():
-        if not isinstance(config, ModularConfig) or not _networks(config):
-            raise ModelError(f"{WHERE}.of.{name}: {section.of[name]} is no bottleneck, and only those are fused")
-    first, *others = (_networks(config) for config in configs.values() if isinstance(config, ModularConfig))
-    if any(other != first for other in others):
-        raise ModelError(f"{WHERE}.of: the adapters sit at different places; a fusion attends where all of them are")
-    numbers = {"members": list(section.of), "regularisation": section.regularisation}
-    parts = [{"kind": "fusion", "at": at, **numbers} for at in first]
-    return ModularConfig(parts=parts, members=list(section.of), task_type=next(iter(configs.values())).task_type)
-
-
-def _networks(config: ModularConfig) -> list[str]:
-    return [part["at"] for part in config.parts if part["kind"] == "bottleneck"]
 
 
 def _check_new(loaded: Loaded, adapted: PeftModel) -> None:

@@ -1,6 +1,6 @@
 """Which parts go where: the adapters of our own, spelt out for an architecture."""
 
-from typing import Any
+from typing import Any, Literal
 
 from transformers import PreTrainedModel
 
@@ -53,12 +53,17 @@ def prefixes(section: Prefix, model: PreTrainedModel, at: Family) -> list[Spec]:
     sides = section.sides if beside else ("encoder",)
     whole = pattern(at.attention)
     found = {
-        "encoder": rf"(?!(?:.*\.)?decoder\.)(?:{whole})" if beside else whole,
-        "decoder": rf"(?=(?:.*\.)?decoder\.)(?!.*\.{at.cross}$)(?:{whole})",
+        "encoder": on_side(whole, "encoder") if beside else whole,
+        "decoder": on_side(rf"(?!.*\.{at.cross}$)(?:{whole})", "decoder"),
         "cross": pattern((at.cross,)),
     }
     base = {"kind": "prefix", "tokens": section.tokens, "width": section.width}
     return [{**base, "at": found[side], "side": side} for side in sides]
+
+
+def on_side(at: str, side: Literal["encoder", "decoder"]) -> str:
+    """Return the pattern of the same modules on one side of an encoder-decoder."""
+    return rf"(?{'=' if side == 'decoder' else '!'}(?:.*\.)?decoder\.)(?:{at})"
 
 
 def invertible(section: Bottleneck, model: PreTrainedModel, at: Family) -> list[Spec]:

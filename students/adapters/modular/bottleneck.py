@@ -115,9 +115,14 @@ class Compacter(Network):
         self.up = Kronecker(size, width, len(rule.weight))
         self._rule = [rule]  # in a list: it is saved with the tuner, not with each layer
 
+    @property
+    def rule(self) -> "Rule":
+        """What all layers of the adapter share."""
+        return self._rule[0]
+
     def change(self, given: Tensor) -> Tensor:
         """Return s·H_up φ(H_down x)."""
-        rule = self._rule[0].weight
+        rule = self.rule.weight
         changed: Tensor = self.scale * self.up(self.activation(self.down(given.to(rule.dtype), rule)), rule)
         return changed.to(given.dtype)
 

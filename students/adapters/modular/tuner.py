@@ -4,6 +4,7 @@ Save, load, swap, delete, disable and unload are peft's own. What differs stands
 active one, what parts share, and that weights lie deeper under an adapter's name than peft's own do.
 """
 
+import copy
 import re
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from distill.adapters import Tuner
+from distill.capture import prepare
 from students.adapters.modular.config import ModularConfig
 from students.adapters.modular.invertible import Coupling, Inverse
 from students.adapters.modular.layer import Drop, ModularLayer
@@ -42,9 +44,8 @@ class ModularModel(BaseTuner, Tuner):
         self.modular_shared[adapter_name] = nn.ModuleDict()
         super().inject_adapter(model, adapter_name, *args, **kwargs)
         self._tap_again()
-
-    def _check_tied_modules(self, model: nn.Module, peft_config: PeftConfig) -> None:
-        """Say nothing of tied embeddings: no part of ours replaces or copies their weights."""
+        if any(part["kind"] == "prefix" for part in self.peft_config[adapter_name].parts):  # type: ignore[attr-defined]
+            prepare(self.model)  # no other attention function looks at learned keys
 
     def _prepare_adapter_config(self, peft_config: PeftConfig, model_config: dict[str, Any]) -> PeftConfig:
         return peft_config
@@ -70,6 +71,12 @@ class ModularModel(BaseTuner, Tuner):
         if layer is not target:
             self._replace_module(parent, target_name, layer, target)
 
+    def _check_tied_modules(self, model: nn.Module, peft_config: PeftConfig) -> None:
+        # parts stand around an embedding and leave its weights, and their tie, alone; only whole modules can cut it
+        whole_only = copy.copy(peft_config)
+        whole_only.target_modules = None  # type: ignore[attr-defined]
+        super()._check_tied_modules(model, whole_only)
+
     def _make(self, spec: dict[str, Any], adapter: str, layer: ModularLayer) -> Part:
         if spec["kind"] == "inverse":
             return Inverse(self._coupling(adapter))
@@ -81,6 +88,12 @@ class ModularModel(BaseTuner, Tuner):
         layers = [module for module in self.model.modules() if isinstance(module, ModularLayer)]
         parts = [layer.modular_parts[adapter] for layer in layers if adapter in layer.modular_parts]
         return next(part for part in parts if isinstance(part, Coupling))
+
+    def delete_adapter(self, adapter_name: str) -> None:
+        """Take an adapter out, with what its parts share."""
+        super().delete_adapter(adapter_name)
+        del self.modular_shared[adapter_name]
+        self._tap_again()
 
     def _tap_again(self) -> None:
         """Hook the modules whose inputs parts take; peft may just have put its own wrappers around them."""

@@ -1,0 +1,133 @@
+"""Merge, copy and take over adapters; what was written is loaded back and compared before it is put in place."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor
+from transformers import PretrainedConfig, PreTrainedModel
+
+from configs.data import Task
+from distill import adapters
+from distill.adapter_folder import BASE
+from distill.errors import ModelError
+from distill.files import write_text
+from distill.models import Loaded, ModelSource, describing, has_head, label_names, load, load_config
+from pipelines.adapter_card import card
+from pipelines.adapter_facts import facts
+from pipelines.export import whole
+from pipelines.score import Inputs, head_output
+from students.adapters.build import task_type
+from students.adapters.hub.build import take_over
+from students.adapters.hub.read import is_fusion, read
+from students.adapters.register import register
+
+NEAR = 1e-4
+"""How far outputs may be off, as a part of the largest one: sums in fp32 in another order."""
+ROWS, TOKENS = 4, 8
+
+
+def merge(folder: Path, output: Path) -> float:
+    """Take an adapter into its model's weights in fp32, write a folder that transformers loads, and return the largest
+    difference of an output. Raise ModelError where the method's algebra forbids it.
+    """
+    reason = facts(folder).unmergeable
+    if reason is not None:
+        raise ModelError(f"{folder}: cannot be merged: {reason}; `distill adapters export` keeps the adapter")
+    _check_free(output)
+    opened = _open(folder)
+    before = _outputs(opened.model)
+    plain = adapters.merged(adapters.adapted(opened.model, str(folder)), str(folder))
+    with whole(output) as made:
+        plain.save_pretrained(made)
+        opened.tokenizer.save_pretrained(made)
+        return _near(before, _outputs(_open(made).model), folder)
+
+
+def export(folder: Path, output: Path) -> float:
+    """Write an adapter's folder that stands alone: with those it stands on, configuration, tokenizer and a card; only
+    the frozen model stays where it is, unless it lies in the folder. Return the largest difference of an output.
+    """
+    facts(folder)
+    _check_free(output)
+    opened = _open(folder)
+    with whole(output) as made:
+        if (folder / BASE).is_dir():
+            shutil.copytree(folder / BASE, made / BASE)
+        return _written(opened, made, output.name, folder)
+
+
+def take(folder: Path, output: Path, base: str, *, on: Sequence[Path] = (), head: bool = True) -> float:
+    """Take an adapter of AdapterHub's over into a folder of ours, for a base model. Return the largest difference of an
+    output.
+    """
+    _check_free(output)
+    path = str(Path(base).expanduser().resolve()) if Path(base).expanduser().is_dir() else base
+    source = ModelSource(path)
+    config = load_config(source, "--base")
+    task = _head_task(folder) if head else None
+    task = task or _task(config, None)
+    opened = load(source, task, task.labels or (), "--base")
+    made_of = take_over(folder, opened.model, task_type(opened.model, task), on=on, head=head)
+    with whole(output) as made:
+        return _written(replace(opened, model=cast(PreTrainedModel, made_of)), made, output.name, folder)
+
+
+def _open(folder: Path) -> Loaded:
+    """Load an adapter in its model, or a model, for the task it was saved for."""
+    register()
+    source, where = ModelSource(str(folder)), str(folder)
+    kind = str(adapters.read_config(folder, where).task_type) if adapters.is_adapter(folder) else None
+    task = _task(load_config(describing(source, where), where), kind)
+    return load(source, task, task.labels or (), where)
+
+
+def _task(config: PretrainedConfig, kind: str | None) -> Task:
+    """Return a model's task: peft's, or that of the head it was saved with."""
+    named = Task(kind="classification", labels=label_names(config))
+    if kind == "SEQ_CLS" or has_head(config, named):
+        return named
+    writes = Task(kind="generation")
+    return writes if kind in ("SEQ_2_SEQ_LM", "CAUSAL_LM") or has_head(config, writes) else Task(kind="text")
+
+
+def _head_task(folder: Path) -> Task | None:
+    """Return the task of the head beside an adapter of AdapterHub's: it knows its labels."""
+    head = None if is_fusion(folder) else read(folder).head
+    return Task(kind="classification", labels=head.labels) if head is not None and head.labels else None
+
+
+def _written(opened: Loaded, made: Path, name: str, folder: Path) -> float:
+    """Write an adapter with all that belongs to it, load it back, and return how far its outputs are off."""
+    adapters.save(adapters.adapted(opened.model, str(folder)), made)
+    opened.tokenizer.save_pretrained(made)
+    write_text(made / "README.md", card(facts(made), name, type(adapters.transformer(opened.model)).__name__))
+    return _near(_outputs(opened.model), _outputs(_open(made).model), folder)
+
+
+def _outputs(model: PreTrainedModel) -> Tensor:
+    """Return logits, or the last hidden states of a body, for a few rows of drawn tokens, one of them padded."""
+    vocabulary = int(adapters.transformer(model).config.vocab_size)
+    ids = torch.randint(vocabulary, (ROWS, TOKENS), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[-1, TOKENS // 2 :] = 0
+    batch: Inputs = {"input_ids": ids, "attention_mask": mask, "decoder_input_ids": ids}
+    with torch.inference_mode():
+        return head_output(model.eval(), batch)
+
+
+def _near(before: Tensor, after: Tensor, folder: Path) -> float:
+    """Return the largest difference. Raise ModelError where it is more than rounding."""
+    difference = float((before - after).abs().max())
+    limit = NEAR * max(1.0, float(before.abs().max()))
+    if not difference <= limit:
+        raise ModelError(f"{folder}: what was written differs by {difference:.3g} in an output; at most {limit:.3g}")
+    return difference
+
+
+def _check_free(output: Path) -> None:
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ModelError(f"{output}: is there already; give a folder that is not, or is empty")

@@ -1,0 +1,223 @@
+"""`distill adapters …` on real folders: list, show, merge, export, import."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from pydantic import TypeAdapter
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from configs.adapters import Adapter, Bottleneck, Lora
+from configs.data import Task
+from distill import adapters
+from distill.models import ModelSource, load
+from students.adapters.build import build
+from students.adapters.methods import Section
+from tests.golden.test_adapterhub import ROOT, distance
+from tests.helpers import tiny
+
+Call = Callable[..., tuple[int, str, str]]
+TASK = Task(labels=tiny.LABELS)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.model_folder(tmp_path_factory.mktemp("adapters") / "base")
+
+
+@pytest.fixture(scope="module")
+def golden(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The recorded BERT, with a tokenizer of as many pieces as it has."""
+    folder = Path(shutil.copytree(ROOT / "bert" / "base", tmp_path_factory.mktemp("golden") / "base"))
+    tiny.tokenizer().save_pretrained(folder)
+    return folder
+
+
+def adapter(folder: Path, base: Path, section: Section) -> Path:
+    """Write an adapter with drawn weights."""
+    loaded = load(ModelSource(str(base)), TASK, tiny.LABELS, "a test")
+    torch.manual_seed(1)
+    model = build(section, loaded, TASK)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.3)
+    adapters.save(model, folder)
+    loaded.tokenizer.save_pretrained(folder)
+    return folder
+
+
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        found: torch.Tensor = model.eval()(input_ids=torch.arange(5, 25).reshape(2, 10)).logits
+    return found
+
+
+def language_below(folder: Path) -> Bottleneck:
+    return Bottleneck(kind="bottleneck", place="pfeiffer", size=4, on=(str(folder),))
+
+
+def shown(out: str) -> dict[str, str]:
+    """Read a table of two columns."""
+    return dict(re.split(r"  +", line.strip(), maxsplit=1) for line in out.splitlines() if "  " in line.strip())
+
+
+def test_list_names_each_adapter_with_what_it_stands_on(tmp_path: Path, base: Path, call: Call) -> None:
+    adapter(tmp_path / "deep" / "low", base, Lora(kind="lora", rank=2))
+    language = adapter(tmp_path / "language", base, Bottleneck(kind="bottleneck", place="pfeiffer", size=4))
+    adapter(tmp_path / "task", base, language_below(language))
+    code, out, err = call("adapters", "list", str(tmp_path))
+    assert code == 0, err
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines()[1:] if line.strip()}
+    assert set(rows) == {"deep/low", "language", "task"}
+    assert rows["deep/low"][0] == "lora" and rows["task"][0] == "bottleneck"
+    assert rows["task"][-1] == "below_0" and rows["language"][-1] == "–"
+    stored = load_file(tmp_path / "deep" / "low" / "adapter_model.safetensors")
+    assert f"{sum(tensor.numel() for tensor in stored.values()) / 1e3:.3g} k" in " ".join(rows["deep/low"])
+
+
+def test_show_says_it_in_the_words_of_a_configuration(tmp_path: Path, base: Path, call: Call) -> None:
+    houlsby = Bottleneck(kind="bottleneck", size=4, activation="relu", leave_out=(1,))
+    code, out, err = call("adapters", "show", str(adapter(tmp_path / "a", base, houlsby)))
+    assert code == 0, err
+    said = shown(out)
+    assert said["kind"] == "bottleneck" and said["place"] == "houlsby" and said["size"] == "4"
+    assert said["activation"] == "relu" and said["leave_out"] == "1"
+    assert said["mergeable"] == "no: a bottleneck is no linear change of the weights"
+    assert said["parameters: method"] == f"{3 * 2 * (2 * 4 * 32 + 32 + 4) / 1e3:.3g} k"
+    assert said["parameters: norms"] == "576" and said["parameters: whole modules"] == "66"
+    code, out, _ = call("adapters", "show", str(adapter(tmp_path / "b", base, Lora(kind="lora", rank=2, dora=True))))
+    said = shown(out)
+    assert (said["kind"], said["rank"], said["dora"], said["mergeable"]) == ("lora", "2", "True", "yes")
+    assert said["targets"] == "attention.self.query, attention.self.value"
+
+
+def test_list_and_show_load_no_torch(tmp_path: Path, base: Path) -> None:
+    folder = adapter(tmp_path / "a", base, Lora(kind="lora", rank=2))
+    code = (
+        "import sys\n"
+        "from pipelines.adapters_cli import list_adapters, show\n"
+        "from pathlib import Path\n"
+        f"list_adapters(Path({str(tmp_path)!r})), show(Path({str(folder)!r}))\n"
+        "assert not {'torch', 'peft', 'transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+MERGED: dict[str, dict[str, Any]] = {
+    "lora": {"rank": 4},
+    "adalora": {"rank": 2, "initial_rank": 4},
+    "ia3": {},
+    "norms": {},
+    "bitfit": {},
+    "top_layers": {"layers": 1},
+    "peft": {"method": "vera"},
+}
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "bottleneck": ({"size": 4}, "cannot be merged: a bottleneck is no linear change of the weights"),
+    "prefix": ({"tokens": 2, "width": None}, "cannot be merged: learned keys and values have no place in the weights"),
+    "prompt": ({"tokens": 2}, "cannot be merged: learned tokens have no place in the weights"),
+    "peft": ({"method": "lily"}, "This method is not supported for Lily"),
+}
+
+
+def section(kind: str, given: dict[str, Any]) -> Section:
+    found: Section = TypeAdapter(Adapter).validate_python({"kind": kind, **given})
+    return found
+
+
+@pytest.mark.filterwarnings("ignore:Unsupported layer type")  # peft of the normalisations it is told to train
+@pytest.mark.parametrize("kind", MERGED)
+def test_merge_writes_the_plain_model_that_computes_the_same(tmp_path: Path, base: Path, call: Call, kind: str) -> None:
+    folder = adapter(tmp_path / "a", base, section(kind, MERGED[kind]))
+    code, out, err = call("adapters", "merge", str(folder), str(tmp_path / "merged"))
+    assert code == 0 and "largest difference" in out, err
+    merged = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged")
+    adapted = PeftModel.from_pretrained(AutoModelForSequenceClassification.from_pretrained(base), folder)
+    torch.testing.assert_close(logits(merged), logits(adapted), atol=1e-5, rtol=1e-5)
+    assert (logits(merged) - logits(AutoModelForSequenceClassification.from_pretrained(base))).abs().max() > 1e-3
+    assert not (tmp_path / "merged" / "adapter_config.json").exists()
+    assert len(AutoTokenizer.from_pretrained(tmp_path / "merged")) == len(tiny.tokenizer())
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_merge_refuses_what_weights_cannot_take_in(tmp_path: Path, base: Path, call: Call, kind: str) -> None:
+    given, reason = REFUSED[kind]
+    folder = adapter(tmp_path / "a", base, section(kind, given))
+    code, _, err = call("adapters", "merge", str(folder), str(tmp_path / "merged"))
+    assert code == 2 and reason in err and "Traceback" not in err
+    assert not (tmp_path / "merged").exists()
+
+
+def test_export_stands_alone(tmp_path: Path, base: Path, call: Call) -> None:
+    language = adapter(tmp_path / "language", base, Bottleneck(kind="bottleneck", place="pfeiffer", size=4))
+    folder = adapter(tmp_path / "task", base, language_below(language))
+    (folder / "tokenizer.json").unlink()  # as peft alone leaves it
+    before = logits(load(ModelSource(str(folder)), TASK, tiny.LABELS, "a test").model)
+    code, _, err = call("adapters", "export", str(folder), str(tmp_path / "out"))
+    assert code == 0, err
+    shutil.rmtree(language)
+    shutil.rmtree(folder)
+    assert torch.equal(logits(load(ModelSource(str(tmp_path / "out")), TASK, tiny.LABELS, "a test").model), before)
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "| place | pfeiffer |" in card and "attach(base" in card
+    snippet = card.split("```python\n")[1].split("```")[0]
+    assert compile(snippet, "card", "exec")
+
+
+def test_import_takes_an_adapter_of_adapterhubs_over(tmp_path: Path, golden: Path, call: Call) -> None:
+    source = ROOT / "bert" / "pfeiffer_head" / "task"
+    code, out, err = call("adapters", "import", str(source), str(tmp_path / "out"), "--base", str(golden))
+    assert code == 0 and "wrote" in out, err
+    model = load(ModelSource(str(tmp_path / "out")), Task(), ("LABEL_0", "LABEL_1", "LABEL_2"), "a test").model.eval()
+    assert distance(model, ROOT / "bert" / "pfeiffer_head") <= 2e-6
+    config = json.loads((tmp_path / "out" / "adapter_config.json").read_text(encoding="utf-8"))
+    assert config["peft_type"] == "MODULAR" and config["base_model_name_or_path"] == str(golden)
+
+
+@pytest.mark.parametrize("case", ["t5/compacter", "bart/mam", "gpt2/lora", "llama/ia3"])
+def test_import_serves_models_that_write(tmp_path: Path, call: Call, case: str) -> None:
+    family, _ = case.split("/")
+    base = Path(shutil.copytree(ROOT / family / "base", tmp_path / "base"))
+    tiny.tokenizer().save_pretrained(base)
+    code, _, err = call("adapters", "import", str(ROOT / case / "task"), str(tmp_path / "out"), "--base", str(base))
+    assert code == 0, err
+    model = load(ModelSource(str(tmp_path / "out")), Task(kind="generation"), (), "a test").model.eval()
+    assert distance(model, ROOT / case) <= 2e-6
+    assert model.generate(input_ids=torch.tensor([[5, 6, 7]]), max_new_tokens=2).shape[0] == 1  # type: ignore[operator]
+
+
+def test_import_takes_stacks_and_fusions_over(tmp_path: Path, golden: Path, call: Call) -> None:
+    bert = ROOT / "bert"
+    stack = (str(bert / "stack" / "task"), "--on", str(bert / "stack" / "language"))
+    for name, arguments in {"stack": stack, "fusion": (str(bert / "fusion" / "fusion"),)}.items():
+        first, *rest = arguments
+        code, _, err = call("adapters", "import", first, str(tmp_path / name), "--base", str(golden), *rest)
+        assert code == 0, err
+        model = load(ModelSource(str(tmp_path / name)), Task(), (), "a test").model.eval()
+        assert distance(model, bert / name) <= 2e-6
+
+
+def test_import_names_what_it_cannot_take_over(tmp_path: Path, golden: Path, call: Call) -> None:
+    source = ROOT / "bert" / "unipelt" / "task"
+    code, _, err = call("adapters", "import", str(source), str(tmp_path / "out"), "--base", str(golden))
+    assert code == 2 and "use_gating: True cannot be taken over" in err and "Traceback" not in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_is_none_or_taken_is_refused(tmp_path: Path, base: Path, call: Call) -> None:
+    code, _, err = call("adapters", "show", str(base))
+    assert code == 2 and "no adapter; an adapter's folder holds adapter_config.json" in err
+    code, _, err = call("adapters", "show", str(ROOT / "bert" / "houlsby" / "task"))
+    assert code == 2 and "`distill adapters import` takes it over" in err
+    folder = adapter(tmp_path / "a", base, Lora(kind="lora", rank=2))
+    code, _, err = call("adapters", "merge", str(folder), str(base))
+    assert code == 2 and "is there already" in err and (base / "model.safetensors").is_file()

@@ -1,0 +1,65 @@
+"""An adapter of a language, learned without a task, below one of a task (MAD-X)."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from torch import Tensor
+
+from configs.adapters import Bottleneck
+from configs.data import Task
+from distill import adapters
+from distill.errors import ModelError
+from distill.models import Loaded
+from students.adapters.build import build
+from students.adapters.methods import Section
+from tests.helpers.families import batch, loaded, task_of
+
+TEXT = Task(kind="text")
+LANGUAGE = Bottleneck(kind="bottleneck", place="pfeiffer", size=4)
+
+
+def drawn(section: Section, model: Loaded, task: Task) -> PeftModel:
+    adapted = build(section, model, task)
+    torch.manual_seed(1)
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.5)
+    return adapted
+
+
+def states(model: PeftModel, kind: str) -> Tensor:
+    inputs = {name: tensor for name, tensor in batch(kind).items() if name in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        found: Tensor = model.eval()(**inputs, output_hidden_states=True).hidden_states[-1]
+    return found
+
+
+def same_body(kind: str) -> tuple[Loaded, Loaded]:
+    """A model without a head, and one with a head around the same weights."""
+    bare, headed = loaded(kind, task=TEXT), loaded(kind)
+    headed.model.base_model.load_state_dict(bare.model.state_dict(), strict=False)
+    return bare, headed
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2", "llama"])
+def test_a_language_learned_without_a_head_serves_below_a_task(tmp_path: Path, kind: str) -> None:
+    bare, headed = same_body(kind)
+    language = drawn(LANGUAGE, bare, TEXT)
+    adapters.save(language, tmp_path)
+    alone = adapters.attach(copy.deepcopy(headed.model), tmp_path, "a test")
+    assert torch.equal(states(alone, kind), states(language, kind))
+    above = Bottleneck(kind="bottleneck", place="pfeiffer", size=4, on=(str(tmp_path),))
+    stacked = drawn(above, headed, task_of(kind))
+    assert not torch.allclose(states(stacked, kind), states(language, kind))
+    below = [parameter for name, parameter in stacked.named_parameters() if ".below_0." in name]
+    assert below and not any(parameter.requires_grad for parameter in below)
+
+
+def test_what_was_learned_with_a_head_of_its_own_does_not_fit_a_model_without_one(tmp_path: Path) -> None:
+    bare, headed = same_body("bert")
+    adapters.save(drawn(LANGUAGE, headed, task_of("bert")), tmp_path)
+    with pytest.raises(ModelError, match=r"a test: .*classifier"):
+        adapters.attach(bare.model, tmp_path, "a test")
