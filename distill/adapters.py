@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,7 @@ from peft import PeftConfig, PeftModel, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.utils import load_peft_weights, set_peft_model_state_dict
 from peft.utils.other import AuxiliaryTrainingWrapper
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -166,6 +167,14 @@ def roles(model: PeftModel) -> dict[str, int]:
 def is_adapter(folder: Path | None) -> bool:
     """Whether a folder holds an adapter."""
     return folder is not None and (folder / CONFIG).is_file()
+
+
+def own_parameters(folder: Path | None) -> int | None:
+    """Return how many numbers the adapter of a folder holds; none where it is no adapter."""
+    if folder is None or not is_adapter(folder):
+        return None
+    with safe_open(folder / WEIGHTS, framework="pt") as file:
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
 
 
 def base_of(folder: Path, where: str) -> str:

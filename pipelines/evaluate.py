@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from configs.data import Task
 from configs.errors import suggest
+from distill import adapters
 from distill.capture import decoder_layers
 from distill.errors import ModelError
 from distill.files import write_json
@@ -128,12 +129,16 @@ def _load(comparison: Comparison, role: Role, source: ModelSource) -> PreTrained
 
 
 def describe(model: PreTrainedModel, source: ModelSource) -> dict[str, Any]:
-    """Return where a model lies, its parameters, its MB (10⁶ bytes) as stored (or else in memory), layers and width."""
+    """Return where a model lies, its parameters, its MB (10⁶ bytes) as stored (or else in memory), layers and width.
+
+    Of a frozen model in an adapter, `own` are the parameters that the adapter holds, and the MB are the adapter's.
+    """
     stored = sum(path.stat().st_size for path in source.folder.glob("*.safetensors")) if source.folder else 0
     held = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     return {
         "path": source.path,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "own": adapters.own_parameters(source.folder),
         "megabytes": (stored or held) / 1e6,
         "layers": model.config.num_hidden_layers,
         "decoder_layers": decoder_layers(model.config),

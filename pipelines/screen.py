@@ -99,7 +99,8 @@ class Screen:
                 over_seeds(model, metric),
                 *without_search,
                 agreement,
-                f"{model['parameters'] / 1e6:.2f} M",
+                f"{model['parameters'] / 1e6:.2f} M"
+                + (f", own {model['own'] / 1e6:.2f} M" if model.get("own") else ""),
                 f"{model['megabytes']:.1f}",
                 *latency,
             )

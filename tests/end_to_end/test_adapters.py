@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 from tests.helpers import pairs, tiny
@@ -57,6 +58,9 @@ def test_an_adapter_is_trained_saved_scored_and_exported(tmp_path, call, method)
     assert (saved / "adapter_model.safetensors").stat().st_size < whole
     results = json.loads((run / "export" / "results.json").read_text(encoding="utf-8"))
     assert set(results["formats"]) == set(formats)
+    shown = json.loads((run / "evaluate" / "results.json").read_text(encoding="utf-8"))["models"]["student"]
+    assert shown["own"] == sum(value.numel() for value in load_file(saved / "adapter_model.safetensors").values())
+    assert "its own" in (run / "report.html").read_text(encoding="utf-8")
 
 
 def test_peft_alone_loads_what_is_exported(tmp_path, call):
