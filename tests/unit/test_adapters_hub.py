@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -152,3 +153,29 @@ def test_a_fusion_without_its_members_is_refused(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(ROOT / "bert" / "fusion" / "fusion", tmp_path / "fusion"))
     with pytest.raises(ModelError, match=r"adapter_names: no folder `first` in .* or beside it"):
         take_over(folder, base("bert"), "SEQ_CLS")
+
+
+def test_updates_of_all_layers_are_named_once_and_those_of_some_one_by_one(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(ROOT / "bert" / "lora" / "task", tmp_path / "task"))
+    every = take_over(folder, base("bert"), "SEQ_CLS").peft_config["default"]
+    end = r"(?:.*\.)?encoder\.layer\.\d+\.attention\.self\."
+    assert every.target_modules == f"{end}query|{end}value"
+    weights = load_file(folder / "adapter.safetensors")
+    save_file({n: t for n, t in weights.items() if ".layer.0." not in n}, folder / "adapter.safetensors")
+    some = take_over(folder, base("bert"), "SEQ_CLS")
+    assert len([name for name, _ in some.named_parameters() if "lora_A" in name]) == 2
+    merged = take_over(ROOT / "gpt2" / "lora" / "task", base("gpt2"), "CAUSAL_LM").peft_config["default"]
+    assert (merged.r, merged.lora_alpha, merged.rank_pattern) == (4, 8.0, {})
+
+
+def test_matrices_of_other_ranks_keep_their_scale(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(ROOT / "gpt2" / "lora" / "task", tmp_path / "task"))
+    model = base("gpt2")
+    inside = model.get_submodule("transformer.h.0.mlp.c_fc").weight.shape[1]
+    place = "transformer.h.0.mlp.c_fc.loras.task."
+    more = {f"{place}lora_A": torch.ones(2, 16), f"{place}lora_B": torch.ones(inside, 2)}
+    save_file({**load_file(folder / "adapter.safetensors"), **more}, folder / "adapter.safetensors")
+    adapted = take_over(folder, model, "CAUSAL_LM").get_base_model()
+    for name, rank in (("mlp.c_fc", 2), ("attn.c_attn", 4)):
+        layer: Any = adapted.get_submodule(f"transformer.h.0.{name}")
+        assert (layer.r["default"], layer.scaling["default"]) == (rank, 2.0)

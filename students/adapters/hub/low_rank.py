@@ -1,6 +1,7 @@
 """AdapterHub's low-rank updates and learned factors as peft's LoRA and (IA)³."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from transformers import PreTrainedModel
 
 from distill.adapters import transformer
 from distill.errors import ModelError
+from students.adapters.families import pattern
 from students.adapters.hub import demands
 from students.adapters.hub.places import body_name
 from students.adapters.hub.read import CONFIG, HubAdapter
@@ -26,6 +28,8 @@ class LowRank:
     settings: dict[str, Any]
     factors: dict[str, tuple[Tensor | None, Tensor]]
     """A [r D] and B [O r] of each matrix, or no A and a factor [O 1] for each of its outputs."""
+    targets: str
+    """The pattern of these modules' names."""
     transposed: bool
     """Whether the model keeps its matrices as [D O] (GPT-2)."""
 
@@ -38,18 +42,19 @@ class LowRank:
         """Return peft's configuration. (IA)³ there takes factors of outputs unless a module counts as feed-forward:
         AdapterHub multiplies what goes *into* the activation, peft by its own choice of modules what comes out of it.
         """
-        targets = "|".join(re.escape(name) for name in self.factors)
+        common = {**common, "target_modules": self.targets, "fan_in_fan_out": self.transposed}
         if self.scales:
-            return IA3Config(target_modules=targets, feedforward_modules=[], fan_in_fan_out=self.transposed, **common)
+            return IA3Config(feedforward_modules=[], **common)
         scale = float(self.settings["alpha"]) / int(self.settings["r"])
-        ranks = {name: up.size(1) for name, (_, up) in self.factors.items()}
+        ranks = {re.escape(name): up.size(1) for name, (_, up) in self.factors.items()}
+        first = next(iter(ranks.values()))
+        others = {name: rank for name, rank in ranks.items() if rank != first}
+        alphas = {name: scale * rank for name, rank in others.items()}
         return LoraConfig(
-            r=int(self.settings["r"]),
-            lora_alpha=self.settings["alpha"],
-            rank_pattern={re.escape(name): rank for name, rank in ranks.items()},
-            alpha_pattern={re.escape(name): scale * rank for name, rank in ranks.items()},  # type: ignore[arg-type]
-            target_modules=targets,
-            fan_in_fan_out=self.transposed,
+            r=first,
+            lora_alpha=scale * first,  # type: ignore[arg-type]
+            rank_pattern=others,
+            alpha_pattern=alphas,  # type: ignore[arg-type]
             **common,
         )
 
@@ -84,7 +89,15 @@ def low_rank(hub: HubAdapter, model: PreTrainedModel) -> LowRank:
     hub.weights.check_all_taken()
     if not factors:
         raise ModelError(f"{hub.folder}: the weights hold no update of a matrix of {model.config.model_type}")
-    return LowRank(hub, settings, factors, model.config.model_type == "gpt2")
+    return LowRank(hub, settings, factors, _targets(factors, model), model.config.model_type == "gpt2")
+
+
+def _targets(factors: Iterable[str], model: PreTrainedModel) -> str:
+    """Return the pattern of modules: of those in all layers, or where layers are left out, of each by its name."""
+    names = [body_name(name, model) for name in factors]
+    everywhere = pattern(dict.fromkeys(re.sub(r"\b\d+\b", "#", name) for name in names))
+    found = [name for name, _ in model.named_modules() if re.fullmatch(everywhere, name)]
+    return everywhere if found == list(factors) else pattern(names)
 
 
 def _apart(down: Tensor | None, up: Tensor, merged: int, settings: dict[str, Any]) -> tuple[Tensor | None, Tensor]:
