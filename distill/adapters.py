@@ -174,7 +174,7 @@ def own_parameters(folder: Path | None) -> int | None:
     if folder is None or not is_adapter(folder):
         return None
     with safe_open(folder / WEIGHTS, framework="pt") as file:
-        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+        return sum(int(math.prod(file.get_slice(name).get_shape())) for name in file.keys())  # noqa: SIM118
 
 
 def base_of(folder: Path, where: str) -> str:

@@ -99,8 +99,7 @@ class Screen:
                 over_seeds(model, metric),
                 *without_search,
                 agreement,
-                f"{model['parameters'] / 1e6:.2f} M"
-                + (f", own {model['own'] / 1e6:.2f} M" if model.get("own") else ""),
+                _size(model),
                 f"{model['megabytes']:.1f}",
                 *latency,
             )
@@ -127,3 +126,9 @@ def _families(names: Sequence[str]) -> str:
     """Return the modules that hold the named tensors, briefly."""
     modules = sorted({name.removeprefix("model.").rsplit(".", 1)[0] for name in names})
     return ", ".join(modules[:3]) + (" …" if len(modules) > 3 else "")
+
+
+def _size(model: dict[str, Any]) -> str:
+    """Return a model's parameters; of one in an adapter, the adapter's own too."""
+    own = f", own {model['own'] / 1e6:.2f} M" if model.get("own") else ""
+    return f"{model['parameters'] / 1e6:.2f} M{own}"
