@@ -20,6 +20,8 @@ from configs.stages import (
 _METRICS = {
     "classification": ("accuracy", "f1", "f1_macro", "mcc"),
     "regression": ("pearson", "spearman"),
+    "tagging": ("accuracy", "f1_macro", "entity_f1"),
+    "masked_lm": ("masked_accuracy", "log_prob"),
     "generation": ("bleu", "chrf", "rouge1", "rouge2", "rougeL"),
     "text": (),
 }
@@ -40,6 +42,8 @@ def check(parts: Parts) -> Findings:
                 yield from check_train(parts, name, stage)
             case AugmentStage():
                 yield from check_source(parts, name, ("data",), stage.data)
+                if parts.task is not None and parts.task.kind == "tagging":
+                    yield ("stages", name, "kind"), "`augment` replaces words, and `tagging` needs a class for each"
             case RecordStage():
                 yield from check_record(parts, name, stage)
             case GenerateStage():

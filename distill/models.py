@@ -12,8 +12,10 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
@@ -30,6 +32,15 @@ from distill.files import digest, digest_file
 _PACKAGE = "package:"
 _WRITES = ("ForConditionalGeneration", "MTModel", "ForCausalLM", "LMHeadModel")
 """How the names of models end that write text."""
+_HEADS: dict[str, tuple[str, ...]] = {
+    "classification": ("ForSequenceClassification",),
+    "regression": ("ForSequenceClassification",),
+    "tagging": ("ForTokenClassification",),
+    "masked_lm": ("ForMaskedLM", "ForPreTraining", "WithLMHeadModel"),
+    "generation": _WRITES,
+    "text": ("ForSequenceClassification",),
+}
+"""How the names of models end that were saved with a head for the task."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,10 @@ def auto_class(task: Task, config: PretrainedConfig) -> Any:
     match task.kind:
         case "classification" | "regression":
             return AutoModelForSequenceClassification
+        case "tagging":
+            return AutoModelForTokenClassification
+        case "masked_lm":
+            return AutoModelForMaskedLM
         case "generation":
             return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         case "text":
@@ -155,8 +170,10 @@ def _base(source: ModelSource, where: str) -> ModelSource:
 
 
 def set_labels(config: PretrainedConfig, task: Task, labels: tuple[str, ...]) -> None:
-    """Write the task's outputs into a configuration: class names in order, or one score; a text has none."""
-    if task.kind in ("text", "generation"):
+    """Write the task's outputs into a configuration: class names in order, or one score; a text has none, and models
+    of a vocabulary have it.
+    """
+    if task.kind in ("text", "masked_lm", "generation"):
         return
     if task.kind == "regression":
         config.num_labels = 1
@@ -165,7 +182,7 @@ def set_labels(config: PretrainedConfig, task: Task, labels: tuple[str, ...]) ->
     config.num_labels = len(labels)
     config.id2label = dict(enumerate(labels))
     config.label2id = {name: index for index, name in enumerate(labels)}
-    config.problem_type = "single_label_classification"
+    config.problem_type = "single_label_classification" if task.kind == "classification" else None
 
 
 def label_names(config: PretrainedConfig) -> tuple[str, ...]:
@@ -225,8 +242,7 @@ def _package_folder(name: str) -> Path:
 
 def _has_head(config: PretrainedConfig, task: Task) -> bool:
     """Whether the weights were saved with a head for the task."""
-    ends = _WRITES if task.kind == "generation" else ("ForSequenceClassification",)
-    return any(name.endswith(ends) for name in config.architectures or ())
+    return any(name.endswith(_HEADS[task.kind]) for name in config.architectures or ())
 
 
 def _first_line(error: Exception) -> str:

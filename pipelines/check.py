@@ -24,6 +24,7 @@ from distill.objective import Objective
 from distill.objective import build as build_objective
 from distill.protocols import Teacher
 from pipelines.generate import black_box, writable
+from pipelines.record import kept
 from pipelines.run import Run
 from pipelines.train import own_teacher
 from students.build import build as build_student
@@ -193,8 +194,8 @@ def _stand_in(run: Run, stage: TrainStage, loaded: Loaded, student: Student) -> 
     if stage.cache is None or live.shape is None:
         return live
     record = run.config.stages[stage.cache]
-    kept = record.top_k if isinstance(record, RecordStage) and run.config.task.kind == "generation" else None
-    return CachedTeacher(replace(live.shape, kept=kept), "", None, stage.cache)
+    outputs = kept(run, record) if isinstance(record, RecordStage) else None
+    return CachedTeacher(replace(live.shape, kept=outputs), "", None, stage.cache)
 
 
 def _teacher_score(run: Run, loaded: Loaded, found: Table) -> None:

@@ -1,10 +1,12 @@
 """What all stages of a run share: configuration, folder, device, rows, teacher, labels."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import torch
 from rich.console import Console
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -15,16 +17,19 @@ from configs.stages import TrainStage
 from configs.teachers import FreshTeacher
 from configs.teachers import LiveTeacher as GivenTeacher
 from distill.data.labels import encode, label_names, permutation
+from distill.data.masking import Masking
 from distill.data.pairs import TargetLimits, tokenise_targets
 from distill.data.rows import Rows
 from distill.data.sources import read
 from distill.data.table import TokenTable
+from distill.data.tagged import tokenise_words
 from distill.data.tokenise import Limits, pack, tokenise
 from distill.errors import ModelError
 from distill.files import digest, digest_file
 from distill.metrics import Kind, score, validation_metric
 from distill.models import Loaded, ModelSource, fast, fingerprint, load, load_config, load_tokenizer
 from distill.models import label_names as model_labels
+from distill.types import IGNORED
 from pipelines.machine import Device
 from pipelines.score import EncodedRows, permute, predict, target_scores
 from pipelines.screen import Screen
@@ -100,7 +105,7 @@ class Run:
 
     def label_order(self, loaded: Loaded) -> list[int] | None:
         """Return the teacher's output for each class of the run, matched by name; none where they agree."""
-        if self.config.task.kind != "classification" or not loaded.trained_head:
+        if not self.config.task.has_classes or not loaded.trained_head:
             return None
         return permutation(model_labels(loaded.model.config), self.labels, f"teacher.model: {loaded.source}")
 
@@ -113,9 +118,9 @@ class Run:
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
-        """The class names, in the order of the outputs; empty unless the task is a classification."""
+        """The class names, in the order of the outputs; empty where outputs are no classes."""
         task = self.config.task
-        if task.kind != "classification":
+        if not task.has_classes:
             return ()
         if task.labels is not None:
             return task.labels
@@ -146,8 +151,20 @@ class Run:
             return tokenise_targets(rows, self.tokenizer, self._target_limits, tokens)
         tokenizer = fast(self.tokenizer, "teacher.model")
         if self._is_plain_text(name):
-            return pack(rows, tokenizer, limits, tokens)
+            return self._without_labels(pack(rows, tokenizer, limits, tokens))
+        if task.kind == "tagging":
+            return tokenise_words(rows, self.labels, tokenizer, limits, tokens)
         return tokenise(rows, encode(rows, task, self.labels), tokenizer, limits, tokens)
+
+    def _without_labels(self, table: TokenTable) -> TokenTable:
+        """Give rows of running text what the task asks of their positions."""
+        match self.config.task.kind:
+            case "masked_lm":
+                return replace(table, masking=Masking.of(self.tokenizer, "teacher.model"))
+            case "tagging":
+                return replace(table, tags=np.full(len(table.tokens), IGNORED, dtype=np.int64))
+            case _:
+                return table
 
     @property
     def _target_limits(self) -> TargetLimits:
@@ -176,7 +193,7 @@ class Run:
     def _is_plain_text(self, name: str) -> bool:
         """Whether a source is running text, to be packed."""
         source = self.config.data[name]
-        return self.config.task.kind == "text" or (isinstance(source, Files) and source.pack)
+        return self.config.task.is_plain_text or (isinstance(source, Files) and source.pack)
 
     def scored_rows(self, name: str) -> EncodedRows:
         """Return the rows of a source ready to be scored and timed."""
@@ -192,7 +209,8 @@ class Run:
         if self.config.task.kind == "generation":
             return target_scores(model, rows.batches(picked))
         logits = permute(predict(model, rows.batches(picked)), order)
-        return score(cast(Kind, self.config.task.kind), logits, rows.labels[torch.from_numpy(picked)])
+        labels = rows.labels[torch.from_numpy(picked)]
+        return score(cast(Kind, self.config.task.kind), logits, labels, self.labels)
 
     @property
     def validation_metric(self) -> str:

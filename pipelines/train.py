@@ -26,9 +26,10 @@ from distill.errors import ModelError
 from distill.files import digest
 from distill.metrics import TargetMetrics, TaskMetrics, validation_metric
 from distill.models import Loaded, ModelSource
-from distill.module import DistillModule, Recipe
+from distill.module import DistillModule, Metrics, Recipe
 from distill.objective import build as build_objective
 from distill.protocols import Teacher
+from distill.token_metrics import TokenMetrics
 from distill.types import Needs
 from pipelines.stage import Stage
 from students.build import build as build_student
@@ -163,8 +164,10 @@ class Train(Stage[TrainStage]):
         pad = loaded.tokenizer.pad_token_id
         return DistillData(train, validation, plan, pad_id=pad, workers=training.workers)
 
-    def _metrics(self, student: Student) -> TaskMetrics | TargetMetrics | None:
+    def _metrics(self, student: Student) -> Metrics | None:
         match self._run.config.task.kind:
+            case "tagging" | "masked_lm" as kind:
+                return TokenMetrics(kind, student.shape.outputs, self._run.labels)
             case "text":
                 return None
             case "generation":

@@ -35,6 +35,10 @@ class Row(NamedTuple):
     """Hash of the content, and of the id the file gave it; of a generation, of its source alone."""
     target: str | None = None
     """Text to be written, of a generation; None where it has none."""
+    words: list[str] | None = None
+    """Of a sentence to be tagged; the text is these, joined by blanks."""
+    tags: list[str] | None = None
+    """Class name of each word."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +46,15 @@ class Rows:
     """Rows in memory, column by column."""
 
     table: pa.Table
-    """Columns `text` and `id`; where there are any, `pair`, `label` (string or double), `target`, `document` (a line's
-    file)."""
+    """Columns `text` and `id`; where there are any, `pair`, `label` (string or double), `target`, `words` and `tags`
+    (lists of strings), `document` (a line's file)."""
     notes: Mapping[str, int] = field(default_factory=dict)
     """What was dropped or mended on reading, and how often."""
 
     @staticmethod
     def of(rows: Sequence[Row], notes: Mapping[str, int] | None = None) -> "Rows":
         """Build from single rows; a column that is None throughout is left out."""
-        texts, pairs, labels, ids, targets = zip(*rows, strict=True) if rows else ((), (), (), (), ())
+        texts, pairs, labels, ids, targets, words, tags = zip(*rows, strict=True) if rows else ((),) * len(Row._fields)
         columns = {"text": pa.array(texts, pa.large_string()), "id": pa.array(ids, pa.int64())}
         if any(pair is not None for pair in pairs):
             columns["pair"] = pa.array(pairs, pa.large_string())
@@ -58,6 +62,9 @@ class Rows:
             columns["label"] = pa.array(labels)
         if any(target is not None for target in targets):
             columns["target"] = pa.array(targets, pa.large_string())
+        if any(sentence is not None for sentence in words):
+            columns["words"] = pa.array(words, pa.large_list(pa.large_string()))
+            columns["tags"] = pa.array(tags, pa.large_list(pa.large_string()))
         return Rows(pa.table(columns), dict(notes or {}))
 
     def __len__(self) -> int:
@@ -84,6 +91,12 @@ class Rows:
     def targets(self) -> list[str | None]:
         """Texts to be written; None where a row has none."""
         return self.table["target"].to_pylist() if "target" in self.table.column_names else [None] * len(self)
+
+    @property
+    def tags(self) -> list[list[str]]:
+        """Class names of the words of each row; none of a row without words."""
+        found = self.table["tags"].to_pylist() if "tags" in self.table.column_names else [None] * len(self)
+        return [tags or [] for tags in found]
 
     @property
     def ids(self) -> NDArray[np.int64]:

@@ -26,7 +26,7 @@ class Plan:
     pad_to: int | None = None
     """Fixed padded length; none pads each micro-batch to its longest row."""
     targets: NDArray[np.int64] | None = None
-    """[N] target tokens, of a generation"""
+    """[N] positions at which something is to be said, where rows have such"""
     beside: bool = False
     """Whether targets have positions of their own, as in an encoder-decoder: they then count towards a row's size."""
 

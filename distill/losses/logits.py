@@ -45,7 +45,7 @@ class Logits(LossTerm):
 
 class TokenLogits(LossTerm):
     """Sum over target tokens of a divergence between logits [B U V]: word-level distillation (Kim and Rush 2016,
-    section 3.1)."""
+    section 3.1). Of a tagging over words, of a masked language model over hidden tokens (Sanh et al. 2019), [B T V]."""
 
     name = "logits"
     unit = "targets"
