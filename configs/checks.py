@@ -1,9 +1,10 @@
 """What one section must know of another: names that refer, terms that need a teacher, sizes that fit."""
 
+from configs.adapters import Bottleneck, MixAndMatch, Prefix
 from configs.data import Held, StageData
 from configs.learning_checks import check_generate, check_record, check_train, not_generating
 from configs.objective import CustomTerm
-from configs.origins import hint
+from configs.origins import Path, hint
 from configs.pipeline import Pipeline
 from configs.references import WRITERS, Findings, Parts, check_source, check_stage, held_chain, not_training
 from configs.stages import (
@@ -103,10 +104,22 @@ def _check_result(parts: Parts, name: str, stage: EvaluateStage | ExportStage) -
         yield from check_stage(parts, name, "baseline", stage.baseline, _not_baseline)
     for other in stage.others:
         yield from check_stage(parts, name, "others", other, not_training("student"))
+    if stage.below is not None:
+        yield from _check_below(parts, ("stages", name, "below"))
     for key in ("others", "decoding"):
         given = getattr(stage, key) != EvaluateStage.model_fields[key].default
         if kind not in (None, "generation") and given:
             yield ("stages", name, key), f"is for texts, and `task.kind` is `{kind}`; leave it out"
+
+
+def _check_below(parts: Parts, path: Path) -> Findings:
+    """Check that there is an adapter whose place another one can take."""
+    adapter = parts.adapter
+    stacked = isinstance(adapter, Bottleneck | MixAndMatch | Prefix) and adapter.on
+    if parts.task is not None and parts.task.kind == "generation":
+        yield path, "swaps adapters of models that do not write, and `task.kind` is `generation`; leave it out"
+    elif parts.student is not None and not stacked:
+        yield path, "takes the place of an adapter under the student's, and there is none (student.adapter.on)"
 
 
 def _check_formats(parts: Parts, name: str, stage: ExportStage) -> Findings:

@@ -64,6 +64,8 @@ class ModelSource:
     path: str
     """A folder, a hub name, or `package:NAME` for an installed package that carries its model in `model/`."""
     revision: str | None = None
+    below: str | None = None
+    """Folder of an adapter, or `none`, in place of the lowest one that the adapter at `path` stands on."""
 
     @property
     def folder(self) -> Path | None:
@@ -155,7 +157,8 @@ def load(
         raise ModelError(f"{where}: {source.path} lacks weights: {', '.join(sorted(wanting)[:5])}")
     new = tuple(report["missing_keys"])
     if weights is not source:
-        model = adapters.attach(model, cast(Path, source.folder), where, trainable=trainable)
+        folder = cast(Path, source.folder)
+        model = adapters.attach(model, folder, where, trainable=trainable, below=source.below)
         new = tuple(name for name in new if name not in adapters.trained_names(model))
     trained = task.kind != "text" and own_head and not new
     return Loaded(model, tokenizer, source.path, trained, new)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
 import torch
@@ -17,6 +18,7 @@ from configs.stages import (
     Stage,
     TrainStage,
 )
+from distill import adapters
 from distill.capture import shape_of
 from distill.errors import DataError, ModelError
 from distill.models import Loaded, ModelSource, load_config
@@ -165,9 +167,17 @@ def _stages(run: Run, loaded: Loaded, found: Table) -> Student | None:
             pairs = "; ".join(f"{row.name} {row.layers}" for row in objective.describe() if row.layers)
             found.add_row(f"stages.{name}", pairs or ", ".join(objective.units))
     if last is not None:
+        _swapped(run, last)
         weights = sum(parameter.numel() for parameter in last.parameters())
         found.add_row("student", f"{last.shape.describe()}, {weights / 1e6:.1f} M")
     return last
+
+
+def _swapped(run: Run, student: Student) -> None:
+    """Try the adapters that stages put under the student's own."""
+    for name, stage in run.config.stages.items():
+        if isinstance(stage, EvaluateStage) and stage.below not in (None, adapters.NONE):
+            adapters.add(student.model, Path(stage.below).expanduser(), f"under_{name}", f"stages.{name}.below")
 
 
 def _objective(run: Run, name: str, stage: TrainStage, student: Student, loaded: Loaded) -> Objective:
