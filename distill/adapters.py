@@ -47,7 +47,8 @@ def virtual_tokens(model: Model) -> int:
 def trained_names(model: PeftModel) -> frozenset[str]:
     """Return the names, in the model without adapters, of the weights that its active adapter holds copies of."""
     mark = f".modules_to_save.{ACTIVE}."
-    names = [name.removeprefix("base_model.model.") for name, _ in model.named_parameters()]
+    inside = "base_model." if model.active_peft_config.is_prompt_learning else "base_model.model."
+    names = [name.removeprefix(inside) for name, _ in model.named_parameters()]
     return frozenset(name.replace(mark, ".") for name in names if mark in name)
 
 

@@ -12,6 +12,8 @@ NAMES = (
     "demo-translate",
     "logits/any",
     "minilm/general",
+    "peft/madx-language",
+    "peft/madx-task",
     "regression/stsb",
     "seqkd/any",
     "seqkd/multi30k-en-de",
