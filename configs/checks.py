@@ -1,9 +1,10 @@
 """What one section must know of another: names that refer, terms that need a teacher, sizes that fit."""
 
+from configs.adapters import Bottleneck, MixAndMatch, Prefix
 from configs.data import Held, StageData
 from configs.learning_checks import check_generate, check_record, check_recorded, check_select, check_train
 from configs.objective import CustomTerm
-from configs.origins import hint
+from configs.origins import Path, hint
 from configs.pipeline import Pipeline
 from configs.references import WRITERS, Findings, Parts, check_source, check_stage, held_chain, not_training
 from configs.stages import (
@@ -22,6 +23,8 @@ from configs.vocabulary_checks import check_vocabulary
 _METRICS = {
     "classification": ("accuracy", "f1", "f1_macro", "mcc"),
     "regression": ("pearson", "spearman"),
+    "tagging": ("accuracy", "f1_macro", "entity_f1"),
+    "masked_lm": ("masked_accuracy", "log_prob"),
     "generation": ("bleu", "chrf", "rouge1", "rouge2", "rougeL"),
     "text": (),
 }
@@ -43,6 +46,8 @@ def check(parts: Parts) -> Findings:
                 yield from check_train(parts, name, stage)
             case AugmentStage():
                 yield from check_source(parts, name, ("data",), stage.data)
+                if parts.task is not None and parts.task.kind == "tagging":
+                    yield ("stages", name, "kind"), "`augment` replaces words, and `tagging` needs a class for each"
             case RecordStage():
                 yield from check_record(parts, name, stage)
             case GenerateStage():
@@ -108,10 +113,22 @@ def _check_result(parts: Parts, name: str, stage: EvaluateStage | ExportStage) -
         yield from check_stage(parts, name, "baseline", stage.baseline, _not_baseline)
     for other in stage.others:
         yield from check_stage(parts, name, "others", other, not_training("student"))
+    if stage.below is not None:
+        yield from _check_below(parts, ("stages", name, "below"))
     for key in ("others", "decoding"):
         given = getattr(stage, key) != EvaluateStage.model_fields[key].default
         if kind not in (None, "generation") and given:
             yield ("stages", name, key), f"is for texts, and `task.kind` is `{kind}`; leave it out"
+
+
+def _check_below(parts: Parts, path: Path) -> Findings:
+    """Check that there is an adapter whose place another one can take."""
+    adapter = parts.adapter
+    stacked = isinstance(adapter, Bottleneck | MixAndMatch | Prefix) and adapter.on
+    if parts.task is not None and parts.task.kind == "generation":
+        yield path, "swaps adapters of models that do not write, and `task.kind` is `generation`; leave it out"
+    elif parts.student is not None and not stacked:
+        yield path, "takes the place of an adapter under the student's, and there is none (student.adapter.on)"
 
 
 def _check_formats(parts: Parts, name: str, stage: ExportStage) -> Findings:

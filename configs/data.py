@@ -7,24 +7,55 @@ from pydantic import Field, PositiveInt, model_validator
 from configs.section import Section
 
 Metric = Literal[
-    "accuracy", "f1", "f1_macro", "mcc", "pearson", "spearman", "bleu", "chrf", "rouge1", "rouge2", "rougeL"
+    "accuracy",
+    "f1",
+    "f1_macro",
+    "mcc",
+    "pearson",
+    "spearman",
+    "entity_f1",
+    "masked_accuracy",
+    "log_prob",
+    "bleu",
+    "chrf",
+    "rouge1",
+    "rouge2",
+    "rougeL",
 ]
 
 
 class Task(Section):
     """What the model is for."""
 
-    kind: Literal["classification", "regression", "generation", "text"] = "classification"
-    """`generation`: text in, text out (translation, summaries, answers); `text`: no task; a body distilled on plain
-    text."""
+    kind: Literal["classification", "regression", "tagging", "masked_lm", "generation", "text"] = "classification"
+    """`tagging`: a class for every word of a sentence (parts of speech, names); `masked_lm`: words hidden in plain text
+    are to be found; `generation`: text in, text out (translation, summaries, answers); `text`: no task; a body
+    distilled on plain text."""
     labels: tuple[str, ...] | None = None
     """Class names in the order of the outputs; none reads them from the training data, sorted."""
     max_length: PositiveInt = 128
-    """Tokens kept of a row, special tokens included. Training rows of a generation that are longer are left out."""
+    """Tokens kept of a row, special tokens included. Training rows of a generation that are longer are left out,
+    sentences to be tagged are split."""
     max_target_length: PositiveInt = 128
     """`generation` only: tokens a target may have, special tokens included; training rows with more are left out."""
     metric: Metric | None = None
-    """The number that decides; none is accuracy, spearman for a regression, bleu for a generation."""
+    """The number that decides; none is accuracy, spearman for a regression, masked_accuracy for a masked_lm, bleu for a
+    generation. `entity_f1` is of whole names in IOB2 tags."""
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether each output of a model is a class with a name."""
+        return self.kind in ("classification", "tagging")
+
+    @property
+    def by_token(self) -> bool:
+        """Whether there is something to be said at many positions of a row."""
+        return self.kind in ("tagging", "masked_lm", "generation")
+
+    @property
+    def is_plain_text(self) -> bool:
+        """Whether all rows are running text, to be packed."""
+        return self.kind in ("masked_lm", "text")
 
 
 class Columns(Section):
@@ -39,6 +70,10 @@ class Columns(Section):
     references where texts are compared. None: the rows have sources alone."""
     label: str | None = "label"
     """None: the rows carry no labels."""
+    words: str = "words"
+    """`tagging` only: the list of a sentence's words."""
+    tags: str = "tags"
+    """`tagging` only: the list of their classes."""
     id: str | None = None
     """A column of unique row ids; none derives ids from the content."""
 
@@ -53,11 +88,13 @@ class Files(Section):
     split: str | None = None
     """Split of a hub data set or `datasets` folder."""
     revision: str | None = None
-    format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "lines", "folder", "hub"] = "auto"
-    """`lines`: one text a line; `jsonl`: an object a line, or a list of objects. `auto` goes by the ending, .gz
-    included."""
+    format: Literal["auto", "csv", "tsv", "jsonl", "parquet", "lines", "conllu", "conll", "folder", "hub"] = "auto"
+    """`lines`: one text a line; `jsonl`: an object a line, or a list of objects; `conllu`, `conll`: one word a line
+    with its classes in columns, a blank line after each sentence; the columns of `conllu` are id, form, lemma, upos,
+    xpos, feats, head, deprel, deps, misc. `auto` goes by the ending, .gz included."""
     header: tuple[str, ...] | None = None
-    """Column names of a CSV or TSV file that has no header line."""
+    """Column names of a CSV or TSV file that has no header line; of `conll` those of the first columns (none: the first
+    is `words`, the last `tags`)."""
     quoting: bool = True
     """Whether quotes in CSV and TSV files delimit fields (GLUE's MRPC: they do not)."""
     pattern: str | None = None

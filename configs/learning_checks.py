@@ -82,6 +82,8 @@ def check_record(parts: Parts, name: str, stage: RecordStage) -> Findings:
         yield from check_source(parts, name, ("data", str(i)), source)
     if parts.task is not None and parts.task.kind == "text":
         yield ("stages", name, "kind"), "`record` writes logits, which need a task, and `task.kind` is `text`"
+    if parts.task is not None and parts.task.kind == "masked_lm":
+        yield ("stages", name, "kind"), "`record` writes logits once, and `masked_lm` hides other words in every step"
     kept = stage.top_k != RecordStage.model_fields["top_k"].default
     if parts.task is not None and parts.task.kind != "generation" and kept:
         yield ("stages", name, "top_k"), f"is for texts, and `task.kind` is `{parts.task.kind}`; leave it out"

@@ -176,6 +176,9 @@ class EvaluateStage(Section):
     """`generation` only: further train stages whose students are shown beside."""
     decoding: Decoding = Decoding()
     """`generation` only: how texts are searched for; they are written greedily too."""
+    below: str | None = None
+    """Folder of an adapter that takes the place of the lowest one under the student's (`student.adapter.on`): a task
+    learnt over one language is done in another (MAD-X). `none` leaves that place empty; without, all is as trained."""
     latency: bool = True
     """Measure p50 and p95 at batch 1 and 32."""
 

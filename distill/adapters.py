@@ -22,6 +22,8 @@ from configs.errors import suggest
 from distill.adapter_folder import BASE, CONFIG, WEIGHTS
 from distill.errors import ModelError
 
+NONE = "none"
+"""In place of a folder: no adapter."""
 ACTIVE = "default"
 """Name of the adapter that is trained or used; others lie below it or are attended over."""
 
@@ -46,7 +48,8 @@ def virtual_tokens(model: Model) -> int:
 def trained_names(model: PeftModel) -> frozenset[str]:
     """Return the names, in the model without adapters, of the weights that its active adapter holds copies of."""
     mark = f".modules_to_save.{ACTIVE}."
-    names = [name.removeprefix("base_model.model.") for name, _ in model.named_parameters()]
+    inside = "base_model." if model.active_peft_config.is_prompt_learning else "base_model.model."
+    names = [name.removeprefix(inside) for name, _ in model.named_parameters()]
     return frozenset(name.replace(mark, ".") for name in names if mark in name)
 
 
@@ -197,24 +200,38 @@ def read_config(folder: Path, where: str) -> PeftConfig:
     return found
 
 
-def attach(model: PreTrainedModel, folder: Path, where: str, *, trainable: bool = False) -> PeftModel:
-    """Wrap a model in the adapter of a folder, and in those it stands on or attends over.
+def attach(
+    model: PreTrainedModel, folder: Path, where: str, *, trainable: bool = False, below: str | None = None
+) -> PeftModel:
+    """Wrap a model in the adapter of a folder, and in those it stands on or attends over. `below` is the folder of
+    another one to stand on in place of the lowest, or NONE.
 
     Raise ModelError where the adapter's weights are not exactly those its configuration asks for.
     """
     config = read_config(folder, where)
+    under: list[str] = list(getattr(config, "under", ()))
+    places = {name: folder / name for name in (*under, *getattr(config, "members", ()))}
+    if below is not None and not under:
+        raise ModelError(f"{where}: {folder} stands on no adapter whose place {below} could take")
+    if below is not None:
+        places[under[0]] = Path(below).expanduser()
+    without = under[0] if below == NONE else ""
     adapted: PeftModel | None = None
-    for name in (*getattr(config, "under", ()), *getattr(config, "members", ())):
-        adapted = add(adapted or model, folder / name, name, where)
-    return add(adapted or model, folder, ACTIVE, where, trainable=trainable)
+    for name, place in places.items():
+        adapted = add(adapted or model, place, name, where) if name != without else adapted
+    return add(adapted or model, folder, ACTIVE, where, trainable=trainable, without=without)
 
 
-def add(model: Model, folder: Path, name: str, where: str, *, trainable: bool = False) -> PeftModel:
-    """Add the adapter of a folder under a name, and make it the active one."""
+def add(model: Model, folder: Path, name: str, where: str, *, trainable: bool = False, without: str = "") -> PeftModel:
+    """Add the adapter of a folder under a name, and make it the active one; `without` is the name of one it is to stand
+    on no more.
+    """
     if not is_adapter(folder):
         raise ModelError(f"{where}: {folder} holds no {CONFIG}")
     config = read_config(folder, where)
     config.inference_mode = not trainable
+    if without:
+        config.under = [other for other in config.under if other != without]  # type: ignore[attr-defined]
     try:
         model = put(model, config, name)
         weights = _named_for(transformer(model), load_peft_weights(str(folder), device="cpu"))

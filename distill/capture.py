@@ -101,7 +101,8 @@ def forward(model: PreTrainedModel, batch: Batch, needs: Needs) -> Outputs:
 def shape_of(model: PreTrainedModel, *, trained_head: bool) -> Shape:
     """Return the sizes of a model from its configuration; of an encoder-decoder, layers are those of the encoder."""
     config = model.config
-    outputs = config.vocab_size if model.can_generate() else int(config.num_labels or 0)
+    writes = model.get_output_embeddings() is not None  # each output is a token
+    outputs = config.vocab_size if writes else int(config.num_labels or 0)
     heads = config.num_attention_heads
     return Shape(
         layers=config.num_hidden_layers,

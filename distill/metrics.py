@@ -1,7 +1,7 @@
 """How well a model does a task, and how often it agrees with its teacher."""
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Literal
 
 import torch
@@ -13,10 +13,12 @@ from torchmetrics.utilities.data import dim_zero_cat
 
 from configs.data import Task
 from configs.errors import suggest
+from distill import token_metrics
 from distill.errors import DataError, ModelError
+from distill.token_metrics import TokenKind
 from distill.types import IGNORED
 
-Kind = Literal["classification", "regression"]
+Kind = Literal["classification", "regression", "tagging", "masked_lm"]
 Function = Callable[[Tensor, Tensor], Tensor]
 
 CALIBRATION_BINS = 15
@@ -33,7 +35,7 @@ class TaskMetrics(Metric):
     logits: list[Tensor]
     labels: list[Tensor]
 
-    def __init__(self, kind: Kind, outputs: int) -> None:
+    def __init__(self, kind: Literal["classification", "regression"], outputs: int) -> None:
         """Take the task's kind and the model's outputs. Raise `ModelError` where such a model cannot do the task."""
         if (outputs == 1) != (kind == "regression"):
             needed = "1 output" if kind == "regression" else "2 outputs or more"
@@ -84,8 +86,9 @@ class TargetMetrics(Metric):
         return {"log_prob": mean, "perplexity": math.exp(-mean), "token_accuracy": float(self.hits / self.tokens)}
 
 
-def score(kind: Kind, logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Score logits [N V] against labels [N]; rows without a label are left out.
+def score(kind: Kind, logits: Tensor, labels: Tensor, classes: Sequence[str] = ()) -> dict[str, float]:
+    """Score logits [N V] against labels [N]; rows without a label are left out. `classes` are their names; what is said
+    at many positions of a row is scored by `distill.token_metrics`.
 
     classification: accuracy, f1_macro (over the classes that occur), mcc, ece, and f1 of class 1 where there are two.
     ece is the expected calibration error: the mean distance between confidence and accuracy over 15 bins of equal
@@ -93,18 +96,28 @@ def score(kind: Kind, logits: Tensor, labels: Tensor) -> dict[str, float]:
 
     Raises `DataError` where no row has a label.
     """
+    if (tokens := _by_token(kind)) is not None:
+        return token_metrics.score(tokens, logits, labels, classes)
     return {name: value(name, logits, labels) for name in names(kind, logits.shape[-1])}
 
 
-def names(kind: Kind, outputs: int) -> tuple[str, ...]:
+def _by_token(kind: Kind) -> TokenKind | None:
+    return kind if kind in ("tagging", "masked_lm") else None
+
+
+def names(kind: Kind, outputs: int, classes: Sequence[str] = ()) -> tuple[str, ...]:
     """Return the names of the metrics of a task."""
+    if (tokens := _by_token(kind)) is not None:
+        return token_metrics.names(tokens, classes)
     if kind == "regression":
         return tuple(_REGRESSION)
     return tuple(name for name in _CLASSIFICATION if name != "f1" or outputs == 2)
 
 
-def value(name: str, logits: Tensor, labels: Tensor) -> float:
+def value(name: str, logits: Tensor, labels: Tensor, classes: Sequence[str] = ()) -> float:
     """Return one metric of logits [N V] against labels [N], to seven digits: torchmetrics counts in fp32."""
+    if labels.ndim == 2:
+        return token_metrics.value(name, logits, labels, classes)
     rows = labelled(labels)
     if not rows.any():
         raise DataError("metrics: none of the rows to score on has a label")
@@ -118,13 +131,16 @@ def labelled(labels: Tensor) -> Tensor:
 
 
 def agreement(kind: Kind, student: Tensor, teacher: Tensor) -> dict[str, float]:
-    """Compare logits [N V] of a student with its teacher's, row by row, labels or not.
+    """Compare logits [N V] of a student with its teacher's, row by row, labels or not; or word by word, or what is told
+    [N 2] of hidden tokens, for which there is no KL.
 
     classification: the share of rows with the same argmax, and the mean KL(teacher‖student) in nats.
     regression: Pearson's correlation of the scores.
     """
     if kind == "regression":
         return {"agreement": float(_pearson(student.double(), teacher.double().flatten()))}
+    if kind == "masked_lm":
+        return {"agreement": float((student[:, 0] == teacher[:, 0]).double().mean())}
     told, learned = (logits.double().log_softmax(-1) for logits in (teacher, student))
     return {
         "agreement": round(float(_accuracy(student, teacher.argmax(-1))), 7),
@@ -140,7 +156,7 @@ def main_metric(task: Task) -> str:
     choices: Collection[str] = _CHOICES[task.kind]
     if not choices:
         raise ModelError("task.kind: a task of kind `text` has no metric")
-    name = task.metric or {"regression": "spearman", "generation": "bleu"}.get(task.kind, "accuracy")
+    name = task.metric or _DEFAULT.get(task.kind, "accuracy")
     if name not in choices:
         raise ModelError(f"task.metric: `{name}` is no metric of a {task.kind}{suggest(name, choices)}")
     if name == "f1" and task.labels is not None and len(task.labels) != 2:
@@ -150,11 +166,12 @@ def main_metric(task: Task) -> str:
 
 def validation_metric(task: Task, *, texts: bool = False) -> str:
     """Return the number, higher is better, that tells the best weights of a training: the one that decides, or of a
-    generation how likely the targets are, for which nothing has to be written; where texts are, their score.
+    generation how likely the targets are, for which nothing has to be written, and of a masked_lm the hidden tokens;
+    where texts are written, their score.
     """
     if texts:
         return f"{main_metric(task)}_greedy"
-    return "log_prob" if task.kind == "generation" else main_metric(task)
+    return "log_prob" if task.kind in ("generation", "masked_lm") else main_metric(task)
 
 
 def _accuracy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -205,9 +222,12 @@ _CLASSIFICATION: dict[str, Function] = {
     "ece": _ece,
 }
 _REGRESSION: dict[str, Function] = {"pearson": _pearson, "spearman": _spearman, "mse": _mse}
+_DEFAULT = {"regression": "spearman", "masked_lm": "masked_accuracy", "generation": "bleu"}
 _CHOICES: dict[str, Collection[str]] = {
     "classification": _CLASSIFICATION,
     "regression": _REGRESSION,
+    "tagging": ("accuracy", "f1_macro", "entity_f1"),
+    "masked_lm": ("masked_accuracy", "log_prob"),
     "generation": ("bleu", "chrf", "rouge1", "rouge2", "rougeL"),
     "text": (),
 }

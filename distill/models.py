@@ -12,8 +12,10 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
@@ -31,8 +33,15 @@ _PACKAGE = "package:"
 _TOKENIZERS = ("tokenizer.json", "vocab.txt", "tokenizer.model", "vocab.json")
 _WRITES = ("ForConditionalGeneration", "MTModel", "ForCausalLM", "LMHeadModel")
 """How the names of models end that write text."""
-_TOKENIZERS = ("tokenizer.json", "vocab.txt", "tokenizer.model", "vocab.json")
-"""Files of which a tokenizer has one."""
+_HEADS: dict[str, tuple[str, ...]] = {
+    "classification": ("ForSequenceClassification",),
+    "regression": ("ForSequenceClassification",),
+    "tagging": ("ForTokenClassification",),
+    "masked_lm": ("ForMaskedLM", "ForPreTraining", "WithLMHeadModel"),
+    "generation": _WRITES,
+    "text": ("ForSequenceClassification",),
+}
+"""How the names of models end that were saved with a head for the task."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,8 @@ class ModelSource:
     path: str
     """A folder, a hub name, or `package:NAME` for an installed package that carries its model in `model/`."""
     revision: str | None = None
+    below: str | None = None
+    """Folder of an adapter, or `none`, in place of the lowest one that the adapter at `path` stands on."""
 
     @property
     def folder(self) -> Path | None:
@@ -71,6 +82,10 @@ def auto_class(task: Task, config: PretrainedConfig) -> Any:
     match task.kind:
         case "classification" | "regression":
             return AutoModelForSequenceClassification
+        case "tagging":
+            return AutoModelForTokenClassification
+        case "masked_lm":
+            return AutoModelForMaskedLM
         case "generation":
             return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         case "text":
@@ -147,7 +162,8 @@ def load(
         raise ModelError(f"{where}: {source.path} lacks weights: {', '.join(sorted(wanting)[:5])}")
     new = tuple(report["missing_keys"])
     if weights is not source:
-        model = adapters.attach(model, cast(Path, source.folder), where, trainable=trainable)
+        folder = cast(Path, source.folder)
+        model = adapters.attach(model, folder, where, trainable=trainable, below=source.below)
         new = tuple(name for name in new if name not in adapters.trained_names(model))
     trained = task.kind != "text" and own_head and not new
     return Loaded(model, tokenizer, source.path, trained, new)
@@ -182,8 +198,10 @@ def _described(source: ModelSource, where: str) -> ModelSource:
 
 
 def set_labels(config: PretrainedConfig, task: Task, labels: tuple[str, ...]) -> None:
-    """Write the task's outputs into a configuration: class names in order, or one score; a text has none."""
-    if task.kind in ("text", "generation"):
+    """Write the task's outputs into a configuration: class names in order, or one score; a text has none, and models
+    of a vocabulary have it.
+    """
+    if task.kind in ("text", "masked_lm", "generation"):
         return
     if task.kind == "regression":
         config.num_labels = 1
@@ -192,7 +210,7 @@ def set_labels(config: PretrainedConfig, task: Task, labels: tuple[str, ...]) ->
     config.num_labels = len(labels)
     config.id2label = dict(enumerate(labels))
     config.label2id = {name: index for index, name in enumerate(labels)}
-    config.problem_type = "single_label_classification"
+    config.problem_type = "single_label_classification" if task.kind == "classification" else None
 
 
 def label_names(config: PretrainedConfig) -> tuple[str, ...]:
@@ -252,8 +270,7 @@ def _package_folder(name: str) -> Path:
 
 def has_head(config: PretrainedConfig, task: Task) -> bool:
     """Whether the weights were saved with a head for the task."""
-    ends = _WRITES if task.kind == "generation" else ("ForSequenceClassification",)
-    return any(name.endswith(ends) for name in config.architectures or ())
+    return any(name.endswith(_HEADS[task.kind]) for name in config.architectures or ())
 
 
 def _first_line(error: Exception) -> str:

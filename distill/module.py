@@ -36,7 +36,10 @@ from distill.learning_rate import factor_at
 from distill.metrics import TargetMetrics, TaskMetrics
 from distill.objective import Objective
 from distill.protocols import Teacher, TrainedModel
+from distill.token_metrics import TokenMetrics
 from distill.types import Batch, Needs
+
+Metrics = TaskMetrics | TargetMetrics | TokenMetrics
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Recipe:
     seed: int
     fingerprint: str
     """Digest of what is trained on what, by whom; a checkpoint of another one is refused."""
-    metrics: TaskMetrics | TargetMetrics | None = None
+    metrics: Metrics | None = None
     """Scores on the validation rows."""
     written: Callable[[TrainedModel], dict[str, float]] | None = None
     """Scores of what the student writes, asked for at each validation."""

@@ -23,10 +23,10 @@ Unit = Literal[
     "padded_positions",
     "padded_pairs",
 ]
-"""What a loss term sums over: rows · rows with a gold label · unmasked positions · target tokens, end tokens included ·
-the same, each times the weight of its row · unmasked query–key pairs, T² a row; those a causal model looks at,
-T(T+1)/2; those of a decoder, U(U+1)/2; those between decoder and encoder, U·T; the padded ones count padding too, as
-TinyBERT's released code does."""
+"""What a loss term sums over: rows · rows with a gold label · unmasked positions · positions at which something is to
+be said (target tokens, end tokens included; first tokens of words with a class; hidden tokens) · the same, each times
+the weight of its row · unmasked query–key pairs, T² a row; those a causal model looks at, T(T+1)/2; those of a decoder,
+U(U+1)/2; those between decoder and encoder, U·T; the padded ones count padding too, as TinyBERT's own code does."""
 
 Side = Literal["encoder", "decoder", "cross"]
 """Where in a model layers are: in its encoder, or in the one stack it has; in the decoder beside an encoder; where that
@@ -47,7 +47,8 @@ class Batch(TypedDict):
     """[B T] int64"""
     labels: Tensor
     """[B] int64 class (IGNORED does not count) or float32 score (NaN does not count); of a generation [B U] int64: the
-    token to be written after position u (IGNORED does not count). U is T where source and target are one sequence."""
+    token to be written after position u (IGNORED does not count). U is T where source and target are one sequence. Of a
+    tagging [B T] int64: the class of the word that begins here; of hidden tokens [B T] int64: what is hidden here."""
     decoder_input_ids: NotRequired[Tensor]
     """[B U] int64, of an encoder-decoder: its start token and the target without the last token"""
     example_ids: Tensor
@@ -168,7 +169,7 @@ class Outputs:
     """What a forward pass gave: just what was asked for; see `Needs`."""
 
     logits: Tensor | None = None
-    """[B V]; of a generation [B U V]"""
+    """[B V]; of a generation [B U V]; of a tagging and of hidden tokens [B T V]"""
     top_k: TopK | None = None
     """In place of logits, from a teacher that was recorded."""
     hidden_states: dict[int, Tensor] = field(default_factory=dict)

@@ -16,6 +16,7 @@ HUB_METRICS = {
     "accuracy": "accuracy",
     "f1": "f1",
     "f1_macro": "f1",
+    "entity_f1": "f1",
     "mcc": "matthews_correlation",
     "pearson": "pearsonr",
     "spearman": "spearmanr",
@@ -45,6 +46,7 @@ def model_card(run: Path, loader: str = "") -> str:
         "about": files.record.get("about", ""),
         "kind": task.get("kind", "classification"),
         "task": task,
+        "units": {"tagging": "words", "masked_lm": "hidden tokens"}.get(task.get("kind"), "rows"),
         "loader": loader,
         "teacher": config.get("teacher", {}).get("model", ""),
         "evaluation": evaluation,
@@ -97,6 +99,7 @@ def _results(evaluation: Mapping[str, Any], task: str) -> list[EvalResult]:
 
 def _pipeline_tag(config: Mapping[str, Any]) -> str:
     tags = {"text": "feature-extraction", "generation": "text2text-generation"}
+    tags |= {"tagging": "token-classification", "masked_lm": "fill-mask"}
     return tags.get(config.get("task", {}).get("kind"), "text-classification")
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
 import torch
@@ -28,6 +29,7 @@ from distill.objective import build as build_objective
 from distill.protocols import Teacher
 from pipelines.generate import black_box, check_ensemble, writable
 from pipelines.own_teacher import own_teacher
+from pipelines.record import kept
 from pipelines.recorded import match as match_texts
 from pipelines.run import Run
 from pipelines.select import sources_of
@@ -203,9 +205,17 @@ def _stages(run: Run, loaded: Loaded | None, found: Table) -> Student | None:
             pairs = "; ".join(f"{row.name} {row.layers}" for row in objective.describe() if row.layers)
             found.add_row(f"stages.{name}", pairs or ", ".join(objective.units))
     if last is not None:
+        _swapped(run, last)
         weights = sum(parameter.numel() for parameter in last.parameters())
         found.add_row("student", f"{last.shape.describe()}, {weights / 1e6:.1f} M")
     return last
+
+
+def _swapped(run: Run, student: Student) -> None:
+    """Try the adapters that stages put under the student's own."""
+    for name, stage in run.config.stages.items():
+        if isinstance(stage, EvaluateStage) and stage.below not in (None, adapters.NONE):
+            adapters.add(student.model, Path(stage.below).expanduser(), f"under_{name}", f"stages.{name}.below")
 
 
 def _student(run: Run, loaded: Loaded | None) -> Student:
@@ -239,8 +249,8 @@ def _stand_in(run: Run, stage: TrainStage, loaded: Loaded | None, student: Stude
     if stage.cache is None or live.shape is None:
         return live
     record = run.config.stages[stage.cache]
-    kept = record.top_k if isinstance(record, RecordStage) and run.config.task.kind == "generation" else None
-    return CachedTeacher(replace(live.shape, kept=kept), "", None, stage.cache)
+    outputs = kept(run, record) if isinstance(record, RecordStage) else None
+    return CachedTeacher(replace(live.shape, kept=outputs), "", None, stage.cache)
 
 
 def _teacher_score(run: Run, loaded: Loaded, found: Table) -> None:

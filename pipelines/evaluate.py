@@ -14,7 +14,7 @@ from distill import adapters
 from distill.capture import decoder_layers
 from distill.errors import ModelError
 from distill.files import write_json
-from distill.metrics import Kind, agreement, main_metric, names, score
+from distill.metrics import Kind, agreement, labelled, main_metric, names, score
 from distill.models import ModelSource, load
 from pipelines import latency
 from pipelines.score import EncodedRows, permute, predict_rows
@@ -55,15 +55,16 @@ def evaluate(
     Where models are timed, each is for about `seconds` per batch size.
     Raises `ModelError` where a model cannot be scored on the task.
     """
-    kind, metric = _kind(comparison), _metric(comparison)
+    metric = _metric(comparison)
     models: dict[Role, dict[str, Any]] = {}
     logits: dict[Role, dict[int, Tensor]] = {}
     for role in comparison.models:
         models[role], logits[role] = _run(comparison, role, progress)
     for role, by_seed in logits.items():
-        models[role]["seeds"] = {str(seed): _scores(kind, logits, role, seed, comparison.rows) for seed in by_seed}
+        models[role]["seeds"] = {str(seed): _scores(comparison, logits, role, seed) for seed in by_seed}
     setting = _time(comparison, models, seconds) if timed else None
-    gained = gain(metric, logits.get("student", {}), logits.get("baseline", {}), comparison.rows.labels)
+    labels = comparison.rows.labels
+    gained = gain(metric, logits.get("student", {}), logits.get("baseline", {}), labels, comparison.labels)
     results = {
         "data": comparison.data,
         "rows": len(comparison.rows),
@@ -79,7 +80,7 @@ def evaluate(
 
 def _kind(comparison: Comparison) -> Kind:
     match comparison.task.kind:
-        case "classification" | "regression" as kind:
+        case "classification" | "regression" | "tagging" | "masked_lm" as kind:
             return kind
         case "text":
             raise ModelError("task.kind: a body distilled on plain text has no scores; leave out the evaluate stage")
@@ -89,10 +90,11 @@ def _kind(comparison: Comparison) -> Kind:
 
 def _metric(comparison: Comparison) -> str:
     """Return the metric that decides, if a model with these labels has it."""
-    metric = main_metric(comparison.task)
-    choices = names(_kind(comparison), _outputs(comparison))
+    kind, metric = _kind(comparison), main_metric(comparison.task)
+    choices = names(kind, _outputs(comparison), comparison.labels)
     if metric not in choices:
-        raise ModelError(f"task.metric: no `{metric}` of {len(comparison.labels)} classes{suggest(metric, choices)}")
+        what = "classes that are no IOB2 tags" if metric == "entity_f1" else f"{len(comparison.labels)} classes"
+        raise ModelError(f"task.metric: no `{metric}` of {what}{suggest(metric, choices)}")
     return metric
 
 
@@ -122,7 +124,7 @@ def _load(comparison: Comparison, role: Role, source: ModelSource) -> PreTrained
     model, wanted = loaded.model, _outputs(comparison)
     if not loaded.trained_head:
         raise ModelError(f"{role}: {source.path} has no head that was trained; its scores would be random")
-    if model.config.num_labels != wanted:
+    if comparison.task.kind != "masked_lm" and model.config.num_labels != wanted:
         raise ModelError(f"{role}: {source.path} has {model.config.num_labels} outputs, the task needs {wanted}")
     moved: PreTrainedModel = model.to(comparison.device)  # type: ignore[arg-type]
     return moved
@@ -147,14 +149,17 @@ def describe(model: PreTrainedModel, source: ModelSource) -> dict[str, Any]:
 
 
 def _scores(
-    kind: Kind, logits: Mapping[Role, Mapping[int, Tensor]], role: Role, seed: int, rows: EncodedRows
+    comparison: Comparison, logits: Mapping[Role, Mapping[int, Tensor]], role: Role, seed: int
 ) -> dict[str, float]:
     """Score one model; all but the teacher are compared with the teacher of their seed too."""
-    found = score(kind, logits[role][seed], rows.labels)
+    kind, labels = _kind(comparison), comparison.rows.labels
+    found = score(kind, logits[role][seed], labels, comparison.labels)
     if role == "teacher" or "teacher" not in logits:
         return found
     teacher = logits["teacher"]
-    return found | agreement(kind, logits[role][seed], teacher.get(seed, next(iter(teacher.values()))))
+    both = (logits[role][seed], teacher.get(seed, next(iter(teacher.values()))))
+    own, taught = both if labels.ndim == 1 else (side[labelled(labels)] for side in both)
+    return found | agreement(kind, own, taught)
 
 
 def _time(comparison: Comparison, models: Mapping[Role, dict[str, Any]], seconds: float) -> dict[str, Any]:

@@ -19,14 +19,15 @@ from distill.errors import ModelError
 from distill.files import write_json, write_text
 from distill.metrics import agreement
 from distill.models import Loaded, ModelSource, load, set_labels
+from distill.types import IGNORED
 from pipelines import latency, onnx
 from pipelines.score import EncodedRows, Inputs, head_output
 
 Format = Literal["adapter", "transformers", "onnx", "onnx_int8"]
 Answer = Callable[[Inputs], Tensor]
 
-ROWS = 256
-"""Rows the forms are compared on, spread over the lengths."""
+ROWS_IN_BATCHES = 4
+"""Batches of rows the forms are compared on, spread over the lengths."""
 BATCH = 16
 NAMES: dict[Format, str] = {
     "adapter": "the adapter’s folder",
@@ -93,7 +94,7 @@ def export(trained: Trained, formats: Sequence[Format], output: Path, *, seconds
     times = latency.measure(answers, trained.rows, seconds=seconds)
     results = {
         "student": trained.source.path,
-        "rows": min(ROWS, len(trained.rows)),
+        "rows": len(trained.rows.spread(ROWS_IN_BATCHES * trained.rows.at_once)),
         "latency": latency.setting(trained.rows, "cpu"),
         "formats": {form: {**facts, "latency": times[form]} for form, facts in made.items()},
     }
@@ -106,8 +107,8 @@ def parity(form: Format, task: Task, ours: Tensor, theirs: Tensor) -> Parity:
     if form != "onnx_int8":
         difference = float((ours.double() - theirs.double()).abs().max())
         return Parity("largest difference of an output", difference, 1e-4 if form == "onnx" else 1e-5, True)
-    if task.kind == "classification":
-        same = agreement("classification", ours, theirs)["agreement"]
+    if task.has_classes or task.kind == "masked_lm":
+        same = float((ours.argmax(-1) == theirs.argmax(-1)).double().mean())
         return Parity("share of equal predictions", same, 0.97, False)
     correlation = agreement("regression", ours.reshape(-1, 1), theirs.reshape(-1, 1))["agreement"]
     return Parity("correlation of the outputs", correlation, 0.99 if task.kind == "regression" else 0.98, False)
@@ -145,7 +146,7 @@ def _reference(trained: Trained, scratch: Path) -> Reference:
 
 def _batches(rows: EncodedRows) -> list[Inputs]:
     """Pad the rows into batches that mix lengths, then a few rows alone."""
-    spread = rows.spread(ROWS)
+    spread = rows.spread(ROWS_IN_BATCHES * rows.at_once)
     mixed = np.random.default_rng(0).permutation(spread)
     return [*rows.batches(mixed, BATCH), *rows.batches(rows.spread(4), 1)]
 
@@ -215,7 +216,11 @@ def _torch_answer(model: PreTrainedModel) -> Answer:
 
 
 def _outputs(answer: Answer, batches: Sequence[Inputs], task: Task) -> Tensor:
-    """Return the logits [N V] to all batches; of a body the hidden states [positions D], padding left out."""
+    """Return the logits [N V] to all batches, of words and of hidden tokens where there are such; of a body the hidden
+    states [positions D], padding left out.
+    """
+    if task.by_token:
+        return torch.cat([answer(batch)[batch["labels"] != IGNORED] for batch in batches])
     if task.kind != "text":
         return torch.cat([answer(batch) for batch in batches])
     return torch.cat([answer(batch)[batch["attention_mask"].bool()] for batch in batches])

@@ -8,6 +8,7 @@ import torch
 from configs.stages import RecordStage
 from distill.callbacks.progress import ProgressLine
 from distill.files import digest
+from pipelines.run import Run
 from pipelines.stage import Stage
 from teachers.record import write_record
 
@@ -39,7 +40,18 @@ class RecordTeacher(Stage[RecordStage]):
                 output,
                 pad_id=loaded.tokenizer.pad_token_id,
                 device=device,
-                top_k=config.top_k if run.config.task.kind == "generation" else None,
+                top_k=kept(run, config),
                 progress=line.advance,
             )
         return {"rows": rows}
+
+
+def kept(run: Run, stage: RecordStage) -> int | None:
+    """Return how many outputs are kept of each position, of words all; none where rows have one answer each."""
+    match run.config.task.kind:
+        case "generation":
+            return stage.top_k
+        case "tagging":
+            return len(run.labels)
+        case _:
+            return None

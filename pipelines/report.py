@@ -249,7 +249,8 @@ def _decisive(files: RunFiles) -> str:
     if task.get("kind") == "generation":
         return "log_prob"  # nothing is written while a model trains
     named = files.evaluation.get("metric") or task.get("metric")
-    return str(named or ("spearman" if task.get("kind") == "regression" else "accuracy"))
+    usual = {"regression": "spearman", "masked_lm": "masked_accuracy"}
+    return str(named or usual.get(task.get("kind"), "accuracy"))
 
 
 def _panel(stage: StageFiles, name: str) -> Panel:

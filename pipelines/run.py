@@ -15,22 +15,21 @@ from configs.stages import TrainStage
 from configs.students import FolderStudent, SizedStudent
 from configs.teachers import AbsentTeacher, FreshTeacher
 from configs.teachers import LiveTeacher as GivenTeacher
-from distill.data.labels import encode, label_names, permutation
-from distill.data.pairs import tokenise_targets
+from distill.data.labels import label_names, permutation
 from distill.data.rows import Rows
 from distill.data.sources import read
 from distill.data.table import TokenTable
-from distill.data.tokenise import Limits, pack, tokenise
 from distill.errors import ModelError
 from distill.files import digest
 from distill.metrics import Kind, score
-from distill.models import Loaded, ModelSource, fast, fingerprint, load
+from distill.models import Loaded, ModelSource, fingerprint, load
 from distill.models import label_names as model_labels
 from pipelines.machine import Device
 from pipelines.score import EncodedRows, permute, predict, target_scores
 from pipelines.screen import Screen
 from pipelines.source_files import files_of
 from pipelines.stage import results_of
+from pipelines.token_rows import rows_of_task, running_text
 from pipelines.words import OWN, Words, learnt_by_students, learnt_from_files, of_model, own_words
 from students.adapters.register import register
 from teachers import fresh
@@ -116,7 +115,7 @@ class Run:
 
     def label_order(self, loaded: Loaded) -> list[int] | None:
         """Return the teacher's output for each class of the run, matched by name; none where they agree."""
-        if self.config.task.kind != "classification" or not loaded.trained_head:
+        if not self.config.task.has_classes or not loaded.trained_head:
             return None
         return permutation(model_labels(loaded.model.config), self.labels, f"teacher.model: {loaded.source}")
 
@@ -168,9 +167,9 @@ class Run:
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
-        """The class names, in the order of the outputs; empty unless the task is a classification."""
+        """The class names, in the order of the outputs; empty where outputs are no classes."""
         task = self.config.task
-        if task.kind != "classification":
+        if not task.has_classes:
             return ()
         if task.labels is not None:
             return task.labels
@@ -197,15 +196,10 @@ class Run:
         return self._tables[key]
 
     def _tokens(self, name: str, words: Words) -> TokenTable:
-        rows, task = self.rows(name), self.config.task
-        tokens = self.cache / "tokens"
-        if task.kind == "generation":
-            return tokenise_targets(rows, words.tokenizer, words.limits(task), tokens)
-        limits = Limits(task.max_length, words.config.vocab_size)
-        tokenizer = fast(words.tokenizer, words.where)
+        rows, task, folder = self.rows(name), self.config.task, self.cache / "tokens"
         if self._is_plain_text(name):
-            return pack(rows, tokenizer, limits, tokens)
-        return tokenise(rows, encode(rows, task, self.labels), tokenizer, limits, tokens)
+            return running_text(rows, task, words, folder)
+        return rows_of_task(rows, task, self.labels, words, folder)
 
     def _texts(self, names: Sequence[str]) -> Iterator[str]:
         """Yield the texts of sources."""
@@ -218,7 +212,7 @@ class Run:
     def _is_plain_text(self, name: str) -> bool:
         """Whether a source is running text, to be packed."""
         source = self.config.data[name]
-        return self.config.task.kind == "text" or (isinstance(source, Files) and source.pack)
+        return self.config.task.is_plain_text or (isinstance(source, Files) and source.pack)
 
     def scored_rows(self, name: str) -> EncodedRows:
         """Return the rows of a source ready to be scored and timed."""
@@ -240,7 +234,8 @@ class Run:
         if self.config.task.kind == "generation":
             return target_scores(model, rows.batches(picked))
         logits = permute(predict(model, rows.batches(picked)), order)
-        return score(cast(Kind, self.config.task.kind), logits, rows.labels[torch.from_numpy(picked)])
+        labels = rows.labels[torch.from_numpy(picked)]
+        return score(cast(Kind, self.config.task.kind), logits, labels, self.labels)
 
     # places and digests
 

@@ -14,9 +14,11 @@ from transformers import PreTrainedModel
 
 from distill.adapters import transformer, virtual_tokens
 from distill.data.collate import collate
+from distill.data.module import VOCABULARY_ROWS
 from distill.data.table import TokenTable
 from distill.errors import ModelError
 from distill.metrics import TargetMetrics
+from distill.token_metrics import at, labelled_places, told
 
 Inputs = Mapping[str, Tensor]
 """input_ids, attention_mask and perhaps token_type_ids: each [B T] int64; other keys are not looked at."""
@@ -34,7 +36,10 @@ class EncodedRows:
     lengths: npt.NDArray[np.integer]
     """[N] tokens"""
     labels: Tensor
-    """[N] int64 class or float32 score; see `distill.types.Batch`"""
+    """[N] int64 class or float32 score; see `distill.types.Batch`. Where something is to be said at many positions of a
+    row, [N W] int64, IGNORED behind the last"""
+    at_once: int = BATCH
+    """Rows of a batch."""
 
     @classmethod
     def of(cls, table: TokenTable, pad_id: int) -> "EncodedRows":
@@ -43,7 +48,18 @@ class EncodedRows:
         def pad(rows: Indices) -> Inputs:
             return cast(Inputs, collate(table, rows, pad_id))
 
-        return cls(pad, table.lengths, torch.from_numpy(table.labels))
+        if table.target_lengths is None or table.targets is not None:
+            return cls(pad, table.lengths, torch.from_numpy(table.labels))
+        width = int(table.target_lengths.max(initial=1))
+
+        def pad_and_place(rows: Indices) -> Inputs:
+            batch = pad(rows)
+            places, wanted = labelled_places(batch["labels"], width)
+            return {**batch, "places": places} | ({} if table.masking is None else {"wanted": wanted})
+
+        every = [pad(np.arange(i, min(i + BATCH, len(table)))) for i in range(0, len(table), BATCH)]
+        labels = torch.cat([labelled_places(batch["labels"], width)[1] for batch in every])
+        return cls(pad_and_place, table.lengths, labels, BATCH if table.masking is None else VOCABULARY_ROWS)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -53,8 +69,9 @@ class EncodedRows:
         order = np.argsort(self.lengths, kind="stable")
         return order[np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(np.int64)]
 
-    def batches(self, rows: Indices, size: int = BATCH) -> Iterator[Inputs]:
+    def batches(self, rows: Indices, size: int | None = None) -> Iterator[Inputs]:
         """Pad the rows, in the order given, into batches of `size`."""
+        size = size or self.at_once
         for start in range(0, len(rows), size):
             yield self.collate(rows[start : start + size])
 
@@ -62,21 +79,30 @@ class EncodedRows:
 def predict(
     model: PreTrainedModel, batches: Iterable[Inputs], advance: Callable[[int], object] | None = None
 ) -> Tensor:
-    """Return the logits [N V] of a model, fp32 on the CPU; `advance` is told of the rows as they are done.
+    """Return the logits [N V] of a model, fp32 on the CPU; `advance` is told of the rows as they are done. Where
+    something is to be said at many positions [N W V], of hidden tokens what `distill.token_metrics.told` keeps.
 
     Raises `ModelError` where a logit is not finite: an argmax would hide it.
     """
     parts = []
     with evaluating(model):
         for batch in batches:
-            parts.append(head_output(model, batch).float().cpu())
+            parts.append(_said(model, batch).float().cpu())
             if advance is not None:
                 advance(len(parts[-1]))
     logits = torch.cat(parts)
     if not logits.isfinite().all():
-        bad = int((~logits.isfinite()).any(-1).sum())
+        bad = int((~logits.isfinite()).flatten(1).any(-1).sum())
         raise ModelError(f"{model.name_or_path}: {bad} of {len(logits)} rows get logits that are not finite numbers")
     return logits
+
+
+def _said(model: PreTrainedModel, batch: Inputs) -> Tensor:
+    output = head_output(model, batch)
+    if "places" not in batch:
+        return output
+    taken = at(batch["places"].to(output.device), output)
+    return taken if "wanted" not in batch else told(taken, batch["wanted"].to(output.device))
 
 
 def target_scores(model: PreTrainedModel, batches: Iterable[Inputs]) -> dict[str, float]:
@@ -125,5 +151,5 @@ def model_inputs(model: PreTrainedModel, batch: Inputs) -> dict[str, Tensor]:
 
 
 def permute(logits: Tensor, order: Sequence[int] | None = None) -> Tensor:
-    """Put the outputs [N V] of a model into the label order of the run: output `order[i]` becomes output i."""
-    return logits if order is None else logits[:, list(order)]
+    """Put the outputs [… V] of a model into the label order of the run: output `order[i]` becomes output i."""
+    return logits if order is None else logits[..., list(order)]

@@ -69,9 +69,9 @@ class Evaluate(Stage[EvaluateStage]):
         """Score and time the models."""
         run, config = self._run, self._config
         rows = run.scored_rows(config.data)
-        models: dict[Role, list[tuple[int, ModelSource]]] = {"student": every_seed(run, config.student)}
+        models: dict[Role, list[tuple[int, ModelSource]]] = {"student": every_seed(run, config.student, config.below)}
         if config.baseline is not None:
-            models["baseline"] = every_seed(run, config.baseline)
+            models["baseline"] = every_seed(run, config.baseline, config.below)
         loaded = run.load_teacher("task")
         if loaded.trained_head:
             models = {"teacher": [(run.config.seed, run.teacher_source("task"))], **models}

@@ -25,9 +25,10 @@ from distill.data.windows import Plan
 from distill.files import digest
 from distill.metrics import TargetMetrics, TaskMetrics, validation_metric
 from distill.models import Loaded, ModelSource
-from distill.module import DistillModule, Recipe
+from distill.module import DistillModule, Metrics, Recipe
 from distill.objective import build as build_objective
 from distill.protocols import Teacher
+from distill.token_metrics import TokenMetrics
 from pipelines.own_teacher import own_teacher
 from pipelines.stage import Stage
 from pipelines.validate_text import WrittenValidation
@@ -169,8 +170,10 @@ class Train(Stage[TrainStage]):
         pad = run.words(config.trains).tokenizer.pad_token_id
         return DistillData(train, validation, plan, pad_id=pad, workers=training.workers)
 
-    def _metrics(self, student: Student) -> TaskMetrics | TargetMetrics | None:
+    def _metrics(self, student: Student) -> Metrics | None:
         match self._run.config.task.kind:
+            case "tagging" | "masked_lm" as kind:
+                return TokenMetrics(kind, student.shape.outputs, self._run.labels)
             case "text":
                 return None
             case "generation":

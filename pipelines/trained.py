@@ -1,9 +1,12 @@
 """Where the models lie that train stages ended with, one for each repeat."""
 
+from dataclasses import replace
+
 from configs.stages import EvaluateStage, TrainStage
+from distill.adapters import NONE
 from distill.files import digest
 from distill.metrics import validation_metric
-from distill.models import ModelSource
+from distill.models import ModelSource, fingerprint
 from pipelines.run import Run
 from pipelines.stage import results_of
 from pipelines.train import MODEL
@@ -14,9 +17,12 @@ def trained(run: Run, name: str, seed: int | None) -> ModelSource:
     return ModelSource(str(run.stage_folder(name, seed) / MODEL))
 
 
-def every_seed(run: Run, name: str) -> list[tuple[int, ModelSource]]:
-    """Return the models of a train stage with the numbers of their repeats; one that all share has the first's."""
-    return [(run.config.seed if seed is None else seed, trained(run, name, seed)) for seed in run.seeds_of(name)]
+def every_seed(run: Run, name: str, below: str | None = None) -> list[tuple[int, ModelSource]]:
+    """Return the models of a train stage with the numbers of their repeats; one that all share has the first's. `below`
+    takes the place of the lowest adapter under theirs.
+    """
+    models = {run.config.seed if seed is None else seed: trained(run, name, seed) for seed in run.seeds_of(name)}
+    return [(seed, replace(model, below=below)) for seed, model in models.items()]
 
 
 def evaluation_fingerprint(run: Run, stage: EvaluateStage) -> str:
@@ -24,6 +30,8 @@ def evaluation_fingerprint(run: Run, stage: EvaluateStage) -> str:
     named = [stage.student, *filter(None, [stage.baseline]), *stage.others]
     models = [run.stage_fingerprint(name, seed) for name in named for seed in run.seeds_of(name)]
     rows = run.source_fingerprint(stage.data)
+    if stage.below not in (None, NONE):
+        models.append(fingerprint(ModelSource(stage.below)))
     return digest("evaluate", stage.model_dump_json(), run.teacher_fingerprint("task"), rows, *models)
 
 

@@ -1,6 +1,6 @@
 """Was distillation worth it? The answer to the question every run asks, from numbers to a sentence."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from distill.metrics import labelled, value
+from distill.token_metrics import from_counts, row_counts
 from pipelines import numbers
 from pipelines.numbers import percent, points, short
 
@@ -33,6 +34,8 @@ TITLES = {
     "pearson": "Pearson’s r",
     "spearman": "Spearman’s ρ",
     "mse": "MSE",
+    "entity_f1": "F1 of names",
+    "masked_accuracy": "hidden tokens found",
     "bleu": "BLEU",
     "bleu_greedy": "BLEU, greedy",
     "chrf": "chrF",
@@ -106,34 +109,55 @@ class Gain:
 
 
 def bootstrap(
-    metric: str, pairs: Sequence[tuple[Tensor, Tensor]], labels: Tensor, *, resamples: int = RESAMPLES, seed: int = 0
+    metric: str,
+    pairs: Sequence[tuple[Tensor, Tensor]],
+    labels: Tensor,
+    *,
+    classes: Sequence[str] = (),
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> tuple[float, float]:
     """Return the 95 % percentile interval of the mean difference between paired predictions, over resampled rows.
 
     pairs: logits (ours [N V], theirs [N V]) of one seed each; every resample takes the same rows of all of them
     (paired bootstrap; Koehn 2004).
     """
-    rows = labelled(labels)
+    rows = labelled(labels) if labels.ndim == 1 else labelled(labels).any(1)
     labels = labels[rows]
-    kept = [(ours[rows], theirs[rows]) for ours, theirs in pairs]
+    scorers = [tuple(_scorer(metric, side[rows], labels, classes) for side in pair) for pair in pairs]
     random = torch.Generator().manual_seed(seed)
     differences = []
     for _ in range(resamples):
         pick = torch.randint(len(labels), (len(labels),), generator=random)
-        target = labels[pick]
-        differences.append(np.mean([value(metric, a[pick], target) - value(metric, b[pick], target) for a, b in kept]))
+        differences.append(np.mean([ours(pick) - theirs(pick) for ours, theirs in scorers]))
     low, high = np.percentile(differences, (2.5, 97.5))
     return float(low), float(high)
 
 
-def gain(metric: str, ours: Mapping[int, Tensor], theirs: Mapping[int, Tensor], labels: Tensor) -> Gain | None:
+def _scorer(metric: str, logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Callable[[Tensor], float]:
+    """Return what scores some of the rows; of counts that are added up, each row's are made once."""
+    if labels.ndim == 1:
+        return lambda pick: value(metric, logits[pick], labels[pick])
+    counts = row_counts(metric, logits, labels, classes)
+    return lambda pick: float(from_counts(metric, counts[pick].sum(0)))
+
+
+def gain(
+    metric: str,
+    ours: Mapping[int, Tensor],
+    theirs: Mapping[int, Tensor],
+    labels: Tensor,
+    classes: Sequence[str] = (),
+) -> Gain | None:
     """Pair the logits [N V] of student and baseline seed by seed; None where no seed has both."""
     pairs = {seed: (ours[seed], theirs[seed]) for seed in ours if seed in theirs}
     if not pairs:
         return None
-    per_seed = {str(seed): value(metric, a, labels) - value(metric, b, labels) for seed, (a, b) in pairs.items()}
+    scores = {seed: [value(metric, side, labels, classes) for side in pair] for seed, pair in pairs.items()}
+    per_seed = {str(seed): own - other for seed, (own, other) in scores.items()}
     spread = Spread.of(list(per_seed.values()))
-    return Gain(per_seed, spread.mean, spread.sd, bootstrap(metric, list(pairs.values()), labels))
+    interval = bootstrap(metric, list(pairs.values()), labels, classes=classes)
+    return Gain(per_seed, spread.mean, spread.sd, interval)
 
 
 def verdict(models: Mapping[Role, Mapping[str, Any]], metric: str, gained: Gain | None) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def _from_folder(
             f"({len(loaded.tokenizer)} and {len(words)} pieces); the same ids must mean the same pieces"
         )
     config = adapters.transformer(loaded.model).config
-    if loaded.trained_head and task.kind == "classification" and label_names(config) != labels:
+    if loaded.trained_head and task.has_classes and label_names(config) != labels:
         raise ModelError(_other_labels(source, label_names(config), labels))
     return loaded
 

@@ -26,6 +26,7 @@ class Collector:
         self._source = source
         self._task = task
         self._columns = _used(source, task)
+        self._tagged = _is_tagged(source, task)
         self._rows: list[Row] = []
         self._packed: list[Rows] = []
         self._notes: Counter[str] = Counter()
@@ -68,6 +69,8 @@ class Collector:
 
     def _read(self, values: Mapping[str, Any], place: str) -> list[Row]:
         """Return the rows a record makes: one, or one for each of a list of targets."""
+        if self._tagged:
+            return [self._sentence(values, place)]
         columns = self._columns
         text = self._text(values, columns.text)
         pair = None if columns.pair is None else self._text(values, columns.pair)
@@ -76,6 +79,21 @@ class Collector:
         given = None if columns.id is None else self._given_id(values, columns.id, place)
         key = hash_text(text, pair) if given is None else hash_text(text, pair, given)
         return [Row(text, pair, label, key, target) for target in targets]
+
+    def _sentence(self, values: Mapping[str, Any], place: str) -> Row:
+        """Return a row of words with a class each."""
+        columns = self._columns
+        found, tags = values.get(columns.words), values.get(columns.tags)
+        for column, given in ((columns.words, found), (columns.tags, tags)):
+            if not isinstance(given, list):
+                raise DataError(f"`{column}` is {given!r}, no list")
+        if not found or len(found) != len(tags):  # type: ignore[arg-type]
+            raise BadRow("not a class for each word", f"{len(found or [])} words and {len(tags or [])} classes")
+        words = [self._text({columns.words: word}, columns.words) for word in found]
+        names = [class_name(tag, self._task, self._source.label_names) for tag in tags]  # type: ignore[union-attr]
+        given = None if columns.id is None else self._given_id(values, columns.id, place)
+        key = hash_text(*words, None) if given is None else hash_text(*words, None, given)
+        return Row(" ".join(words), None, None, key, words=words, tags=names)
 
     def _text(self, values: Mapping[str, Any], column: str) -> str:
         """Return the text of a column; a list of sentences is joined by spaces, without the blank ones."""
@@ -136,7 +154,7 @@ class Collector:
 
     def _check_columns(self, name: str, found: tuple[str, ...]) -> None:
         columns = self._columns
-        for wanted in _named(columns):
+        for wanted in wanted_columns(self._source, self._task):
             if wanted not in found:
                 hints = {columns.label: f"; {UNLABELLED}", columns.target: f"; {SOURCES_ALONE}"}
                 hint = hints.get(wanted, "")
@@ -147,18 +165,20 @@ class Collector:
 
 def wanted_columns(source: Files, task: Task) -> tuple[str, ...]:
     """Return the columns a source has to have."""
-    return _named(_used(source, task))
+    columns = _used(source, task)
+    text = (columns.words, columns.tags) if _is_tagged(source, task) else (columns.text, columns.pair)
+    return tuple(name for name in (*text, columns.label, columns.target, columns.id) if name is not None)
 
 
-def _named(columns: Columns) -> tuple[str, ...]:
-    named = (columns.text, columns.pair, columns.label, columns.target, columns.id)
-    return tuple(name for name in named if name is not None)
+def _is_tagged(source: Files, task: Task) -> bool:
+    """Whether rows are words with a class each."""
+    return task.kind == "tagging" and not source.pack
 
 
 def _used(source: Files, task: Task) -> Columns:
     """Return the columns that are read: running text needs no label, and only a generation has targets."""
     unused: dict[str, None] = {}
-    if task.kind in ("text", "generation") or source.pack:
+    if task.kind not in ("classification", "regression") or source.pack:
         unused["label"] = None
     if task.kind != "generation" or source.pack:
         unused["target"] = None

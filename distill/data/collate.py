@@ -24,8 +24,15 @@ class Inputs(TypedDict):
     weights: NotRequired[Tensor]
 
 
-def collate(table: TokenTable, rows: Indices, pad_id: int, pad_to: int | None = None) -> Inputs:
-    """Pad rows on the right to the longest of them, or to `pad_to`; shapes [B T].
+FIXED = (0, -1)
+"""Seed and step of rows that are not trained on: what is hidden of them is always the same."""
+
+
+def collate(
+    table: TokenTable, rows: Indices, pad_id: int, pad_to: int | None = None, draw: tuple[int, int] = FIXED
+) -> Inputs:
+    """Pad rows on the right to the longest of them, or to `pad_to`; shapes [B T]. `draw` is seed and step, which decide
+    what is hidden of them.
 
     Targets are shifted here and nowhere else: the label at a position is the token that comes after it.
     """
@@ -40,6 +47,11 @@ def collate(table: TokenTable, rows: Indices, pad_id: int, pad_to: int | None = 
     )
     if table.type_ids is not None:
         inputs["token_type_ids"] = _tensor(_taken(table.type_ids, table.offsets[rows], mask, 0))
+    if table.tags is not None:
+        inputs["labels"] = _tensor(_taken(table.tags, table.offsets[rows], mask, IGNORED))
+    if table.masking is not None:
+        hidden = table.masking.hide(inputs["input_ids"].numpy(), mask, table.example_ids[rows], draw)
+        inputs["input_ids"], inputs["labels"] = map(_tensor, hidden)
     if table.targets is not None and table.target_offsets is not None:
         starts, ends = table.target_offsets[rows], table.target_offsets[rows + 1]
         if table.start is None:

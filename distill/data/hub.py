@@ -9,7 +9,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import datasets
-from datasets import ClassLabel, Dataset, DatasetDict
+from datasets import ClassLabel, Dataset, DatasetDict, LargeList, List
 
 from configs.data import Files
 from configs.errors import suggest
@@ -71,16 +71,20 @@ def _reading(dataset: Dataset, source: Files) -> Reading:
 
 def _columns(source: Files) -> list[str]:
     columns = source.columns
-    return [name for name in (columns.text, columns.pair, columns.label, columns.id) if name is not None]
+    named = (columns.text, columns.pair, columns.label, columns.target, columns.words, columns.tags, columns.id)
+    return [name for name in named if name is not None]
 
 
 def _rows(dataset: Dataset) -> Iterator[Mapping[str, Any]]:
-    """Yield the rows; a column of classes gives their names."""
-    classes = {name: feature for name, feature in dataset.features.items() if isinstance(feature, ClassLabel)}
+    """Yield the rows; a column of classes, or of lists of them, gives their names."""
+    inner = {name: f.feature if isinstance(f, List | LargeList) else f for name, f in dataset.features.items()}
+    classes = {name: feature for name, feature in inner.items() if isinstance(feature, ClassLabel)}
     for batch in dataset.with_format("arrow").iter(_BATCH):
         for row in batch.to_pylist():
             for name, feature in classes.items():
-                row[name] = _class_name(feature, row[name])
+                found = row[name]
+                listed = isinstance(found, list)
+                row[name] = [_class_name(feature, one) for one in found] if listed else _class_name(feature, found)
             yield row
 
 

@@ -63,11 +63,12 @@ def label_names(task: Task, training: Sequence[Rows]) -> tuple[str, ...]:
     Names that are whole numbers are sorted as such. Empty for a task without classes. Raise DataError where the rows
     hold fewer than two classes.
     """
-    if task.kind != "classification":
+    if not task.has_classes:
         return ()
     if task.labels is not None:
         return task.labels
     found = {name for rows in training for name in rows.labels if name is not None}
+    found |= {name for rows in training for tags in rows.tags for name in tags}
     if len(found) < 2:
         listed = ", ".join(sorted(found)) or "none"
         raise DataError(f"the training rows hold fewer than two classes ({listed}); name all classes in `task.labels`")
@@ -86,14 +87,25 @@ def encode(rows: Rows, task: Task, names: Sequence[str]) -> Labels:
     """
     if task.kind == "regression":
         return np.array([math.nan if value is None else value for value in rows.labels], dtype=np.float32)
-    if task.kind == "text":
+    if task.kind != "classification":
         return np.full(len(rows), IGNORED, dtype=np.int64)
+    return _numbers(rows.labels, names)
+
+
+def encode_tags(rows: Rows, names: Sequence[str]) -> list[NDArray[np.int64]]:
+    """Return the classes of the words of each row. Raise DataError as `encode` does."""
+    tags = rows.tags
+    flat = _numbers([name for sentence in tags for name in sentence], names)
+    return np.split(flat, np.cumsum([len(sentence) for sentence in tags])[:-1])
+
+
+def _numbers(found: Sequence[str | None], names: Sequence[str]) -> NDArray[np.int64]:
     numbers: dict[str | None, int] = {name: number for number, name in enumerate(names)}
     numbers[None] = IGNORED
-    unknown = next((name for name in rows.labels if name not in numbers), None)
+    unknown = next((name for name in found if name not in numbers), None)
     if unknown is not None:
         raise DataError(f"label `{unknown}` not among the classes of the training rows{suggest(str(unknown), names)}")
-    return np.array([numbers[name] for name in rows.labels], dtype=np.int64)
+    return np.array([numbers[name] for name in found], dtype=np.int64)
 
 
 def permutation(model: Sequence[str], run: Sequence[str], where: str) -> list[int] | None:

@@ -10,7 +10,7 @@ from configs.data import Files
 from distill.data.readers import ending_format, known_endings
 from distill.errors import DataError
 
-Format = Literal["csv", "tsv", "jsonl", "parquet", "lines", "folder", "hub"]
+Format = Literal["csv", "tsv", "jsonl", "parquet", "lines", "conllu", "conll", "folder", "hub"]
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 

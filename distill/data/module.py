@@ -15,6 +15,8 @@ from distill.errors import ResumeError
 from distill.types import Batch
 
 VALIDATION_ROWS = 64
+VOCABULARY_ROWS = 8
+"""Rows of a batch whose every position has logits over a vocabulary."""
 
 
 class PlannedBatches(Dataset[Batch]):
@@ -35,7 +37,7 @@ class PlannedBatches(Dataset[Batch]):
     def __getitem__(self, number: int) -> Batch:
         step, turn = divmod(number, self.accumulate)
         rows = self.plan.parts(step)[turn * self.world + self.rank]
-        inputs = collate(self.table, rows, self.pad_id, self.plan.pad_to)
+        inputs = collate(self.table, rows, self.pad_id, self.plan.pad_to, (self.plan.seed, step))
         return Batch(
             **inputs,
             window_counts=self.plan.counts(step),
@@ -64,7 +66,8 @@ class ValidationBatches(Dataset[Inputs]):
     def __init__(self, table: TokenTable, pad_id: int, *, rank: int = 0, world: int = 1) -> None:
         """Take all rows of a table."""
         order = np.argsort(table.lengths, kind="stable")[rank::world]
-        cuts: list[Indices] = [order[i : i + VALIDATION_ROWS] for i in range(0, len(order), VALIDATION_ROWS)]
+        size = VALIDATION_ROWS if table.masking is None else VOCABULARY_ROWS
+        cuts: list[Indices] = [order[i : i + size] for i in range(0, len(order), size)]
         self.table = table
         self.pad_id = pad_id
         self.cuts = cuts

@@ -20,7 +20,8 @@ from distill.errors import DataError
 
 LONGEST = 1_000_000
 """Characters a text may have; a longer one is nearly always a quote that was never closed."""
-_ENDINGS: dict[str, Literal["csv", "tsv", "jsonl", "parquet", "lines"]] = {
+Ending = Literal["csv", "tsv", "jsonl", "parquet", "lines", "conllu", "conll"]
+_ENDINGS: dict[str, Ending] = {
     ".csv": "csv",
     ".tsv": "tsv",
     ".jsonl": "jsonl",
@@ -30,6 +31,10 @@ _ENDINGS: dict[str, Literal["csv", "tsv", "jsonl", "parquet", "lines"]] = {
     ".txt": "lines",
     ".text": "lines",
     ".raw": "lines",
+    ".conllu": "conllu",
+    ".conll": "conll",
+    ".iob2": "conll",
+    ".bio": "conll",
 }
 _LITERAL = "set `quoting: false` if quotes are part of the texts"
 _BATCH = 4096
@@ -59,7 +64,7 @@ class Dialect:
     """Names of the columns where the file has no line for them."""
 
 
-def ending_format(path: str) -> Literal["csv", "tsv", "jsonl", "parquet", "lines"] | None:
+def ending_format(path: str) -> Ending | None:
     """Return the format a file's ending stands for, .gz aside; None where it stands for none."""
     return _ENDINGS.get(Path(path.removesuffix(".gz")).suffix.lower())
 

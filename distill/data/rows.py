@@ -37,6 +37,10 @@ class Row(NamedTuple):
     """Text to be written, of a generation; None where it has none."""
     weight: float | None = None
     """How much its target counts where target tokens are learnt from; None counts as 1."""
+    words: list[str] | None = None
+    """Of a sentence to be tagged; the text is these, joined by blanks."""
+    tags: list[str] | None = None
+    """Class name of each word."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +49,15 @@ class Rows:
 
     table: pa.Table
     """Columns `text` and `id`; where there are any, `pair`, `label` (string or double), `target`, `weight` (double),
-    `document` (a line's file)."""
+    `words` and `tags` (lists of strings), `document` (a line's file)."""
     notes: Mapping[str, int] = field(default_factory=dict)
     """What was dropped or mended on reading, and how often."""
 
     @staticmethod
     def of(rows: Sequence[Row], notes: Mapping[str, int] | None = None) -> "Rows":
         """Build from single rows; a column that is None throughout is left out."""
-        texts, pairs, labels, ids, targets, weights = zip(*rows, strict=True) if rows else ((),) * len(Row._fields)
+        empty: tuple[tuple[Any, ...], ...] = ((),) * len(Row._fields)
+        texts, pairs, labels, ids, targets, weights, words, tags = zip(*rows, strict=True) if rows else empty
         columns = {"text": pa.array(texts, pa.large_string()), "id": pa.array(ids, pa.int64())}
         if any(pair is not None for pair in pairs):
             columns["pair"] = pa.array(pairs, pa.large_string())
@@ -62,6 +67,9 @@ class Rows:
             columns["target"] = pa.array(targets, pa.large_string())
         if any(weight is not None for weight in weights):
             columns["weight"] = pa.array(weights, pa.float64())
+        if any(sentence is not None for sentence in words):
+            columns["words"] = pa.array(words, pa.large_list(pa.large_string()))
+            columns["tags"] = pa.array(tags, pa.large_list(pa.large_string()))
         return Rows(pa.table(columns), dict(notes or {}))
 
     def __len__(self) -> int:
@@ -95,6 +103,12 @@ class Rows:
         if "weight" not in self.table.column_names:
             return None
         return np.asarray(self.table["weight"].fill_null(1.0).to_numpy(), dtype=np.float32)
+
+    @property
+    def tags(self) -> list[list[str]]:
+        """Class names of the words of each row; none of a row without words."""
+        found = self.table["tags"].to_pylist() if "tags" in self.table.column_names else [None] * len(self)
+        return [tags or [] for tags in found]
 
     @property
     def ids(self) -> NDArray[np.int64]:

@@ -17,6 +17,7 @@ from distill.data.cleaning import Collector, wanted_columns
 from distill.data.locate import Place, locate
 from distill.data.readers import Dialect, Reading, read_json, read_parallel, read_parquet, read_separated, read_text
 from distill.data.rows import Rows
+from distill.data.word_lines import CONLLU, read_word_lines
 from distill.errors import DataError
 
 METADATA = b"distill"
@@ -118,6 +119,8 @@ def _open(place: Place, source: Files, task: Task) -> Reading:
             return read_json(path)
         case "parquet":
             return read_parquet(path, wanted_columns(source, task))
+        case "conllu" | "conll":
+            return read_word_lines(path, CONLLU if place.format == "conllu" else source.header)
         case "lines" if source.target_path is not None:
             return read_parallel(path, Path(source.target_path).expanduser())
         case "lines":
@@ -131,7 +134,7 @@ def _open(place: Place, source: Files, task: Task) -> Reading:
 def _read_embedded(source: Embedded, task: Task) -> Rows:
     from distill.data.embedded import dates, grammar  # with their rows only where they are asked for
 
-    if (source.name == dates.NAME) != (task.kind == "generation"):
+    if (source.name == dates.NAME) != (task.kind == "generation") or task.kind == "tagging":
         kind = "generation" if source.name == dates.NAME else "classification"
         raise DataError(f"`{source.name}` is for a {kind}, and `task.kind` is `{task.kind}`")
     found: list[Mapping[str, Any]]

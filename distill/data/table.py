@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.data.labels import Labels
+from distill.data.masking import Masking, sums
 from distill.files import digest, digest_file, write_json
+from distill.types import IGNORED
 
-_ARRAYS = ("tokens", "offsets", "labels", "example_ids", "type_ids", "targets", "target_offsets", "weights")
+_ARRAYS = (*("tokens", "offsets", "labels", "example_ids", "type_ids", "targets", "target_offsets", "weights", "tags"),)
 _INDEX = "table.json"
 
 
@@ -39,6 +41,10 @@ class TokenTable:
     """[N + 1]"""
     weights: NDArray[np.float32] | None = None
     """[N] how much the target of a row counts; None where all count 1"""
+    tags: NDArray[np.int64] | None = None
+    """[all tokens] class of the word that begins with this token (IGNORED: none does); None where words have none"""
+    masking: Masking | None = None
+    """What hides tokens of the rows each time they are taken; None where nothing does"""
     start: int | None = None
     """Token a decoder begins with; None where source and target are one sequence, or there are no targets"""
     notes: Mapping[str, int] = field(default_factory=dict)
@@ -54,7 +60,13 @@ class TokenTable:
 
     @cached_property
     def target_lengths(self) -> NDArray[np.int64] | None:
-        """Target tokens of each row, [N]; None where the rows are not for a generation."""
+        """Positions of each row at which something is to be said, [N]: target tokens, words with a class, tokens that
+        are hidden; None where there is but one label a row.
+        """
+        if self.masking is not None:
+            return self.masking.sizes(self.tokens, self.offsets)
+        if self.tags is not None:
+            return sums(self.tags != IGNORED, self.offsets)
         return None if self.target_offsets is None else np.diff(self.target_offsets)
 
     @property
@@ -80,6 +92,7 @@ class TokenTable:
         if len({(table.targets is None, table.start) for table in tables}) > 1:
             raise ValueError("tables with targets and tables without cannot be joined")
         pairs = [(table.targets, table.target_offsets) for table in tables]
+        tagged = [np.full(len(t.tokens), IGNORED) if t.tags is None else t.tags for t in tables]
         written = [(targets, offsets) for targets, offsets in pairs if targets is not None and offsets is not None]
         weights = [np.ones(len(t), np.float32) if t.weights is None else t.weights for t in tables]
         types = [np.zeros(len(t.tokens), np.uint8) if t.type_ids is None else t.type_ids for t in tables]
@@ -92,6 +105,8 @@ class TokenTable:
             targets=np.concatenate([targets for targets, _ in written]) if written else None,
             target_offsets=_joined_offsets([offsets for _, offsets in written]) if written else None,
             weights=None if all(table.weights is None for table in tables) else np.concatenate(weights),
+            tags=None if all(table.tags is None for table in tables) else np.concatenate(tagged),
+            masking=tables[0].masking,
             start=tables[0].start,
             notes=dict(notes),
         )

@@ -111,12 +111,12 @@ def key_of(kind: str, rows: Rows, labels: Labels, tokenizer: PreTrainedTokenizer
 
 def _cutting(tokenizer: PreTrainedTokenizerFast, limits: Limits, *, pairs: bool) -> Tokenizer:
     core = plain(tokenizer)
-    _room(core, limits, pairs=pairs)
+    room(core, limits, pairs=pairs)
     core.enable_truncation(limits.max_length, strategy="longest_first", direction=tokenizer.truncation_side)
     return core
 
 
-def _room(core: Tokenizer, limits: Limits, *, pairs: bool) -> int:
+def room(core: Tokenizer, limits: Limits, *, pairs: bool) -> int:
     """Return how many tokens of text fit beside the special ones."""
     special = core.num_special_tokens_to_add(pairs)
     needed = special + (2 if pairs else 1)
@@ -132,7 +132,7 @@ def _tokenised(rows: Rows, labels: Labels, core: Tokenizer, limits: Limits) -> T
     types: list[NDArray[np.uint8]] = []
     lengths: list[int] = []
     cut = 0
-    for batch in _encoded(rows, core, specials=True):
+    for batch in encoded(rows, core, specials=True):
         tokens.append(_flat(batch))
         lengths += map(len, batch)
         cut += sum(1 for encoding in batch if encoding.overflowing)
@@ -152,7 +152,8 @@ def _tokenised(rows: Rows, labels: Labels, core: Tokenizer, limits: Limits) -> T
     return table
 
 
-def _encoded(rows: Rows, core: Tokenizer, *, specials: bool) -> Iterator[list[Encoding]]:
+def encoded(rows: Rows, core: Tokenizer, *, specials: bool) -> Iterator[list[Encoding]]:
+    """Tokenise rows, many at once."""
     for start in range(0, len(rows), _BATCH):
         part = rows.part(start, start + _BATCH)
         texts = [row.text if row.pair is None else (row.text, row.pair) for row in part]
@@ -181,12 +182,12 @@ def within(tokens: Ids, name: Callable[[int], object], vocab_size: int) -> None:
 
 def _packed(rows: Rows, tokenizer: PreTrainedTokenizerFast, limits: Limits) -> TokenTable:
     core = plain(tokenizer)
-    room = _room(core, limits, pairs=False)
-    before, after = _frame(core)
-    lines = chain.from_iterable(_encoded(rows, core, specials=False))
+    size = room(core, limits, pairs=False)
+    before, after = frame(core)
+    lines = chain.from_iterable(encoded(rows, core, specials=False))
     numbered = zip(rows.documents, (np.array(line.ids, np.int32) for line in lines), strict=True)
     documents = (group for _, group in groupby(numbered, key=lambda pair: pair[0]))
-    pieces = [piece for group in documents for piece in _pieces((line for _, line in group), room)]
+    pieces = [piece for group in documents for piece in _pieces((line for _, line in group), size)]
     framed = [np.concatenate([before, piece, after]) for piece in pieces]
     table = TokenTable(
         tokens=_checked(np.concatenate([np.empty(0, np.int32), *framed]), core, limits),
@@ -217,7 +218,7 @@ def _pieces(lines: Iterator[Ids], room: int) -> Iterator[Ids]:
         yield np.concatenate(held)
 
 
-def _frame(core: Tokenizer) -> tuple[Ids, Ids]:
+def frame(core: Tokenizer) -> tuple[Ids, Ids]:
     """Return the special tokens that stand before and after a single text."""
     probe = core.encode("a")
     special = np.array(probe.special_tokens_mask, dtype=np.bool_)

@@ -26,7 +26,7 @@ class Plan:
     pad_to: int | None = None
     """Fixed padded length; none pads each micro-batch to its longest row."""
     targets: NDArray[np.int64] | None = None
-    """[N] target tokens, of a generation"""
+    """[N] positions at which something is to be said, where rows have such"""
     weights: NDArray[np.float32] | None = None
     """[N] how much each target token of a row counts; none where all count 1"""
     beside: bool = False

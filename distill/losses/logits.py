@@ -45,7 +45,8 @@ class Logits(LossTerm):
 
 class TokenLogits(LossTerm):
     """Sum over target tokens of a divergence between logits [B U V]: word-level distillation (Kim and Rush 2016,
-    section 3.1). They count by the weights of their rows, where these have any."""
+    section 3.1); of a tagging over words, of a masked language model over hidden tokens (Sanh et al. 2019), [B T V].
+    They count by the weights of their rows, where these have any."""
 
     name = "logits"
     unit = "weighted_targets"

@@ -11,8 +11,9 @@ from distill.types import IGNORED, Batch, Needs, Outputs
 
 
 class CrossEntropy(LossTerm):
-    """Sum over gold labels of the cross entropy: of rows with a class, or of target tokens. With it alone, and a
-    teacher's texts as targets, a student learns by sequence-level distillation (Kim and Rush 2016, section 3.2).
+    """Sum over gold labels of the cross entropy: of rows or words with a class, of target or hidden tokens. With it
+    alone, and a teacher's texts as targets, a student learns by sequence-level distillation (Kim and Rush 2016,
+    section 3.2).
 
     Where rows of a generation have weights, their target tokens count by them: several texts of a teacher for one
     source are learnt from as its distribution. Smoothing moves that mass from the gold label to all of them.

@@ -14,7 +14,7 @@ class Sides:
     student: Shape
     teacher: Shape | None
     """None where the stage has no teacher."""
-    task: Literal["classification", "regression", "generation", "text"]
+    task: Literal["classification", "regression", "tagging", "masked_lm", "generation", "text"]
     allow_code: bool = False
 
 

@@ -22,7 +22,7 @@ def task_term(section: TaskTerm, sides: Sides, where: str) -> LossTerm:
     match sides.task:
         case "classification":
             return CrossEntropy("labelled", section.label_smoothing)
-        case "generation":
+        case "generation" | "tagging" | "masked_lm":
             return CrossEntropy("weighted_targets", section.label_smoothing)
         case "regression" if section.label_smoothing:
             raise ConfigError([f"{where}: `label_smoothing` is for classes, and the run's task is a regression"])
@@ -43,10 +43,10 @@ def logits_term(section: LogitsTerm, sides: Sides, teacher: Shape, where: str) -
         raise ConfigError([f"{where}: a softmax over one score is always 1; use `divergence: mse` for a regression"])
     if student.outputs and teacher.outputs and student.outputs != teacher.outputs:
         raise UnmetNeeds(f"{where}: the student has {student.outputs} outputs, the teacher {teacher.outputs}")
-    if sides.task != "generation":
+    if sides.task not in ("generation", "tagging", "masked_lm"):
         return Logits(_divergence(section, where), section.temperature)
     if section.reduction == "huawei":
-        raise ConfigError([f"{where}: `reduction: huawei` is a classifier's, and the run's task is a generation"])
+        raise ConfigError([f"{where}: `reduction: huawei` is a classifier's, and the run's task is a {sides.task}"])
     if teacher.kept is not None and section.divergence not in _TOP_K:
         raise UnmetNeeds(
             f"{where}: `{section.divergence}` needs all of the teacher's logits, and the {teacher.kept} most likely "

@@ -60,9 +60,11 @@ def task_type(model: PreTrainedModel, task: Task) -> str:
     match task.kind:
         case "classification" | "regression":
             return "SEQ_CLS"
+        case "tagging":
+            return "TOKEN_CLS"
         case "generation":
             return "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
-        case "text":
+        case "text" | "masked_lm":  # peft has no type of its own for the latter
             return "FEATURE_EXTRACTION"
 
 
@@ -73,7 +75,7 @@ def _whole(section: Section, loaded: Loaded, task: Task) -> tuple[str, ...]:
     for end in named:
         if not matching(model, [end]):
             raise ModelError(f"{WHERE}.also: no module ends in `{end}`{suggest(end, leaves(model))}")
-    if task.kind in ("classification", "regression"):
+    if task.kind in ("classification", "regression", "tagging"):
         children = dict(model.named_children())
         named += [name for name in children if name != model.base_model_prefix and list(children[name].parameters())]
     named += [name.rsplit(".", 1)[0] for name in loaded.new if "position_ids" not in name]

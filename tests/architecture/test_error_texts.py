@@ -25,7 +25,7 @@ CASES = [
     (f"{TERM}.temprature=4", f"{TERM}.temprature: unknown key for kind `logits`; did you mean `temperature`? "
      "Choices: beta, divergence, kind, reduction, temperature, weight"),
     ("data.train.columns.txt=a", "data.train.columns.txt: unknown key; did you mean `text`? "
-     "Choices: id, label, pair, target, text"),
+     "Choices: id, label, pair, tags, target, text, words"),
     ("machine.gpus=2", "machine.gpus: unknown key; "
      "Choices: accelerator, devices, fast_fp32, loggers, strategy, threads"),
     # kinds
@@ -103,7 +103,7 @@ CASES = [
     ("stages.student.objective.0=null", "stages.student.objective.0: nothing (null) is not a section with a `kind`; "
      f"Choices: {TERMS}"),
     ("task.kind=" + "x" * 61, f"task.kind: `{'x' * 60}…` is not one of the choices; "
-     "Choices: classification, generation, regression, text"),
+     "Choices: classification, generation, masked_lm, regression, tagging, text"),
     # names
     ("data.Extra={path: x}", "data.Extra: not a name: lower-case letters, digits, `-` and `_`, a letter first"),
 ]  # fmt: skip
@@ -151,7 +151,7 @@ stages:
         "run.yaml:1: about: missing",
         "run.yaml:2: sede: unknown key; did you mean `seed`? Choices: " + KEYS,
         "run.yaml:3: task.kind: `clasification` is not one of the choices; did you mean `classification`? "
-        "Choices: classification, generation, regression, text",
+        "Choices: classification, generation, masked_lm, regression, tagging, text",
         "run.yaml:3: task.max_length: 0 is not a whole number above 0",
         "run.yaml:4: teacher.dtype: `float61` is not one of the choices; did you mean `float16`? "
         "Choices: bfloat16, float16, float32",
@@ -159,7 +159,7 @@ stages:
         "Choices: dtype, kind, model, revision",
         "run.yaml:5: student.layers: -1 is not a whole number above 0",
         "run.yaml:7: data.train.format: `cvs` is not one of the choices; did you mean `csv`? "
-        "Choices: auto, csv, folder, hub, jsonl, lines, parquet, tsv",
+        "Choices: auto, conll, conllu, csv, folder, hub, jsonl, lines, parquet, tsv",
         "run.yaml:8: data.train: given twice, first at run.yaml:7",
         f"run.yaml:14: stages.student.objective.0.kind: unknown kind `tasks`; did you mean `task`? Choices: {TERMS}",
         "run.yaml:15: stages.student.objective.1.weight.end: missing",

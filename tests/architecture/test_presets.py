@@ -16,6 +16,8 @@ NAMES = (
     "peft/fusion",
     "peft/houlsby-glue",
     "peft/lora-sst2",
+    "peft/madx-language",
+    "peft/madx-task",
     "regression/stsb",
     "seqkd/any",
     "seqkd/multi30k-en-de",

@@ -305,7 +305,8 @@ def test_a_file_of_no_known_format(tmp_path: Path) -> None:
     path = write(tmp_path / "train.dat", "text,label\none,1\n")
     expected = (
         f"data.train: {path}: the ending tells no format; set `format`. Known endings: "
-        ".csv, .tsv, .jsonl, .json, .ndjson, .parquet, .txt, .text, .raw, each with .gz too"
+        ".csv, .tsv, .jsonl, .json, .ndjson, .parquet, .txt, .text, .raw, .conllu, .conll, .iob2, .bio, "
+        "each with .gz too"
     )
     assert problem(path) == expected
     assert len(rows_of(path, format="csv")) == 1

@@ -129,3 +129,30 @@ def test_neighbours_in_a_real_embedding_are_near_in_meaning() -> None:
     made = list(augment(rows, stage, masked_lm=None, neighbours=proposer, seed=0))
     assert 4 * len(rows) < len(made) <= 6 * len(rows)
     assert {"film", "movies"} <= set(proposer._known["movie"])
+
+
+UPOS = Columns(words="form", tags="upos")
+UNER = ("id", "words", "tags")
+SENTENCES = [
+    (source("ud_english_ewt/en_ewt-ud-train.conllu.gz", columns=UPOS), 12544, 204577),
+    (source("ud_english_ewt/en_ewt-ud-dev.conllu.gz", columns=UPOS), 2001, 25147),
+    (source("ud_afrikaans_afribooms/af_afribooms-ud-train.conllu.gz", columns=UPOS), 1315, 33878),
+    (source("ud_afrikaans_afribooms/af_afribooms-ud-dev.conllu.gz", columns=UPOS), 194, 5317),
+    (source("uner_english_ewt/en_ewt-ud-train.preliminary.iob2.gz", header=UNER), 12543, 204579),
+    (source("uner_english_ewt/en_ewt-ud-dev.iob2.gz", header=UNER), 2001, 25149),
+    (source("masakhaner2_swa/dev.txt.gz", format="conll"), 942, 25251),
+    (source("masakhaner2_swa/test.txt.gz", format="conll"), 1883, 51179),
+]
+
+
+@pytest.mark.parametrize(("files", "sentences", "words"), SENTENCES, ids=lambda value: getattr(value, "path", ""))
+def test_sentences_and_their_words(files: Files, sentences: int, words: int) -> None:
+    found = rows_of(files, Task(kind="tagging"))
+    assert (len(found), sum(len(row.words or []) for row in found)) == (sentences, words)
+
+
+def test_names_of_masakhaner() -> None:
+    """Names as the paper counts them: of each class as many as words that begin one."""
+    found = rows_of(source("masakhaner2_swa/train.txt.gz", format="conll"), Task(kind="tagging"))
+    begun = Counter(tag for row in found for tag in row.tags or [] if tag.startswith("B-"))
+    assert begun == {"B-LOC": 6111, "B-DATE": 2270, "B-ORG": 2327, "B-PER": 3875}
