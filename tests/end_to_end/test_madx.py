@@ -10,7 +10,6 @@ from transformers import AutoModelForTokenClassification
 from configs.data import Task
 from distill import adapters
 from distill.models import ModelSource, load
-from tests.end_to_end import test_masked_lm
 from tests.helpers import sentences
 
 TRAINING = {"epochs": 4, "batch_size": 8, "learning_rate": 1e-2, "log_every": 4}
@@ -25,8 +24,8 @@ def _language(folder: Path, seed: int, call) -> Path:
         "export": {"kind": "export", "student": "student", "data": "validation", "formats": ["adapter"]},
     }
     given = {"student": {"kind": "teacher", "adapter": {**BOTTLENECK, "invertible": 2}}, "seed": seed}
-    given["teacher"] = {"model": str(test_masked_lm.masked_model(folder.parent / "model"))}
-    code, _, err = call("run", str(test_masked_lm.run_file(folder, stages, **given)))
+    given["teacher"] = {"model": str(sentences.masked_model(folder.parent / "model"))}
+    code, _, err = call("run", str(sentences.text_run_file(folder, stages, **given)))
     assert code == 0, err
     return folder / "run" / "export" / "adapter"
 

@@ -1,7 +1,6 @@
 """Masked language models through whole runs: taught on hidden tokens, and through an adapter that is undone again."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ from transformers import AutoModelForMaskedLM
 from configs.data import Task
 from distill.models import ModelSource, load
 from distill.module import DistillModule
-from tests.helpers import sentences, tiny
+from tests.helpers import sentences
 
 TRAINING = {"epochs": 3, "batch_size": 8, "learning_rate": 5e-3, "log_every": 4}
 
@@ -19,29 +18,6 @@ TRAINING = {"epochs": 3, "batch_size": 8, "learning_rate": 5e-3, "log_every": 4}
 def _train(**given) -> dict:
     base = {"kind": "train", "data": ["train"], "validation": "validation", "training": TRAINING}
     return {**base, "objective": [{"kind": "task"}], **given}
-
-
-def masked_model(folder: Path) -> Path:
-    """Write a tiny BERT with its head."""
-    tiny.model_folder(folder, head=False, seed=1, num_hidden_layers=2)
-    torch.manual_seed(2)
-    AutoModelForMaskedLM.from_pretrained(folder).save_pretrained(folder)
-    return folder
-
-
-def run_file(folder: Path, stages: dict, **top) -> Path:
-    """Write a run over plain text."""
-    folder.mkdir(parents=True, exist_ok=True)
-    data = {
-        name: {"path": str(sentences.text_file(folder / f"{name}.txt", count, seed))}
-        for name, count, seed in (("train", 300, 0), ("validation", 100, 1))
-    }
-    given = {
-        "task": {"kind": "masked_lm", "max_length": 32},
-        "teacher": {"model": str(masked_model(folder / "model"))},
-        "data": data,
-    }
-    return tiny.run_file(folder, stages, **(given | top))
 
 
 def test_a_student_finds_hidden_tokens_as_its_teacher(tmp_path, call):
@@ -58,7 +34,7 @@ def test_a_student_finds_hidden_tokens_as_its_teacher(tmp_path, call):
             "formats": ["transformers", "onnx", "onnx_int8"],
         },
     }
-    code, _, err = call("run", str(run_file(tmp_path, stages)))
+    code, _, err = call("run", str(sentences.text_run_file(tmp_path, stages)))
     assert code == 0, err
     results = json.loads((tmp_path / "run" / "evaluate" / "results.json").read_text(encoding="utf-8"))
     assert results["metric"] == "masked_accuracy"
@@ -77,7 +53,9 @@ def test_an_invertible_adapter_learns_at_both_ends(tmp_path, call):
         "evaluate": {"kind": "evaluate", "data": "validation", "student": "student", "latency": False},
         "export": {"kind": "export", "student": "student", "data": "validation", "formats": ["adapter", "onnx"]},
     }
-    code, _, err = call("run", str(run_file(tmp_path, stages, student={"kind": "teacher", "adapter": adapter})))
+    code, _, err = call(
+        "run", str(sentences.text_run_file(tmp_path, stages, student={"kind": "teacher", "adapter": adapter}))
+    )
     assert code == 0, err
     saved = tmp_path / "run" / "seed-0" / "student" / "model"
     parts = json.loads((saved / "adapter_config.json").read_text(encoding="utf-8"))["parts"]
@@ -94,9 +72,9 @@ def test_an_invertible_adapter_learns_at_both_ends(tmp_path, call):
 def test_a_cut_training_goes_on_with_the_same_tokens_hidden(tmp_path, call, monkeypatch):
     """Two trainings, one of them cut and gone on with, end with the same weights."""
     stages = {"student": _train(teacher="none", training={**TRAINING, "checkpoint_every": 2})}
-    code, _, err = call("run", str(run_file(tmp_path / "whole", stages)))
+    code, _, err = call("run", str(sentences.text_run_file(tmp_path / "whole", stages)))
     assert code == 0, err
-    path = run_file(tmp_path / "cut", stages)
+    path = sentences.text_run_file(tmp_path / "cut", stages)
     step = DistillModule.training_step
 
     def cutting(self, batch, batch_idx):
@@ -118,5 +96,5 @@ def test_a_cut_training_goes_on_with_the_same_tokens_hidden(tmp_path, call, monk
 
 def test_what_changes_with_every_step_cannot_be_recorded(tmp_path, call):
     stages = {"answers": {"kind": "record", "data": ["train"]}, "student": _train(cache="answers")}
-    code, _, err = call("run", str(run_file(tmp_path, stages)))
+    code, _, err = call("run", str(sentences.text_run_file(tmp_path, stages)))
     assert code == 2 and "`masked_lm` hides other words in every step" in err

@@ -4,6 +4,9 @@ import random
 from pathlib import Path
 from typing import Any
 
+import torch
+from transformers import AutoModelForMaskedLM
+
 from tests.helpers import tiny
 
 PARTS = ("ADJ", "NOUN", "VERB")
@@ -66,4 +69,27 @@ def run_file(folder: Path, stages: dict[str, Any], *, what: str = "parts", **top
     }
     body = tiny.model_folder(folder / "body", head=False, seed=1, num_hidden_layers=2)
     given = {"task": {"kind": "tagging", "max_length": 24}, "teacher": {"model": str(body)}, "data": data}
+    return tiny.run_file(folder, stages, **(given | top))
+
+
+def masked_model(folder: Path) -> Path:
+    """Write a tiny BERT with its head."""
+    tiny.model_folder(folder, head=False, seed=1, num_hidden_layers=2)
+    torch.manual_seed(2)
+    AutoModelForMaskedLM.from_pretrained(folder).save_pretrained(folder)
+    return folder
+
+
+def text_run_file(folder: Path, stages: dict[str, Any], **top: Any) -> Path:
+    """Write a run over plain text."""
+    folder.mkdir(parents=True, exist_ok=True)
+    data = {
+        name: {"path": str(text_file(folder / f"{name}.txt", count, seed))}
+        for name, count, seed in (("train", 300, 0), ("validation", 100, 1))
+    }
+    given = {
+        "task": {"kind": "masked_lm", "max_length": 32},
+        "teacher": {"model": str(masked_model(folder / "model"))},
+        "data": data,
+    }
     return tiny.run_file(folder, stages, **(given | top))

@@ -13,7 +13,6 @@ from distill.data.table import TokenTable
 from distill.models import Loaded, ModelSource, load
 from distill.types import IGNORED, Batch, Needs
 from students.build import build
-from tests.end_to_end.test_masked_lm import masked_model
 from tests.helpers import sentences
 
 ADAPTERS = {
@@ -28,7 +27,7 @@ TASKS = {"tagging": (Task(kind="tagging"), sentences.PARTS), "masked_lm": (Task(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(masked_model(tmp_path_factory.mktemp("models") / "base"))
+    return str(sentences.masked_model(tmp_path_factory.mktemp("models") / "base"))
 
 
 def _loaded(folder: str, kind: str) -> Loaded:
