@@ -226,7 +226,8 @@ def fingerprint(source: ModelSource) -> str:
     folder = source.folder
     if folder is None:
         return digest(source.path, source.revision or "")
-    files = sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".safetensors", ".txt", ".model"))
+    every = folder.rglob("*") if adapters.is_adapter(folder) else folder.iterdir()  # an adapter stands on others inside
+    files = sorted(path for path in every if path.suffix in (".json", ".safetensors", ".txt", ".model"))
     own = [f"{path.relative_to(folder)}:{digest_file(path)}" for path in files]
     base = _base(source, source.path)
     return digest(*own, *([] if base is source else [fingerprint(base)]))

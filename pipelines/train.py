@@ -24,7 +24,7 @@ from distill.data.rows import by_source
 from distill.data.windows import Plan
 from distill.files import digest
 from distill.metrics import TargetMetrics, TaskMetrics, validation_metric
-from distill.models import Loaded, ModelSource
+from distill.models import Loaded, ModelSource, fingerprint
 from distill.module import DistillModule, Metrics, Recipe
 from distill.objective import build as build_objective
 from distill.protocols import Teacher
@@ -33,7 +33,7 @@ from pipelines.own_teacher import own_teacher
 from pipelines.stage import Stage
 from pipelines.validate_text import WrittenValidation
 from students.build import build as build_student
-from students.build import build_alone, from_folder
+from students.build import build_alone, from_folder, sources_of
 from students.student import Student
 from teachers.cached import CachedTeacher
 from teachers.none import NoTeacher
@@ -247,7 +247,11 @@ class Train(Stage[TrainStage]):
         run, config = self._run, self._config
         if config.start != "fresh":
             return run.stage_fingerprint(config.start, self.seed)
-        return "teacher" if config.trains == "teacher" else run.config.student.model_dump_json()
+        if config.trains == "teacher":
+            return "teacher"
+        student = run.config.student
+        given = [run.base] if isinstance(student, BaseStudent) else []
+        return digest(student.model_dump_json(), *map(fingerprint, [*given, *sources_of(student)]))
 
 
 def batching(training: Training, world: int) -> Batching:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from configs.adapters import AdaLora, Adapter, Lora
+from configs.adapters import AdaLora, Adapter, Bottleneck, Fusion, Lora, MixAndMatch, Prefix
 from configs.data import Task
 from configs.students import BaseStudent, FolderStudent, LayersStudent, SizedStudent
 from distill import adapters
@@ -89,6 +89,19 @@ def _from_folder(
     if loaded.trained_head and task.has_classes and label_names(config) != labels:
         raise ModelError(_other_labels(source, label_names(config), labels))
     return loaded
+
+
+def sources_of(config: SizedStudent | LayersStudent | FolderStudent | BaseStudent) -> list[ModelSource]:
+    """Return the models and adapters a student is made of, beside the run's teacher."""
+    found = [ModelSource(config.model, config.revision)] if isinstance(config, FolderStudent) else []
+    adapter = None if isinstance(config, SizedStudent) else config.adapter
+    match adapter:
+        case Fusion():
+            return [*found, *map(ModelSource, adapter.of.values())]
+        case Bottleneck() | MixAndMatch() | Prefix():
+            return [*found, *map(ModelSource, adapter.on)]
+        case _:
+            return found
 
 
 def _other_labels(source: ModelSource, own: tuple[str, ...], labels: tuple[str, ...]) -> str:

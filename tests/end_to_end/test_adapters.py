@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 from tests.helpers import pairs, tiny
+from tests.helpers.training import stage
 
 TRAINING = {"epochs": 2, "batch_size": 8, "learning_rate": 1e-2, "log_every": 4}
 TERMS = [{"kind": "task"}, {"kind": "logits"}, {"kind": "hidden"}, {"kind": "attention"}]
@@ -120,3 +121,11 @@ def test_learned_tokens_are_not_written_with(tmp_path, call):
     asked = {"kind": "folder", "model": str(pairs.vocabulary(tmp_path / "base")), "adapter": {"kind": "prompt"}}
     code, _, err = call("check", str(pairs.run_file(tmp_path, stages, student=asked)))
     assert code == 2 and "`prompt` puts learned vectors before the source, and no search carries them" in err
+
+
+def test_a_model_that_was_trained_anew_in_its_folder_is_another_start(tmp_path):
+    run = str(_run(tmp_path, {"kind": "lora"}, ["adapter"]))
+    tiny.model_folder(tmp_path / "run" / "teacher" / "model")  # as the stage that trains the teacher leaves it
+    first, again = (stage(run, "student").fingerprint() for _ in range(2))
+    tiny.model_folder(tmp_path / "small", seed=4, num_hidden_layers=2, hidden_size=16, intermediate_size=32)
+    assert first == again != stage(run, "student").fingerprint()
