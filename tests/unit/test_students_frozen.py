@@ -93,7 +93,7 @@ def test_an_optimiser_holds_only_the_rest_and_moves_nothing_else() -> None:
     student.keep(["encoder", "embeddings"], "here")
     before = {name: value.clone() for name, value in student.named_parameters()}
     assert student.freeze_unused(batch_of(), Needs(logits=True)) == []
-    groups = student.parameter_groups(0.1)
+    groups = student.parameter_groups(1e-3, 0.1)
     optimiser = torch.optim.AdamW(groups, lr=0.1)
     student(batch_of(), Needs(logits=True)).logits.logsumexp(-1).sum().backward()
     optimiser.step()
