@@ -23,6 +23,7 @@ from pipelines.score import Inputs, head_output
 from students.adapters.build import task_type
 from students.adapters.hub.build import take_over
 from students.adapters.hub.read import is_fusion, read
+from students.adapters.modular.tuner import ModularModel
 from students.adapters.register import register
 
 NEAR = 1e-4
@@ -47,13 +48,16 @@ def merge(folder: Path, output: Path) -> float:
         return _near(before, _outputs(_open(made).model), folder)
 
 
-def export(folder: Path, output: Path) -> float:
+def export(folder: Path, output: Path, *, drop: int = 0) -> float:
     """Write an adapter's folder that stands alone: with those it stands on, configuration, tokenizer and a card; only
-    the frozen model stays where it is, unless it lies in the folder. Return the largest difference of an output.
+    the frozen model stays where it is, unless it lies in the folder. The parts of the lowest `drop` layers are left out
+    (AdapterDrop). Return the largest difference of an output.
     """
     facts(folder)
     _check_free(output)
     opened = _open(folder)
+    if drop:
+        _drop(opened, drop, folder)
     with whole(output) as made:
         if (folder / BASE).is_dir():
             shutil.copytree(folder / BASE, made / BASE)
@@ -74,6 +78,18 @@ def take(folder: Path, output: Path, base: str, *, on: Sequence[Path] = (), head
     made_of = take_over(folder, opened.model, task_type(opened.model, task), on=on, head=head)
     with whole(output) as made:
         return _written(replace(opened, model=cast(PreTrainedModel, made_of)), made, output.name, folder)
+
+
+def _drop(opened: Loaded, layers: int, folder: Path) -> None:
+    tuner = adapters.adapted(opened.model, str(folder)).base_model
+    if not isinstance(tuner, ModularModel):
+        raise ModelError(
+            f"--drop: {folder} has no parts in layers that could be left out; bottlenecks and prefixes have"
+        )
+    try:
+        tuner.drop_lowest(adapters.ACTIVE, layers)
+    except ValueError as error:
+        raise ModelError(f"--drop: {folder}: {error}") from error
 
 
 def _open(folder: Path) -> Loaded:

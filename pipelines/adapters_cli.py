@@ -49,11 +49,17 @@ def merge(folder: Folder, output: Output) -> None:
 
 
 @app.command()
-def export(folder: Folder, output: Output) -> None:
+def export(
+    folder: Folder,
+    output: Output,
+    drop: Annotated[
+        int, typer.Option("--drop", min=0, help="Leave the lowest layers without parts (AdapterDrop).")
+    ] = 0,
+) -> None:
     """Write an adapter's folder that stands alone: with those it stands on, tokenizer and card."""
     from pipelines.adapter_moves import export as run
 
-    _tell(output, run(folder, output))
+    _tell(output, run(folder, output, drop=drop))
 
 
 @app.command("import")

@@ -55,7 +55,7 @@ _BERT = Family(
     attention=("attention.self",),
     residual=("output.dense", "intermediate.dense"),
     last_norm=("layer.#.output.LayerNorm",),
-    embedded=("embeddings",),
+    embedded=("embeddings.dropout",),  # not what is around it, which holds a normalisation that may train
     layers="encoder.layer",
     after="layer.#.output.LayerNorm",
 )
@@ -104,7 +104,7 @@ _MODERNBERT = Family(
     attention=("attn",),
     residual=("mlp.Wo", "mlp_norm"),
     last_norm=("final_norm",),
-    embedded=("embeddings",),
+    embedded=("embeddings.drop",),
     layers="layers",
 )
 _BART = Family(

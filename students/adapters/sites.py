@@ -88,11 +88,14 @@ def experts(section: Experts, model: PreTrainedModel, at: Family) -> list[Spec]:
 
 
 def trained_norms(section: Bottleneck | MixAndMatch | Prefix, model: PreTrainedModel, at: Family) -> list[str]:
-    """Return the normalisations that train beside the parts."""
+    """Return the normalisations that train beside the parts; one that an invertible part stands around does not."""
     if not isinstance(section, Bottleneck):
         return []
     wanted = section.norms if section.norms is not None else section.place == "houlsby"
-    return [end for end in at.norms if matching(model, [end])] if wanted else []
+    around = set(matching(model, at.embedded)) if section.invertible is not None else set()
+    found = [(end, matching(model, [end])) for end in (at.norms if wanted else ())]
+    whole = [end for end, names in found if names and not around & set(names)]
+    return [*whole, *(name for _, names in found if around & set(names) for name in names if name not in around)]
 
 
 def with_bias(model: PreTrainedModel) -> tuple[str, ...]:

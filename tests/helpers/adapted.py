@@ -37,6 +37,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "Houlsby": {"kind": "bottleneck", "size": 4},
     "Pfeiffer": {"kind": "bottleneck", "place": "pfeiffer", "size": 4},
     "Pfeiffer, invertible": {"kind": "bottleneck", "place": "pfeiffer", "size": 4, "invertible": 2},
+    "Houlsby, invertible": {"kind": "bottleneck", "size": 4, "invertible": 2},
     "parallel": {"kind": "bottleneck", "place": "parallel", "size": 4},
     "parallel with norms": {"kind": "bottleneck", "place": "parallel", "size": 4, "norms": True},
     "Compacter": {"kind": "bottleneck", "size": 8, "kronecker": 2},

@@ -96,3 +96,21 @@ def test_a_deleted_adapter_leaves_nothing_of_itself_and_the_others_as_they_were(
     model.delete_adapter("second")
     assert torch.equal(logits(model), alone)
     assert not any(".second" in name for name in model.state_dict())
+
+
+@pytest.mark.parametrize("place", ["houlsby", "pfeiffer", "parallel"])
+def test_layers_dropped_for_good_are_those_dropped_in_a_training_pass(tmp_path: Path, place: str) -> None:
+    kind = Bottleneck.model_validate({"kind": "bottleneck", "place": place, "size": 4, "invertible": 2})
+    model: Any = adapters.attach(loaded("bert").model, saved(tmp_path / "whole", kind, 0), "a test")
+    whole = logits(model)
+    model.train()
+    model.base_model.drop.below = 1
+    inputs = {name: tensor for name, tensor in batch("bert").items() if name != "labels"}
+    dropped = model(**inputs).logits
+    model.base_model.drop.below = 0
+    model.base_model.drop_lowest(adapters.ACTIVE, 1)
+    assert torch.equal(logits(model), dropped) and not torch.equal(dropped, whole)
+    adapters.save(model, tmp_path / "dropped")
+    assert torch.equal(logits(adapters.attach(loaded("bert").model, tmp_path / "dropped", "a test")), dropped)
+    with pytest.raises(ValueError, match="no part of the adapter is left"):
+        model.base_model.drop_lowest(adapters.ACTIVE, 2)

@@ -9,6 +9,8 @@ from students.adapters.modular.part import Part, Visit
 class Experts(Part):
     """h + (1 − ρ) Σₑ softmaxₑ(G h) · Uₑ φ(Dₑ h): all experts run, the gate weighs them; ρ mixes the original in."""
 
+    layered = False
+
     def __init__(self, width: int, experts: int, size: int, activation: str, original: float) -> None:
         super().__init__()
         self.experts = experts

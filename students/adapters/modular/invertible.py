@@ -10,6 +10,8 @@ from students.adapters.modular.part import Part, Visit
 class Coupling(Part):
     """(a, b) → (a + F(b), b + G(a + F(b))) for the halves a, b of every embedding; its inverse is exact."""
 
+    layered = False
+
     def __init__(self, width: int, reduction: int, activation: str) -> None:
         super().__init__()
         half = width // 2
@@ -38,6 +40,8 @@ class Coupling(Part):
 
 class Inverse(Part):
     """Undoes the coupling before a module that goes back to the vocabulary; has no weights of its own."""
+
+    layered = False
 
     def __init__(self, coupling: Coupling) -> None:
         super().__init__()

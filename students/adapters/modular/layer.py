@@ -81,7 +81,7 @@ class ModularLayer(nn.Module, BaseTunerLayer):
             return []
         names = [name for name in self.active_adapters if name not in self.merged_adapters]
         parts: list[Part] = [self.modular_parts[name] for name in names if name in self.modular_parts]  # type: ignore[misc]
-        return [part for part in parts if not self.training or part.layer >= self.drop.below]
+        return [part for part in parts if not (self.training and part.is_below(self.drop.below))]
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Add the active parts to the module's weights. Raise ValueError for a part that is not linear."""

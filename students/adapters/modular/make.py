@@ -43,7 +43,7 @@ def make(spec: dict[str, Any], place: Place) -> Part:
         case {"kind": "fusion", "members": members, "regularisation": regularisation}:
             return Fusion(width, members, place.peers, regularisation)
         case {"kind": "coupling", "reduction": reduction, "activation": activation}:
-            return Coupling(width, reduction, activation)
+            return Coupling(_embedded(place), reduction, activation)
         case {"kind": "experts", "experts": experts, "size": size, "activation": activation, "original": original}:
             return Experts(width, experts, size, activation, original)
         case {"kind": "prefix", "tokens": tokens, "width": inner, "side": side}:
@@ -62,6 +62,13 @@ def _shared(place: Place, name: str, new: Callable[[], Held]) -> Held:
     if name not in place.shared:
         place.shared[name] = new()
     return cast(Held, place.shared[name])
+
+
+def _embedded(place: Place) -> int:
+    """Return the width of the embeddings, which a few architectures make narrower than their layers."""
+    if getattr(place.module, "weight", None) is not None:
+        return width_of(place.module, place.model)
+    return int(getattr(place.model, "embedding_size", None) or place.model.hidden_size)
 
 
 def width_of(module: nn.Module, model: PretrainedConfig) -> int:

@@ -45,8 +45,14 @@ class Part(nn.Module, ABC):
 
     mergeable = False
     """Whether the base's own weights can take it in."""
+    layered = True
+    """Whether it is one of many, of which every layer has some."""
     layer: int = 0
     """Number of the layer it sits in."""
+
+    def is_below(self, layers: int) -> bool:
+        """Whether it belongs to one of the lowest layers."""
+        return self.layered and self.layer < layers
 
     def entering(self) -> AbstractContextManager[Any]:
         """Return what has to be so while the module runs."""

@@ -85,8 +85,7 @@ class ModularModel(BaseTuner, Tuner):
 
     def _coupling(self, adapter: str) -> Coupling:
         """Find what the embeddings go through; they are injected before what goes back to the vocabulary."""
-        layers = [module for module in self.model.modules() if isinstance(module, ModularLayer)]
-        parts = [layer.modular_parts[adapter] for layer in layers if adapter in layer.modular_parts]
+        parts = [layer.modular_parts[adapter] for layer in self._layers() if adapter in layer.modular_parts]
         return next(part for part in parts if isinstance(part, Coupling))
 
     def delete_adapter(self, adapter_name: str) -> None:
@@ -147,8 +146,25 @@ class ModularModel(BaseTuner, Tuner):
 
     def active_parts(self) -> list[Part]:
         """Return the parts that run."""
-        layers = [module for module in self.model.modules() if isinstance(module, ModularLayer)]
-        return [part for layer in layers for part in layer.running()]
+        return [part for layer in self._layers() for part in layer.running()]
+
+    def drop_lowest(self, adapter: str, layers: int) -> None:
+        """Take the parts of the lowest layers out of an adapter for good (AdapterDrop; Rücklé et al. 2021, section 3).
+
+        Raise ValueError where none would be left.
+        """
+        placed = [layer for layer in self._layers() if adapter in layer.modular_parts]
+        dropped = [layer for layer in placed if cast(Part, layer.modular_parts[adapter]).is_below(layers)]
+        if not any(cast(Part, layer.modular_parts[adapter]).layered for layer in placed if layer not in dropped):
+            raise ValueError(f"without the parts of the lowest {layers} layers, no part of the adapter is left")
+        for layer in dropped:
+            del layer.modular_parts[adapter]
+        for spec in self.peft_config[adapter].parts:  # type: ignore[attr-defined]
+            if spec["kind"] not in ("coupling", "inverse", "experts"):
+                spec["leave_out"] = sorted({*spec.get("leave_out", ()), *range(layers)})
+
+    def _layers(self) -> list[ModularLayer]:
+        return [module for module in self.model.modules() if isinstance(module, ModularLayer)]
 
     def begin_pass(self) -> None:
         """Draw how many of the lowest layers go without parts."""
