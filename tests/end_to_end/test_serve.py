@@ -57,7 +57,7 @@ def url(folder):
 
 def test_equals_the_model_in_this_process(folder, url):
     texts = prompts(6)
-    endpoint = Endpoint(kind="openai", model=str(folder), url=url, max_tokens=10, retries=0, concurrency=2)
+    endpoint = Endpoint(kind="openai", model=str(folder), url=url, max_tokens=10, retries=2, concurrency=2)
     served = EndpointWriter(endpoint)
     served.check()
     found = dict(served.generate(texts, Decoding(beams=1)))
