@@ -206,7 +206,7 @@ class Peft(_Adapter):
         return self
 
 
-Adapter = Annotated[
+AnyAdapter = (
     Lora
     | AdaLora
     | Ia3
@@ -220,6 +220,6 @@ Adapter = Annotated[
     | MixAndMatch
     | Fusion
     | Experts
-    | Peft,
-    Field(discriminator="kind"),
-]
+    | Peft
+)
+Adapter = Annotated[AnyAdapter, Field(discriminator="kind")]

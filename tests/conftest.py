@@ -1,12 +1,13 @@
 """What holds for every test: nothing leaves this machine."""
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from tests.helpers.cli import caller
+from tests.helpers.server import Server
 
 LOCAL = ("127.0.0.1", "::1", "localhost", "0.0.0.0")
 
@@ -15,6 +16,14 @@ LOCAL = ("127.0.0.1", "::1", "localhost", "0.0.0.0")
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Run `distill …` in this process; return exit code, output and errors."""
     return caller(monkeypatch, capsys)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A server that answers as an OpenAI-compatible one does."""
+    made = Server()
+    yield made
+    made.close()
 
 
 @pytest.fixture(autouse=True)

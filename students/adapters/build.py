@@ -5,7 +5,7 @@ from pathlib import Path
 from peft import PeftConfig, PeftModel
 from transformers import PreTrainedModel
 
-from configs.adapters import Bottleneck, Fusion, MixAndMatch, Prefix
+from configs.adapters import AnyAdapter, Bottleneck, Fusion, MixAndMatch, Prefix
 from configs.data import Task
 from configs.errors import suggest
 from distill import adapters
@@ -13,14 +13,14 @@ from distill.errors import ModelError
 from distill.models import Loaded
 from students.adapters.families import family_of, matching
 from students.adapters.fused import fused
-from students.adapters.methods import Section, Target, leaves, peft_config
+from students.adapters.methods import Target, leaves, peft_config
 from students.adapters.modular.config import ModularConfig
 from students.adapters.register import register
 
 WHERE = "student.adapter"
 
 
-def build(section: Section, loaded: Loaded, task: Task) -> PeftModel:
+def build(section: AnyAdapter, loaded: Loaded, task: Task) -> PeftModel:
     """Wrap a loaded model; what trains afterwards is in fp32. Raise ModelError for what does not fit."""
     register()
     model = loaded.model
@@ -68,7 +68,7 @@ def task_type(model: PreTrainedModel, task: Task) -> str:
             return "FEATURE_EXTRACTION"
 
 
-def _whole(section: Section, loaded: Loaded, task: Task) -> tuple[str, ...]:
+def _whole(section: AnyAdapter, loaded: Loaded, task: Task) -> tuple[str, ...]:
     """Return the modules that train whole: the task's head, what came without weights, what the section names."""
     model = loaded.model
     named = list(section.also)
@@ -83,7 +83,7 @@ def _whole(section: Section, loaded: Loaded, task: Task) -> tuple[str, ...]:
     return tuple(covered)
 
 
-def _below(section: Section) -> dict[str, str]:
+def _below(section: AnyAdapter) -> dict[str, str]:
     match section:
         case Fusion():
             return section.of

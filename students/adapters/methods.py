@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from configs.adapters import (
     AdaLora,
+    AnyAdapter,
     BitFit,
     Bottleneck,
     Experts,
@@ -38,22 +39,6 @@ from students.adapters import sites
 from students.adapters.families import Family, matching, pattern
 from students.adapters.modular.config import ModularConfig
 
-Section = (
-    Lora
-    | AdaLora
-    | Ia3
-    | Norms
-    | BitFit
-    | TopLayers
-    | PromptTuning
-    | PTuning
-    | Prefix
-    | Bottleneck
-    | MixAndMatch
-    | Fusion
-    | Experts
-    | Peft
-)
 GROUPS: dict[str, Callable[[Family], tuple[str, ...]]] = {
     "query_value": lambda at: (*at.query, *at.value),
     "attention": lambda at: (*at.query, *at.key, *at.value, *at.attention_output),
@@ -87,7 +72,7 @@ def leaves(model: PreTrainedModel) -> set[str]:
     return {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if list(module.parameters(recurse=False))}
 
 
-def peft_config(section: Section, target: Target) -> PeftConfig:
+def peft_config(section: AnyAdapter, target: Target) -> PeftConfig:
     """Return the configuration. Raise ModelError for what the architecture is without."""
     whole = list(target.whole) or None
     common: dict[str, Any] = {"task_type": target.task_type, "modules_to_save": whole}

@@ -16,12 +16,11 @@ from pydantic import TypeAdapter
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from configs.adapters import Adapter, Bottleneck, Lora
+from configs.adapters import Adapter, AnyAdapter, Bottleneck, Lora
 from configs.data import Task
 from distill import adapters
 from distill.models import ModelSource, load
 from students.adapters.build import build
-from students.adapters.methods import Section
 from tests.golden.test_adapterhub import ROOT, distance
 from tests.helpers import tiny
 
@@ -42,7 +41,7 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def adapter(folder: Path, base: Path, section: Section) -> Path:
+def adapter(folder: Path, base: Path, section: AnyAdapter) -> Path:
     """Write an adapter with drawn weights."""
     loaded = load(ModelSource(str(base)), TASK, tiny.LABELS, "a test")
     torch.manual_seed(1)
@@ -129,8 +128,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-def section(kind: str, given: dict[str, Any]) -> Section:
-    found: Section = TypeAdapter(Adapter).validate_python({"kind": kind, **given})
+def section(kind: str, given: dict[str, Any]) -> AnyAdapter:
+    found: AnyAdapter = TypeAdapter(Adapter).validate_python({"kind": kind, **given})
     return found
 
 

@@ -1,7 +1,6 @@
 """What writing will take is said before it is begun: measured on real rows, and nothing is left behind."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,13 +10,6 @@ from tests.helpers.server import Server
 
 ROWS, SAMPLE, WARM = 80, 20, 4
 DELAY = 0.1
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    made = Server()
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,6 @@ from tests.helpers.server import Server, echo
 
 ROWS, WORKERS = 60, 3
 SOURCES = [f"{text} {number}" for number, (text, _) in enumerate(pairs.sentences(ROWS, seed=9))]
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    made = Server()
-    yield made
-    made.close()
 
 
 @pytest.fixture

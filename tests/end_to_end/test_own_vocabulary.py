@@ -1,7 +1,6 @@
 """A student with a vocabulary of its own: a black box needs no tokenizer beside it, a teacher keeps its own."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,13 +16,6 @@ RESULT = {
     "export": {"kind": "export", "student": "student", "data": "test", "formats": ["transformers", "ctranslate2"]},
 }
 TOLD = {"told": {"kind": "stage", "stage": "best"}}
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    made = Server()
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -6,15 +6,14 @@ import pytest
 import torch
 from peft import PeftModel
 
-from configs.adapters import Bottleneck, Fusion
+from configs.adapters import AnyAdapter, Bottleneck, Fusion
 from distill import adapters
 from distill.errors import ModelError
 from students.adapters.build import build
-from students.adapters.methods import Section
 from tests.helpers.families import batch, loaded, task_of
 
 
-def built(section: Section, kind: str) -> PeftModel:
+def built(section: AnyAdapter, kind: str) -> PeftModel:
     return build(section, loaded(kind), task_of(kind)).eval()
 
 

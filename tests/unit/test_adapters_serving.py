@@ -10,22 +10,21 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
-from configs.adapters import Bottleneck, Lora
+from configs.adapters import AnyAdapter, Bottleneck, Lora
 from distill import adapters
 from distill.adapter_folder import WEIGHTS
 from students.adapters.build import build
-from students.adapters.methods import Section
 from tests.helpers.families import batch, loaded, task_of
 
 TASKS = 10
-KINDS: dict[str, Section] = {
+KINDS: dict[str, AnyAdapter] = {
     "lora": Lora(kind="lora", rank=2),
     "houlsby": Bottleneck(kind="bottleneck", size=4),
     "pfeiffer": Bottleneck(kind="bottleneck", place="pfeiffer", size=4),
 }
 
 
-def saved(folder: Path, section: Section, seed: int) -> Path:
+def saved(folder: Path, section: AnyAdapter, seed: int) -> Path:
     torch.manual_seed(seed)
     model = build(section, loaded("bert"), task_of("bert"))
     for parameter in model.parameters():

@@ -8,20 +8,19 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
-from configs.adapters import Bottleneck
+from configs.adapters import AnyAdapter, Bottleneck
 from configs.data import Task
 from distill import adapters
 from distill.errors import ModelError
 from distill.models import Loaded
 from students.adapters.build import build
-from students.adapters.methods import Section
 from tests.helpers.families import batch, loaded, task_of
 
 TEXT = Task(kind="text")
 LANGUAGE = Bottleneck(kind="bottleneck", place="pfeiffer", size=4)
 
 
-def drawn(section: Section, model: Loaded, task: Task) -> PeftModel:
+def drawn(section: AnyAdapter, model: Loaded, task: Task) -> PeftModel:
     adapted = build(section, model, task)
     torch.manual_seed(1)
     for parameter in adapted.parameters():

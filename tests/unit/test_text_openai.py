@@ -11,16 +11,9 @@ from configs.decoding import Decoding
 from configs.endpoint import Endpoint
 from distill.errors import TeacherError
 from teachers.text.openai import EndpointWriter
-from tests.helpers.server import Server, refuse, reply
+from tests.helpers.server import refuse, reply
 
 ONE = Decoding(beams=1)
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    made = Server()
-    yield made
-    made.close()
 
 
 @pytest.fixture
