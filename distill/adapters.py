@@ -14,8 +14,9 @@ from peft import PeftConfig, PeftModel, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.utils import load_peft_weights, set_peft_model_state_dict
 from peft.utils.other import AuxiliaryTrainingWrapper
+from peft.utils.save_and_load import get_base_model_state_dict
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from configs.errors import suggest
@@ -81,43 +82,29 @@ class Tuner(ABC):
 @contextmanager
 def switched_off(model: PeftModel) -> Iterator[PreTrainedModel]:
     """Give the model as it was before it was adapted, its own head and normalisations included."""
-    wrappers = [module for module in model.modules() if isinstance(module, AuxiliaryTrainingWrapper)]
-    if not model.active_peft_config.is_prompt_learning:
-        with model.disable_adapter():
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        with _wrappers_off(model) if model.active_peft_config.is_prompt_learning else model.disable_adapter():
             yield transformer(model)
-        return
-    for wrapper in wrappers:  # peft leaves them on, and fails for models that do not write
+    finally:  # peft lets all that it switches on again learn, adapters below and what no term depends on too
+        model.requires_grad_(False)
+        for parameter in learning:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def _wrappers_off(model: PeftModel) -> Iterator[None]:
+    """Switch modules trained whole off: with learned tokens peft leaves them on, and fails for models that do not
+    write.
+    """
+    wrappers = [module for module in model.modules() if isinstance(module, AuxiliaryTrainingWrapper)]
+    for wrapper in wrappers:
         wrapper.enable_adapters(False)
     try:
-        yield transformer(model)
+        yield
     finally:
         for wrapper in wrappers:
             wrapper.enable_adapters(True)
-
-
-def merged(model: PeftModel, where: str) -> PreTrainedModel:
-    """Take the adapter into the weights and return the plain model; the adapted one is used up.
-
-    Raise ModelError for a method whose algebra does not allow it, before anything is changed.
-    """
-    tuner: Any = model.base_model
-    if model.active_peft_config.is_prompt_learning:
-        raise ModelError(f"{where}: learned tokens have no place in the weights; `adapter` and `onnx` keep them")
-    tuner._replace_module = _put  # peft's own copies `weight`, which a head of several layers has not
-    try:
-        return _unwrapped(cast(PreTrainedModel, tuner.merge_and_unload(safe_merge=True)))
-    except (ValueError, RuntimeError) as error:
-        raise ModelError(f"{where}: {str(error).splitlines()[0]}") from error
-
-
-def _unwrapped(model: PreTrainedModel) -> PreTrainedModel:
-    """Put what was trained whole in its place: peft's merge of normalisations (LN tuning) leaves its wrappers there."""
-    for name, module in list(model.named_modules()):
-        if isinstance(module, AuxiliaryTrainingWrapper):
-            parent, _, child = name.rpartition(".")
-            trained: Any = module.unload_and_optionally_merge_module(True, True, None)
-            setattr(model.get_submodule(parent), child, trained)
-    return model
 
 
 def adapted(model: Model, where: str) -> PeftModel:
@@ -127,18 +114,9 @@ def adapted(model: Model, where: str) -> PeftModel:
     return model
 
 
-def whole(model: Model, where: str) -> PreTrainedModel:
-    """Return a model with its adapter in its weights, where it has one that can be taken in; the given one is kept."""
-    if not isinstance(model, PeftModel):
-        return model
-    try:
-        return merged(copy.deepcopy(model), where)
-    except ModelError:
-        return cast(PreTrainedModel, model)
-
-
-def _put(parent: nn.Module, name: str, made: nn.Module, old: nn.Module) -> None:
-    setattr(parent, name, made)
+def leaves_out(model: Model) -> bool:
+    """Whether parts of an adapter are left out of some passes, so that not all that learns has a gradient in each."""
+    return isinstance(model, PeftModel) and bool(getattr(model.active_peft_config, "drop", 0))
 
 
 def save(model: PeftModel, folder: Path) -> None:
@@ -146,10 +124,26 @@ def save(model: PeftModel, folder: Path) -> None:
     and sizes. The frozen model itself is written beside them only where it lies nowhere else.
     """
     inner = transformer(model)
+    name = inner.name_or_path or ""
+    place = Path(name)
+    for config in model.peft_config.values():  # found from any folder
+        config.base_model_name_or_path = str(place.resolve()) if name and place.is_dir() else name
     model.save_pretrained(str(folder), save_embedding_layers=False)
+    if not name or (place.name == BASE and is_adapter(place.parent)):
+        _save_base(model, folder / BASE)
     (folder / "README.md").unlink(missing_ok=True)  # peft's form for a card, with nothing filled in
     inner.config.architectures = [type(inner).__name__]
     inner.config.save_pretrained(folder)
+
+
+def _save_base(model: PeftModel, folder: Path) -> None:
+    """Write the frozen model as it was before it was adapted."""
+    inner = transformer(model)
+    base = type(inner)(copy.deepcopy(inner.config))
+    weights = get_base_model_state_dict(model).items()  # with learned tokens, modules trained whole are still in it
+    kept = {name.replace(".original_module.", "."): value for name, value in weights if ".modules_to_save." not in name}
+    base.load_state_dict(kept)
+    base.save_pretrained(folder)
 
 
 def roles(model: PeftModel) -> dict[str, int]:
@@ -230,6 +224,7 @@ def add(model: Model, folder: Path, name: str, where: str, *, trainable: bool = 
         raise ModelError(f"{where}: {folder} holds no {CONFIG}")
     config = read_config(folder, where)
     config.inference_mode = not trainable
+    config.base_model_name_or_path = None  # it is put into the model at hand, wherever that lies
     if without:
         config.under = [other for other in config.under if other != without]  # type: ignore[attr-defined]
     try:

@@ -147,7 +147,7 @@ def load(
         set_labels(config, task, labels)
     try:
         model, report = auto_class(task, config).from_pretrained(
-            _checked(weights, where),
+            _checked(weights, where, words=weights is source),
             revision=weights.revision,
             config=config,
             dtype=dtype,
@@ -233,8 +233,8 @@ def fingerprint(source: ModelSource) -> str:
     return digest(*own, *([] if base is source else [fingerprint(base)]))
 
 
-def _checked(source: ModelSource, where: str) -> str:
-    """Return the path to hand to transformers, after naming what a local folder lacks."""
+def _checked(source: ModelSource, where: str, *, words: bool = True) -> str:
+    """Return the path to hand to transformers, after naming what a local folder lacks; `words`: a tokenizer too."""
     folder = source.folder
     if folder is None:
         return source.path
@@ -244,7 +244,7 @@ def _checked(source: ModelSource, where: str) -> str:
     lacking = [name for name in ("config.json",) if not (folder / name).is_file()]
     if not any(folder.glob("*.safetensors")):
         lacking.append("*.safetensors")
-    if not any((folder / name).is_file() for name in _TOKENIZERS):
+    if words and not any((folder / name).is_file() for name in _TOKENIZERS):
         lacking.append("tokenizer.json")
     if lacking:
         raise ModelError(f"{where}: folder {folder} lacks {', '.join(lacking)}")

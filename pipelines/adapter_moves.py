@@ -1,6 +1,5 @@
 """Merge, copy and take over adapters; what was written is loaded back and compared before it is put in place."""
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +10,7 @@ from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
 from configs.data import Task
-from distill import adapters
-from distill.adapter_folder import BASE
+from distill import adapters, merging
 from distill.errors import ModelError
 from distill.files import write_text
 from distill.models import Loaded, ModelSource, describing, has_head, label_names, load, load_config
@@ -41,7 +39,7 @@ def merge(folder: Path, output: Path) -> float:
     _check_free(output)
     opened = _open(folder)
     before = _outputs(opened.model)
-    plain = adapters.merged(adapters.adapted(opened.model, str(folder)), str(folder))
+    plain = merging.merged(adapters.adapted(opened.model, str(folder)), str(folder))
     with whole(output) as made:
         plain.save_pretrained(made)
         opened.tokenizer.save_pretrained(made)
@@ -59,8 +57,6 @@ def export(folder: Path, output: Path, *, drop: int = 0) -> float:
     if drop:
         _drop(opened, drop, folder)
     with whole(output) as made:
-        if (folder / BASE).is_dir():
-            shutil.copytree(folder / BASE, made / BASE)
         return _written(opened, made, output.name, folder)
 
 

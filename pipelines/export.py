@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from configs.data import Task
-from distill import adapters
+from distill import adapters, merging
 from distill.errors import ModelError
 from distill.files import write_json, write_text
 from distill.metrics import agreement
@@ -141,7 +141,7 @@ def _reference(trained: Trained, scratch: Path) -> Reference:
         set_labels(loaded.model.config, trained.task, trained.labels)
     batches = _batches(trained.rows)
     outputs = _outputs(_torch_answer(loaded.model), batches, trained.task)
-    return Reference(trained, loaded, batches, outputs, scratch, adapters.whole(loaded.model, "export.formats"))
+    return Reference(trained, loaded, batches, outputs, scratch, merging.whole(loaded.model, "export.formats"))
 
 
 def _batches(rows: EncodedRows) -> list[Inputs]:
@@ -159,7 +159,7 @@ def _write(form: Format, reference: Reference, folder: Path) -> None:
             adapters.save(adapters.adapted(reference.loaded.model, "export.formats"), folder)
             write_text(folder / "README.md", reference.trained.card)
         case "transformers":
-            model.save_pretrained(folder)
+            merging.plain(reference.loaded.model, "export.formats").save_pretrained(folder)
             write_text(folder / "README.md", reference.trained.card)
         case "onnx":
             model.config.save_pretrained(folder)

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from configs.data import Task
 from configs.decoding import Decoding
-from distill import adapters, text_metrics
+from distill import adapters, merging, text_metrics
 from distill.errors import ModelError
 from distill.files import write_json, write_text
 from distill.models import Loaded, ModelSource, load
@@ -55,7 +55,8 @@ def export(student: Writing, formats: Sequence[TextFormat], output: Path) -> dic
     """
     loaded = load(student.source, student.task, (), "export.student")
     reference = _texts(HuggingFaceWriter([loaded.model], loaded.tokenizer, ""), student.sources)
-    merged = adapters.whole(loaded.model, "export.formats")
+    needed = any(form != "adapter" for form in formats)
+    merged = merging.plain(loaded.model, "export.formats") if needed else loaded.model
     made: dict[TextFormat, dict[str, Any]] = {}
     writers: dict[TextFormat, TextTeacher] = {}
     for form in formats:

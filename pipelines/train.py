@@ -8,11 +8,11 @@ from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.loggers import Logger
 
 from configs.stages import TrainStage
 from configs.students import BaseStudent
 from configs.training import Training
+from distill import adapters
 from distill.callbacks.checkpoints import BEST, AtomicIO, Checkpoints, checkpoints, load_best
 from distill.callbacks.log import LossLog
 from distill.callbacks.progress import ProgressLine
@@ -31,6 +31,7 @@ from distill.protocols import Teacher
 from distill.token_metrics import TokenMetrics
 from pipelines.own_teacher import own_teacher
 from pipelines.stage import Stage
+from pipelines.train_logs import clear_logs, loggers
 from pipelines.validate_text import WrittenValidation
 from students.build import build as build_student
 from students.build import build_alone, from_folder, sources_of
@@ -72,10 +73,9 @@ class Train(Stage[TrainStage]):
         state = output / "checkpoints" / self.fingerprint()
         module, data = self.assemble()
         saved = checkpoints(state)
-        _clear_logs(output / "log", first=_step_of(saved))
+        clear_logs(output / "log", first=_step_of(saved))
         with ProgressLine(self._run.console, self.title) as line:
-            trainer = self._trainer(output, state, data, line, first=_step_of(saved))
-            trainer.callbacks[:0] = cast(Student, module.student).callbacks()  # type: ignore[attr-defined]
+            trainer = self._trainer(output, state, (module, data), line, first=_step_of(saved))
             trainer.fit(module, datamodule=data, ckpt_path=saved[-1] if saved else None, weights_only=True)
         if self._config.training.keep == "best" and (state / BEST).is_file():
             load_best(state, module)
@@ -189,21 +189,24 @@ class Train(Stage[TrainStage]):
         tokenizer = run.words(config.trains).tokenizer
         return WrittenValidation(references, config.training.validate_texts, tokenizer, run.config.task)
 
-    def _trainer(self, output: Path, state: Path, data: DistillData, line: ProgressLine, first: int) -> pl.Trainer:
+    def _trainer(
+        self, output: Path, state: Path, parts: tuple[DistillModule, DistillData], line: ProgressLine, first: int
+    ) -> pl.Trainer:
         training, run = self._config.training, self._run
+        student, data = cast(Student, parts[0].student), parts[1]
         per_epoch = data.plan.steps_of(0)
         accumulate = data.plan.batching.parts // run.device.devices
         metric = validation_metric(run.config.task, texts=training.validate_texts > 0)
         monitor = f"validation/{metric}" if training.keep == "best" else None
         saver = Checkpoints(state, training.checkpoint_every, monitor)
         log = LossLog(training.log_every, data.plan.steps, per_epoch, line.report)
-        callbacks: list[pl.Callback] = [log, saver, Stop(saver)]
+        callbacks: list[pl.Callback] = [*student.callbacks(), log, saver, Stop(saver)]
         if training.watch != "off":
             callbacks.append(Watch(training.watch, lambda shares: run.screen.shares(shares)))
         return pl.Trainer(
             accelerator=run.device.accelerator,
             devices=run.device.devices,
-            strategy="ddp" if run.device.devices > 1 else "auto",
+            strategy=_strategy(run.device.devices, unused=adapters.leaves_out(student.model)),
             precision=PRECISION[self._precision],  # type: ignore[arg-type]
             max_steps=data.plan.steps,
             accumulate_grad_batches=accumulate,
@@ -211,7 +214,7 @@ class Train(Stage[TrainStage]):
             val_check_interval=_validation_interval(training, per_epoch, data.plan.steps) * accumulate,
             check_val_every_n_epoch=None,
             limit_val_batches=None if data.validation is not None else 0,
-            logger=_loggers(run.config.machine.loggers, output, first),
+            logger=loggers(run.config.machine.loggers, output, first),
             callbacks=callbacks,
             plugins=[AtomicIO()],
             use_distributed_sampler=False,
@@ -261,34 +264,17 @@ def batching(training: Training, world: int) -> Batching:
     return Batching(training.batch_size, training.tokens_per_batch, training.bucket_window, world * accumulate)
 
 
+def _strategy(devices: int, *, unused: bool) -> str:
+    """Return Lightning's name of the strategy; `unused` says whether a step leaves out some of what learns."""
+    if devices == 1:
+        return "auto"
+    return "ddp_find_unused_parameters_true" if unused else "ddp"
+
+
 def _validation_interval(training: Training, per_epoch: int, steps: int) -> int:
     if training.validate_every == 0:
         return steps
     return min(steps, max(1, round(training.validate_every * per_epoch)))
-
-
-def _loggers(names: tuple[str, ...], output: Path, first: int) -> list[Logger]:
-    from lightning.pytorch import loggers
-
-    made: list[Logger] = []
-    for name in names:
-        match name:
-            case "csv":
-                made.append(loggers.CSVLogger(output, name="log", version=f"from-{first}", flush_logs_every_n_steps=1))
-            case "tensorboard":
-                made.append(loggers.TensorBoardLogger(output, name="log", version="tensorboard"))
-            case "wandb":
-                made.append(loggers.WandbLogger(save_dir=output, name=output.name))
-            case "mlflow":
-                made.append(loggers.MLFlowLogger(experiment_name=output.parent.name, run_name=output.name))
-    return made
-
-
-def _clear_logs(folder: Path, first: int) -> None:
-    """Drop what was logged from this step on: by an older training of the stage, or by one that was cut."""
-    for old in folder.glob("from-*"):
-        if int(old.name.removeprefix("from-")) >= first:
-            shutil.rmtree(old)
 
 
 def _step_of(saved: list[Path]) -> int:

@@ -25,6 +25,7 @@ class _Stack:
 def build(choice: LayersStudent, teacher: Loaded) -> PreTrainedModel:
     """Copy the teacher with the chosen layers. Raise ModelError for layers it does not have."""
     model = copy.deepcopy(teacher.model)
+    model.name_or_path = ""  # with these layers it lies nowhere
     if not model.config.is_encoder_decoder:
         if choice.decoder_layers is not None:
             raise ModelError(

@@ -32,6 +32,8 @@ class Watch(pl.Callback):
     """Stop a run whose terms are exactly zero, constant, not finite or without gradient at its first steps.
 
     Before the first step each term's gradient is measured by itself, so that a term that drowns the others is seen.
+    A term without gradient there is measured again after a few steps where another term moves the student: a student
+    that starts as its teacher (an adapter that changes nothing yet) has nothing to learn from it until it has moved.
     """
 
     def __init__(self, mode: Literal["error", "warn"], show: Callable[[list[Share]], None]) -> None:
@@ -39,6 +41,7 @@ class Watch(pl.Callback):
         self.mode = mode
         self.show = show
         self._seen: list[Tensor] = []
+        self._still: set[str] = set()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Measure the shares on the first batch of a fresh training."""
@@ -46,9 +49,10 @@ class Watch(pl.Callback):
             return
         batch = trainer.strategy.batch_to_device(trainer.datamodule.first_batch())  # type: ignore[attr-defined]
         pl_module.on_train_batch_start(batch, 0)
-        with trainer.precision_plugin.forward_context():
-            shares = _shares(pl_module, batch)
-        self._check(shares)
+        shares = _measured(trainer, pl_module, batch)
+        still = {share.term for share in shares if 0.0 in (share.loss, share.gradient)}
+        self._still = still if len(still) < len(shares) else set()
+        self._check([share for share in shares if share.term not in self._still])
         if trainer.is_global_zero:
             self.show(shares)
 
@@ -56,13 +60,18 @@ class Watch(pl.Callback):
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Compare the first micro-batches: different rows must not give one and the same loss."""
+        if self._still and trainer.global_step == STEPS:
+            shares = _measured(trainer, pl_module, batch)
+            self._check([share for share in shares if share.term in self._still])
+            self._still = set()
         if len(self._seen) == STEPS or trainer.global_step > STEPS * 2:
             return
-        self._seen.append(torch.stack(list(pl_module.last_losses.values())).float())
+        terms = {name: loss for name, loss in pl_module.last_losses.items() if name in pl_module.objective.units}
+        self._seen.append(torch.stack(list(terms.values())).float())  # a model's own penalty depends on no rows
         if len(self._seen) < STEPS:
             return
-        for name, values in zip(pl_module.last_losses, torch.stack(self._seen, 1).tolist(), strict=True):
-            if len(set(values)) == 1:
+        for name, values in zip(terms, torch.stack(self._seen, 1).tolist(), strict=True):
+            if len(set(values)) == 1 and name not in self._still:
                 self._complain(f"{name}: is {values[0]:.6g} on each of the first {STEPS} batches, a constant")
 
     def _check(self, shares: list[Share]) -> None:
@@ -70,7 +79,7 @@ class Watch(pl.Callback):
             if share.loss != share.loss or share.loss in (float("inf"), float("-inf")):
                 self._complain(f"{share.term}: is {share.loss} at the first step")
             elif share.gradient == 0.0 and share.loss == 0.0:
-                self._complain(f"{share.term}: is exactly 0 at the first step and gives no gradient")
+                self._complain(f"{share.term}: is exactly 0 and gives no gradient")
             elif not share.gradient > 0.0:
                 self._complain(f"{share.term}: gives the student no gradient (norm {share.gradient})")
 
@@ -79,6 +88,11 @@ class Watch(pl.Callback):
         if self.mode == "error":
             raise DeadLoss(message)
         log.warning(message)
+
+
+def _measured(trainer: pl.Trainer, module: Any, batch: Batch) -> list[Share]:
+    with trainer.precision_plugin.forward_context():
+        return _shares(module, batch)
 
 
 def _shares(module: Any, batch: Batch) -> list[Share]:

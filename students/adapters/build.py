@@ -11,7 +11,7 @@ from configs.errors import suggest
 from distill import adapters
 from distill.errors import ModelError
 from distill.models import Loaded
-from students.adapters.families import family_of, matching
+from students.adapters.families import matching
 from students.adapters.fused import fused
 from students.adapters.methods import Target, leaves, peft_config
 from students.adapters.modular.config import ModularConfig
@@ -24,7 +24,7 @@ def build(section: AnyAdapter, loaded: Loaded, task: Task) -> PeftModel:
     """Wrap a loaded model; what trains afterwards is in fp32. Raise ModelError for what does not fit."""
     register()
     model = loaded.model
-    target = Target(model, family_of(model, WHERE), task_type(model, task), _whole(section, loaded, task), WHERE)
+    target = Target(model, task_type(model, task), _whole(section, loaded, task), WHERE)
     below = _below(section)
     adapted: PeftModel | None = None
     for name, folder in below.items():

@@ -36,8 +36,8 @@ from configs.adapters import (
 from configs.errors import suggest
 from distill.errors import ModelError
 from students.adapters import sites
-from students.adapters.families import Family, matching, pattern
-from students.adapters.modular.config import ModularConfig
+from students.adapters.families import Family, family_of, matching, pattern
+from students.adapters.modular.config import PEFT_TYPE, ModularConfig
 
 GROUPS: dict[str, Callable[[Family], tuple[str, ...]]] = {
     "query_value": lambda at: (*at.query, *at.value),
@@ -52,12 +52,21 @@ class Target:
     """The model an adapter is for."""
 
     model: PreTrainedModel
-    family: Family
     task_type: str
     """peft's name of the task."""
     whole: tuple[str, ...]
     """Modules trained whole: the head of the task, and what the section names."""
     where: str
+
+    @property
+    def family(self) -> Family:
+        """The places of its architecture. Raise ModelError where they are not known."""
+        return family_of(self.model, self.where)
+
+    @property
+    def turned(self) -> bool:
+        """Whether its matrices lie transposed, as GPT-2's do."""
+        return self.model.config.model_type == "gpt2"
 
     def found(self, ends: Sequence[str], key: str) -> str:
         """Return the pattern of the modules that end so. Raise ModelError where one of the ends matches nothing."""
@@ -85,8 +94,7 @@ def peft_config(section: AnyAdapter, target: Target) -> PeftConfig:
             at = target.family
             inside = target.found(at.down, "kind")
             both = target.found((*at.key, *at.value, *at.down), "kind")
-            turned = target.model.config.model_type == "gpt2"
-            return IA3Config(target_modules=both, feedforward_modules=inside, fan_in_fan_out=turned, **common)
+            return IA3Config(target_modules=both, feedforward_modules=inside, fan_in_fan_out=target.turned, **common)
         case Norms():
             found = [end for end in target.family.norms if matching(target.model, [end])]
             return LNTuningConfig(target_modules=pattern(found), **common)
@@ -127,7 +135,7 @@ def _lora(section: Lora, target: Target, common: dict[str, Any]) -> LoraConfig:
         use_rslora=section.rslora,
         init_lora_weights=init,
         target_modules=_targets(section.targets, target),
-        fan_in_fan_out=target.model.config.model_type == "gpt2",
+        fan_in_fan_out=target.turned,
         **common,
     )
 
@@ -140,7 +148,7 @@ def _adalora(section: AdaLora, target: Target, common: dict[str, Any]) -> AdaLor
         lora_dropout=section.dropout,
         orth_reg_weight=section.orthogonality,
         target_modules=_targets(section.targets, target),
-        fan_in_fan_out=target.model.config.model_type == "gpt2",
+        fan_in_fan_out=target.turned,
         total_step=10,  # the training's own number follows when it begins
         tinit=1,
         tfinal=1,
@@ -168,6 +176,7 @@ def _sizes(target: Target) -> dict[str, Any]:
 
 def _by_name(section: Peft, target: Target, common: dict[str, Any]) -> PeftConfig:
     known = {str(getattr(name, "value", name)).lower(): made for name, made in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+    del known[PEFT_TYPE.lower()]  # our own tuner, which has kinds of its own here
     made = known.get(section.method.lower())
     if made is None:
         raise ModelError(f"{target.where}.method: peft has no `{section.method}`{suggest(section.method, known)}")
@@ -175,9 +184,11 @@ def _by_name(section: Peft, target: Target, common: dict[str, Any]) -> PeftConfi
     for key in section.options:
         if key not in fields:
             raise ModelError(f"{target.where}.options: unknown key `{key}` of {section.method}{suggest(key, fields)}")
-    given: dict[str, Any] = {"target_modules": _targets("query_value", target)} if "target_modules" in fields else {}
+    given: dict[str, Any] = {}
+    if "target_modules" in fields and "target_modules" not in section.options:
+        given["target_modules"] = _targets("query_value", target)
     if "fan_in_fan_out" in fields:
-        given["fan_in_fan_out"] = target.model.config.model_type == "gpt2"
+        given["fan_in_fan_out"] = target.turned
     taken = {key: value for key, value in common.items() if key in fields}
     try:
         return made(**{**taken, **given, **section.options})

@@ -9,7 +9,7 @@ import torch
 from peft import PeftModel
 
 from configs.decoding import Decoding, Engine
-from distill import adapters
+from distill import merging
 from distill.errors import ModelError
 from distill.models import Loaded
 from distill.protocols import TextTeacher
@@ -79,7 +79,7 @@ def build(loaded: Loaded, fingerprint: str, asked: Asked) -> Built:
 
 def _plain(loaded: Loaded) -> Loaded:
     """Take an adapter into the weights, where it has a place there: then no engine can leave it out."""
-    model = adapters.whole(loaded.model, "engine")
+    model = merging.whole(loaded.model, "engine")
     if model is not loaded.model:
         model.config._name_or_path = loaded.source
     return replace(loaded, model=model)

@@ -15,6 +15,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from configs.load import load
+from distill.adapter_folder import WEIGHTS
 from pipelines import train
 from pipelines.machine import prepare
 from pipelines.run import Run
@@ -47,7 +48,8 @@ def stage(path: str, name: str, overrides: tuple[str, ...] = ()) -> Train:
 
 def weights(output: Path) -> dict[str, Any]:
     """Return the tensors a stage ended with."""
-    return dict(load_file(output / train.MODEL / "model.safetensors"))
+    whole = output / train.MODEL / "model.safetensors"
+    return dict(load_file(whole if whole.is_file() else output / train.MODEL / WEIGHTS))
 
 
 def train_apart(run: Path, output: Path, *overrides: str, processes: int = 1) -> dict[str, Any]:

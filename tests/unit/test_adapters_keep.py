@@ -9,14 +9,31 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor
 
-from distill import adapters, capture
+from configs.adapters import Peft
+from configs.data import Task
+from configs.students import FolderStudent, LayersStudent
+from distill import adapters, capture, merging
 from distill.errors import ModelError
+from distill.models import ModelSource, load
 from distill.types import Needs
+from students.adapters.build import build as build_adapter
+from students.build import build as build_student
 from students.student import Student
-from tests.helpers import families
-from tests.helpers.adapted import CELLS, CHANGES_THE_BASE, MERGEABLE, METHODS, Trained, begin, logits, section
+from tests.helpers import families, tiny
+from tests.helpers.adapted import (
+    CELLS,
+    CHANGES_THE_BASE,
+    MERGEABLE,
+    METHODS,
+    Trained,
+    begin,
+    full_batch,
+    logits,
+    section,
+)
 
 STEPS = 4
+TASK = Task(labels=tiny.LABELS)
 
 
 @pytest.mark.parametrize(("method", "kind"), CELLS)
@@ -73,7 +90,7 @@ def _is_the_base(made: Trained, kind: str) -> None:
 
 
 def _is_merged(made: Trained, said: Tensor) -> None:
-    merged = adapters.merged(made.student.model, "here")
+    merged = merging.merged(made.student.model, "here")
     assert not isinstance(merged, PeftModel)
     assert not any("modular" in name or "lora" in name for name, _ in merged.named_parameters())
     torch.testing.assert_close(logits(Student(merged, has_head=True), made.batch), said, atol=1e-5, rtol=0)
@@ -82,9 +99,75 @@ def _is_merged(made: Trained, said: Tensor) -> None:
 def _is_not_merged(made: Trained, said: Tensor) -> None:
     """It says so before anything is changed."""
     with pytest.raises(ModelError, match=r"cannot be merged|no place in the weights"):
-        adapters.merged(made.student.model, "here")
+        merging.merged(made.student.model, "here")
     assert torch.equal(logits(made.student, made.batch), said)
 
 
 def test_the_sections_know_which_methods_merge():
     assert {method for method in METHODS if section(method).mergeable} == set(MERGEABLE)
+
+
+@pytest.mark.parametrize("method", ["LoRA", "Houlsby", "prompt tuning"])
+def test_a_model_that_lies_nowhere_is_kept_beside_its_adapter(method, tmp_path, monkeypatch):
+    teacher = load(ModelSource(str(tiny.model_folder(tmp_path / "teacher"))), TASK, tiny.LABELS, "here")
+    asked = LayersStudent(kind="teacher_layers", layers=(1, 3), adapter=section(method))
+    student = build_student(asked, TASK, tiny.LABELS, teacher, 0)
+    for parameter in student.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.3)
+    student.save(tmp_path / "saved", teacher.tokenizer)
+    again = load(ModelSource(str(tmp_path / "saved")), TASK, tiny.LABELS, "here")
+    ids = torch.arange(5, 15).reshape(2, 5)
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    said = logits(student, batch)
+    torch.testing.assert_close(logits(Student(again.model, has_head=True), batch), said, atol=1e-6, rtol=0)
+    adapters.save(again.model, tmp_path / "copy")  # as an export does, from what was loaded
+    teacher.tokenizer.save_pretrained(tmp_path / "copy")
+    copied = load(ModelSource(str(tmp_path / "copy")), TASK, tiny.LABELS, "here")
+    torch.testing.assert_close(logits(Student(copied.model, has_head=True), batch), said, atol=1e-6, rtol=0)
+
+
+def test_an_adapter_is_loaded_from_any_folder(tmp_path, monkeypatch):
+    tiny.model_folder(tmp_path / "base")
+    monkeypatch.chdir(tmp_path)
+    base = load(ModelSource("./base"), TASK, tiny.LABELS, "here")
+    made = build_student(
+        FolderStudent(kind="folder", model="./base", adapter=section("LoRA")), TASK, tiny.LABELS, base, 0
+    )
+    made.save(tmp_path / "saved", base.tokenizer)
+    monkeypatch.chdir("/")
+    assert load(ModelSource(str(tmp_path / "saved")), TASK, tiny.LABELS, "here").trained_head
+
+
+def test_what_was_frozen_stays_so_when_the_adapter_is_switched_on_again(tmp_path):
+    low = begin("Pfeiffer", "bert", "logits").student
+    adapters.save(low.model, tmp_path)
+    task = families.task_of("bert")
+    model = build_adapter(
+        section("Pfeiffer").model_copy(update={"on": (str(tmp_path),)}), families.loaded("bert"), task
+    )
+    student, batch = Student(model, has_head=True), full_batch("bert")
+    student.freeze_unused(batch, Needs(hidden_states=frozenset({2})))
+    learns = [name for name, value in student.named_parameters() if value.requires_grad]
+    assert learns and not any("below_0" in name or "classifier" in name for name in learns)
+    with adapters.switched_off(student.model):
+        pass
+    assert [name for name, value in student.named_parameters() if value.requires_grad] == learns
+
+
+def test_a_method_of_pefts_needs_no_table_of_places():
+    loaded = families.loaded("gpt2")
+    loaded.model.config.model_type = "unheard-of"
+    asked = Peft(kind="peft", method="vera", options={"target_modules": ["c_attn"], "r": 4, "fan_in_fan_out": True})
+    assert adapters.roles(build_adapter(asked, loaded, families.task_of("gpt2")))["method"] > 0
+    with pytest.raises(ModelError, match="the places of unheard-of are not known"):
+        build_adapter(section("Houlsby"), loaded, families.task_of("gpt2"))
+
+
+def test_an_export_never_passes_an_adapter_off_as_a_whole_model():
+    loaded = families.loaded("bert")
+    lily = Peft(kind="peft", method="lily")
+    model = build_adapter(lily, loaded, families.task_of("bert"))
+    with pytest.raises(ModelError, match="here: "):
+        merging.plain(model, "here")
+    assert merging.whole(model, "here") is model

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from configs.data import Task
-from distill import adapters
+from distill import merging
 from distill.errors import ModelError
 from distill.models import ModelSource, fingerprint, load, load_config
 from teachers.text.build import Asked, build
@@ -56,7 +56,7 @@ def test_equals_the_adapter_at_work_beside_its_model_and_in_its_weights(tmp_path
     found = load(ModelSource(str(tmp_path / "adapter")), TASK, (), "teacher.model")
     plain = load(ModelSource(str(base)), TASK, (), "teacher.model")
     expected = logits(unmerged, family)
-    for model in (found.model, adapters.whole(found.model, "engine")):
+    for model in (found.model, merging.whole(found.model, "engine")):
         torch.testing.assert_close(logits(model, family), expected, atol=1e-5, rtol=1e-5)
     assert (expected - logits(plain.model, family)).abs().max() > 1e-2
     assert found.source == str(tmp_path / "adapter") and found.trained_head

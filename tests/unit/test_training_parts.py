@@ -59,7 +59,7 @@ def test_half_written_checkpoints_are_none(tmp_path):
 
 
 DEAD = {
-    "exactly 0": (Share("attention", 0.0, 0.0, 0.0), "is exactly 0 at the first step"),
+    "exactly 0": (Share("attention", 0.0, 0.0, 0.0), "is exactly 0 and gives no gradient"),
     "not a number": (Share("logits", float("nan"), 1.0, 0.5), "is nan at the first step"),
     "without gradient": (Share("hidden", 1.0, 0.0, 0.0), "gives the student no gradient"),
     "with a gradient that is no number": (Share("hidden", 1.0, float("nan"), 0.0), "gives the student no gradient"),
@@ -90,8 +90,31 @@ def test_a_term_that_is_exactly_zero_stops_a_real_run(tmp_path):
         if isinstance(part, torch.nn.Dropout):
             part.p = 0.0
     train.assemble = lambda: (module, data)
-    with pytest.raises(DeadLoss, match="embeddings: is exactly 0 at the first step"):
+    with pytest.raises(DeadLoss, match="embeddings: is exactly 0"):
         train.run(tmp_path / "out")
+
+
+def _start_as_the_teacher(folder, term):
+    """Return a stage whose student is its teacher with an adapter that changes nothing yet, without dropout."""
+    student = {"kind": "teacher", "adapter": {"kind": "lora", "rank": 2}}
+    stages = _stages(objective=[{"kind": term}, {"kind": "task"}], micro_batch_size=2)
+    train = stage(str(tiny.run_file(folder, stages, student=student)), "student")
+    module, data = train.assemble()
+    for part in module.student.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.0
+    train.assemble = lambda: (module, data)
+    return train
+
+
+def test_a_student_that_starts_as_its_teacher_may_learn(tmp_path):
+    _start_as_the_teacher(tmp_path, "hidden").run(tmp_path / "out")
+    assert weights(tmp_path / "out")
+
+
+def test_a_term_that_stays_zero_while_the_student_moves_stops_a_real_run(tmp_path):
+    with pytest.raises(DeadLoss, match="embeddings: is exactly 0"):
+        _start_as_the_teacher(tmp_path, "embeddings").run(tmp_path / "out")
 
 
 def test_a_student_that_came_in_eval_mode_trains_with_dropout(tmp_path):
