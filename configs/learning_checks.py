@@ -5,8 +5,8 @@ from configs.objective import CustomTerm, LogitsTerm, TaskTerm, Term
 from configs.origins import Path
 from configs.references import Findings, Parts, check_source, check_stage, not_training, stages_before
 from configs.stages import GenerateStage, RecordedStage, RecordStage, SelectStage, Stage, TrainStage
-from configs.students import SizedStudent
-from configs.teachers import FreshTeacher
+from configs.students import BaseStudent, LayersStudent, SizedStudent
+from configs.teachers import FreshTeacher, ShardedTeacher
 
 
 def check_train(parts: Parts, name: str, stage: TrainStage) -> Findings:
@@ -21,6 +21,7 @@ def check_train(parts: Parts, name: str, stage: TrainStage) -> Findings:
     if stage.trains == "teacher" and stage.teacher != "none":
         yield (*path, "teacher"), "a stage that trains the teacher learns from labels alone; write `teacher: none`"
     yield from _check_teacher(parts, name, stage)
+    yield from _check_sharded(parts, name, stage)
     if stage.cache is not None:
         yield from _check_cache(parts, name, stage, stage.cache)
     yield from _check_validation(parts, name, stage)
@@ -66,6 +67,20 @@ def _check_teacher(parts: Parts, name: str, stage: TrainStage) -> Findings:
         yield ("stages", name, "trains"), f"stage `{trained[0]}` trains the teacher already; a run has one teacher"
 
 
+def _check_sharded(parts: Parts, name: str, stage: TrainStage) -> Findings:
+    """Check that nothing takes its weights from a teacher that no process holds whole."""
+    if not isinstance(parts.teacher, ShardedTeacher):
+        return
+    path = ("stages", name)
+    if stage.trains == "teacher":
+        yield (*path, "trains"), "a sharded teacher (teacher.kind) only teaches; train it as `kind: live`"
+    elif isinstance(parts.student, LayersStudent | BaseStudent) and stage.start == "fresh":
+        what = (
+            f"a student of kind `{parts.student.kind}` is made of the teacher's weights, which no process holds whole"
+        )
+        yield (*path, "start"), f"{what} (teacher.kind: sharded); make it a folder first (student.kind: folder)"
+
+
 def _check_trained(parts: Parts, name: str, does: str) -> Findings:
     later = [other for other in _teachers(parts) if other not in stages_before(parts, name)]
     if later:
@@ -89,6 +104,7 @@ def check_record(parts: Parts, name: str, stage: RecordStage) -> Findings:
         yield ("stages", name, "top_k"), f"is for texts, and `task.kind` is `{parts.task.kind}`; leave it out"
     if stage.teacher == "task":
         yield from _check_trained(parts, name, "records")
+    yield from _check_whole(parts, name, "records what one process computes")
 
 
 def check_generate(parts: Parts, name: str, stage: GenerateStage) -> Findings:
@@ -99,6 +115,13 @@ def check_generate(parts: Parts, name: str, stage: GenerateStage) -> Findings:
         yield ("stages", name, "kind"), f"`generate` writes texts, and `task.kind` is `{parts.task.kind}`"
     if stage.teacher == "task":
         yield from _check_trained(parts, name, "writes with")
+    if stage.endpoint is None:
+        yield from _check_whole(parts, name, "writes with a model that each process holds")
+
+
+def _check_whole(parts: Parts, name: str, does: str) -> Findings:
+    if isinstance(parts.teacher, ShardedTeacher):
+        yield ("stages", name, "kind"), f"{does}, and teacher.kind is `sharded`; take `live`"
 
 
 def check_recorded(parts: Parts, name: str, stage: RecordedStage) -> Findings:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from configs.section import Section
 from configs.sizes import Sizes
@@ -18,6 +18,26 @@ class LiveTeacher(Section):
     """Commit, tag or branch on the hub."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Type the teacher's weights are held in."""
+
+
+class ShardedTeacher(Section):
+    """A model too large for one device, dealt out over all of them: each holds its part of every weight, and a layer is
+    put together for as long as it computes (ZeRO-3, Rajbhandari et al. 2020). Beside it the student is trained under
+    any strategy.
+    """
+
+    kind: Literal["sharded"]
+    model: str
+    """A folder, or a name on the hub."""
+    revision: str | None = None
+    """Commit, tag or branch on the hub."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    """Type the teacher's weights are held in."""
+    offload: Literal["none", "cpu"] = "none"
+    """Where its part of the weights lies between uses: on the device, or in the host's memory."""
+    whole_below: NonNegativeInt = 100_000
+    """Weights of fewer elements (biases, norms) are kept whole on each device: to gather them takes longer than to
+    compute with them."""
 
 
 class FreshTeacher(Sizes):
@@ -44,4 +64,4 @@ class AbsentTeacher(Section):
     kind: Literal["none"]
 
 
-Teacher = Annotated[LiveTeacher | FreshTeacher | AbsentTeacher, Field(discriminator="kind")]
+Teacher = Annotated[LiveTeacher | ShardedTeacher | FreshTeacher | AbsentTeacher, Field(discriminator="kind")]

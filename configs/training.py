@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from configs.section import Section
+from configs.strategies import DeepSpeed, StrategyName
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -56,6 +57,8 @@ class Training(Section):
     """Optimiser steps between two checkpoints."""
     log_every: PositiveInt = 20
     """Optimiser steps between two rows of the log."""
+    strategy: StrategyName | None = None
+    """How this training is spread over devices; none: as `machine.strategy` says."""
     workers: NonNegativeInt = 0
     """Processes that pad batches ahead."""
     watch: Literal["error", "warn", "off"] = "error"
@@ -74,7 +77,11 @@ class Machine(Section):
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: PositiveInt | Literal["auto"] = "auto"
     """Devices (on CPU: processes) of one host; `auto` takes every GPU, or one CPU process."""
-    strategy: Literal["auto", "ddp"] = "auto"
+    strategy: StrategyName = "auto"
+    """How trainings are spread over devices. `auto`: one device as it is, several by `ddp`, which keeps all of the
+    student on each. DeepSpeed's stages cut up the optimiser's state (1), its gradients too (2), its weights too (3),
+    as `fsdp` does. Changes memory and speed, never the result."""
+    deepspeed: DeepSpeed = DeepSpeed()
     threads: PositiveInt | Literal["auto"] = "auto"
     """Threads of one process; `auto`: the cores this process may use, shared among the local processes."""
     fast_fp32: bool = True

@@ -178,5 +178,13 @@ def _average(weights: Tensor, value: Tensor, dropout: float) -> Tensor:
     return weights.masked_fill(dropped, 0.0) @ (value / (1.0 - dropout))
 
 
+def _mask(**options: Any) -> Tensor | None:
+    """Make the masks of SDPA; on the meta device, where no mask can be looked at, none is found superfluous."""
+    if torch.device(options["device"]).type == "meta":
+        options |= {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
+    mask: Tensor | None = sdpa_mask(**options)
+    return mask
+
+
 ALL_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, _attend)
-ALL_MASK_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, sdpa_mask)
+ALL_MASK_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, _mask)

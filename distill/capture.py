@@ -150,7 +150,9 @@ def _attention_layers(model: PreTrainedModel, shape: Shape) -> Iterator[int]:
 
 
 def _is_causal(model: PreTrainedModel) -> bool:
-    """Whether the first position is blind to the second."""
+    """Whether the first position is blind to the second; without weights, whether the attention layers say so."""
+    if next(model.parameters()).is_meta:
+        return any(vars(module).get("is_causal") is True for module in model.modules())
     first, other = (_probe(model, [0, token]).hidden_states[-1][:, 0] for token in (1, 2))
     return torch.equal(first, other)
 

@@ -122,8 +122,9 @@ class DistillModule(pl.LightningModule):
         """Return AdamW over student and projectors, with the schedule of the learning rate."""
         training = self._recipe.training
         projectors = {"params": list(self.objective.parameters()), "weight_decay": training.weight_decay}
+        groups = [*self.student.parameter_groups(training.learning_rate, training.weight_decay), projectors]
         optimiser = AdamW(
-            [*self.student.parameter_groups(training.learning_rate, training.weight_decay), projectors],
+            [group for group in groups if group["params"]],  # DeepSpeed stumbles over empty ones
             lr=training.learning_rate,
             betas=training.betas,
             eps=training.eps,
@@ -132,14 +133,6 @@ class DistillModule(pl.LightningModule):
         factor = partial(factor_at, training=training, steps=self._recipe.steps)
         schedule = LRSchedulerConfigType(scheduler=LambdaLR(optimiser, factor), interval="step")
         return OptimizerLRSchedulerConfig(optimizer=optimiser, lr_scheduler=schedule)
-
-    def configure_gradient_clipping(
-        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
-    ) -> None:
-        """Cut the norm over student and projectors; Lightning's own refuses a fused optimiser under autocast."""
-        if gradient_clip_val:
-            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Return what learns, and the buffers that change: frozen weights come from where the model came from."""
@@ -153,13 +146,19 @@ class DistillModule(pl.LightningModule):
         checkpoint["distill"] = {"fingerprint": self._recipe.fingerprint, "teacher": self._teacher.fingerprint}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Raise ResumeError for a checkpoint of another training or under another teacher."""
+        """Raise ResumeError for a checkpoint of another training or under another teacher. Count what was done in the
+        micro-batches of this split, which need not be that of the process that saved.
+        """
         own = {"fingerprint": self._recipe.fingerprint, "teacher": self._teacher.fingerprint}
         if checkpoint["distill"] != own:
             raise ResumeError("resume: the checkpoint belongs to another training, or to one under another teacher")
         different = sorted(checkpoint["state_dict"].keys() ^ self.state_dict().keys())
         if different:
             raise ResumeError(f"resume: the checkpoint and the model differ in {', '.join(different[:5])}")
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        for counts in (progress["total"], progress["current"]):
+            more = checkpoint["global_step"] * self.trainer.accumulate_grad_batches - counts["ready"]
+            counts.update({name: count + more for name, count in counts.items()})
 
     def _log(self, losses: dict[str, Tensor]) -> None:
         """Keep the parts of the loss for whoever shows them; nothing is read from the device here."""

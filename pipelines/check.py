@@ -256,7 +256,7 @@ def _stand_in(run: Run, stage: TrainStage, loaded: Loaded | None, student: Stude
 def _teacher_score(run: Run, loaded: Loaded, found: Table) -> None:
     """Try a teacher that is used as it is on some validation rows: a teacher near chance teaches nothing."""
     name = next((s.validation for s in run.config.stages.values() if isinstance(s, TrainStage) and s.validation), None)
-    if run.teacher_stage is not None or not loaded.trained_head or name is None:
+    if run.teacher_stage is not None or not loaded.trained_head or name is None or run.teacher_is_sharded:
         return
     table = run.table((name,), "teacher")
     scores = run.score(loaded.model, table, run.label_order(loaded), at_most=SAMPLE, side="teacher")

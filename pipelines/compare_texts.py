@@ -51,7 +51,7 @@ class EvaluateText(Stage[EvaluateStage]):
         models: dict[Role, list[tuple[int, ModelSource]]] = {
             "student": every_seed(run, config.student),
         }
-        if run.has_teacher:
+        if run.has_teacher and not run.teacher_is_sharded:
             models = {"teacher": [(run.config.seed, run.teacher_source("task"))], **models}
         if config.baseline is not None:
             models["baseline"] = every_seed(run, config.baseline)

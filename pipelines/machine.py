@@ -108,6 +108,7 @@ _NO_NEWS = (
     r".*was called before the ``update`` method.*",  # a rank may have no validation rows
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
     r".*Checkpoint directory .* exists and is not empty.*",
+    r".*`torch\.distributed\.\w+` is deprecated.*",  # by DeepSpeed
 )
 
 

@@ -8,6 +8,7 @@ import torch
 from configs.stages import RecordStage
 from distill.callbacks.progress import ProgressLine
 from distill.files import digest
+from pipelines.frozen_teacher import frozen_teacher
 from pipelines.run import Run
 from pipelines.stage import Stage
 from teachers.record import write_record
@@ -30,7 +31,7 @@ class RecordTeacher(Stage[RecordStage]):
         run, config = self._run, self._config
         device = torch.device(run.device.torch_name)
         loaded = run.load_teacher(config.teacher)
-        teacher = run.live_teacher(config.teacher, loaded)
+        teacher = frozen_teacher(run, config.teacher, loaded)
         teacher.to(device)
         table = run.table(config.data, "teacher")
         with ProgressLine(run.console, self.title, "rows") as line:

@@ -13,7 +13,7 @@ from configs.data import Embedded, Files, Held, StageData
 from configs.pipeline import Pipeline
 from configs.stages import TrainStage
 from configs.students import FolderStudent, SizedStudent
-from configs.teachers import AbsentTeacher, FreshTeacher
+from configs.teachers import AbsentTeacher, FreshTeacher, ShardedTeacher
 from configs.teachers import LiveTeacher as GivenTeacher
 from distill.data.labels import label_names, permutation
 from distill.data.rows import Rows
@@ -24,6 +24,7 @@ from distill.files import digest
 from distill.metrics import Kind, score
 from distill.models import Loaded, ModelSource, fingerprint, load
 from distill.models import label_names as model_labels
+from distill.shells import shell
 from pipelines.machine import Device
 from pipelines.score import EncodedRows, permute, predict, target_scores
 from pipelines.screen import Screen
@@ -33,7 +34,6 @@ from pipelines.token_rows import rows_of_task, running_text
 from pipelines.words import OWN, Words, learnt_by_students, learnt_from_files, of_model, own_words
 from students.adapters.register import register
 from teachers import fresh
-from teachers.live import LiveTeacher
 
 Side = Literal["teacher", "student"]
 
@@ -68,7 +68,7 @@ class Run:
     def base(self) -> ModelSource:
         """The teacher model as given, or as made from nothing."""
         match self.config.teacher:
-            case GivenTeacher() as teacher:
+            case GivenTeacher() | ShardedTeacher() as teacher:
                 return ModelSource(teacher.model, teacher.revision)
             case FreshTeacher() as teacher:
                 texts = partial(self._texts, learnt_from_files(self.config))
@@ -100,14 +100,9 @@ class Run:
         )
 
     def load_teacher(self, kind: str) -> Loaded:
-        """Load the teacher model of a stage."""
-        return load(self.teacher_source(kind), self.config.task, self.labels, "teacher.model", self.dtype)
-
-    def live_teacher(self, kind: str, loaded: Loaded, autocast: torch.dtype | None = None) -> LiveTeacher:
-        """Freeze a loaded teacher; `autocast` is the type that the training computes products in, if not its own."""
-        return LiveTeacher(
-            loaded, self.config.task, self.teacher_fingerprint(kind), self.label_order(loaded), autocast=autocast
-        )
+        """Load the teacher model of a stage; of one that is sharded, all but its weights."""
+        take = shell if self.teacher_is_sharded else load
+        return take(self.teacher_source(kind), self.config.task, self.labels, "teacher.model", self.dtype)
 
     def fresh_teacher(self) -> Loaded:
         """Load the teacher model with a head for the task, in fp32, to fine-tune it."""
@@ -263,6 +258,11 @@ class Run:
     def teacher_fingerprint(self, kind: str) -> str:
         """Return the digest of a teacher model's files; empty where there is none."""
         return fingerprint(self.teacher_source(kind)) if self.has_teacher else ""
+
+    @property
+    def teacher_is_sharded(self) -> bool:
+        """Whether no process holds the teacher whole."""
+        return isinstance(self.config.teacher, ShardedTeacher)
 
     @property
     def has_teacher(self) -> bool:

@@ -73,7 +73,9 @@ class Evaluate(Stage[EvaluateStage]):
         if config.baseline is not None:
             models["baseline"] = every_seed(run, config.baseline, config.below)
         loaded = run.load_teacher("task")
-        if loaded.trained_head:
+        if run.teacher_is_sharded:
+            run.screen.warning(f"stages.{self.name}: the teacher is sharded and is not scored itself")
+        elif loaded.trained_head:
             models = {"teacher": [(run.config.seed, run.teacher_source("task"))], **models}
         order = run.label_order(loaded)
         comparison = evaluate.Comparison(

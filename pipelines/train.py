@@ -14,6 +14,7 @@ from configs.students import BaseStudent
 from configs.training import Training
 from distill import adapters
 from distill.callbacks.checkpoints import BEST, AtomicIO, Checkpoints, checkpoints, load_best
+from distill.callbacks.clip import Clip
 from distill.callbacks.log import LossLog
 from distill.callbacks.progress import ProgressLine
 from distill.callbacks.stop import Stop
@@ -28,7 +29,10 @@ from distill.models import Loaded, ModelSource, fingerprint
 from distill.module import DistillModule, Metrics, Recipe
 from distill.objective import build as build_objective
 from distill.protocols import Teacher
+from distill.strategies.build import Spread
+from distill.strategies.build import build as build_strategy
 from distill.token_metrics import TokenMetrics
+from pipelines.frozen_teacher import frozen_teacher
 from pipelines.own_teacher import own_teacher
 from pipelines.stage import Stage
 from pipelines.train_logs import clear_logs, loggers
@@ -40,9 +44,10 @@ from teachers.cached import CachedTeacher
 from teachers.none import NoTeacher
 from teachers.record import TokenRecord, read_record
 
-PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 MODEL = "model"
+CHANGES_NOTHING = {"checkpoint_every", "log_every", "workers", "watch", "micro_batch_size", "strategy"}
+"""What a training may be told without becoming another one."""
 
 
 class Train(Stage[TrainStage]):
@@ -60,7 +65,7 @@ class Train(Stage[TrainStage]):
         run, config = self._run, self._config
         start = self._start_fingerprint()
         sources = [run.source_fingerprint(name) for name in (*config.data, *filter(None, [config.validation]))]
-        section = config.model_dump_json(exclude={"training": {"checkpoint_every", "log_every", "workers", "watch"}})
+        section = config.model_dump_json(exclude={"training": CHANGES_NOTHING})
         teacher = run.teacher_fingerprint(self._teacher_kind())
         if config.cache is not None:
             sources.append(run.stage_fingerprint(config.cache, None))
@@ -123,7 +128,7 @@ class Train(Stage[TrainStage]):
             return NoTeacher()
         if config.teacher == "student":
             return own_teacher(student, run.teacher_fingerprint("base"), f"stages.{self.name}")
-        live = run.live_teacher(config.teacher, loaded, AUTOCAST[self._precision])
+        live = frozen_teacher(run, config.teacher, loaded, AUTOCAST[self._precision])
         return live if config.cache is None else self._cached(live, config.cache)
 
     def _cached(self, live: Teacher, name: str) -> CachedTeacher:
@@ -201,16 +206,18 @@ class Train(Stage[TrainStage]):
         saver = Checkpoints(state, training.checkpoint_every, monitor)
         log = LossLog(training.log_every, data.plan.steps, per_epoch, line.report)
         callbacks: list[pl.Callback] = [*student.callbacks(), log, saver, Stop(saver)]
+        spread = self._spread(parts[0])
+        if training.gradient_clip and not spread.clips:
+            callbacks.append(Clip(training.gradient_clip))
         if training.watch != "off":
             callbacks.append(Watch(training.watch, lambda shares: run.screen.shares(shares)))
         return pl.Trainer(
             accelerator=run.device.accelerator,
             devices=run.device.devices,
-            strategy=_strategy(run.device.devices, unused=adapters.leaves_out(student.model)),
-            precision=PRECISION[self._precision],  # type: ignore[arg-type]
+            strategy=spread.strategy,
+            precision=spread.precision,  # type: ignore[arg-type]
             max_steps=data.plan.steps,
             accumulate_grad_batches=accumulate,
-            gradient_clip_val=training.gradient_clip or None,
             val_check_interval=_validation_interval(training, per_epoch, data.plan.steps) * accumulate,
             check_val_every_n_epoch=None,
             limit_val_batches=None if data.validation is not None else 0,
@@ -224,6 +231,18 @@ class Train(Stage[TrainStage]):
             enable_model_summary=False,
             enable_checkpointing=False,
             default_root_dir=output,
+        )
+
+    def _spread(self, module: DistillModule) -> Spread:
+        training, machine = self._config.training, self._run.config.machine
+        return build_strategy(
+            training.strategy or machine.strategy,
+            training,
+            machine.deepspeed,
+            devices=self._run.device.devices,
+            precision=self._precision,
+            trained=sum(weight.numel() for weight in module.parameters() if weight.requires_grad),
+            unused=adapters.leaves_out(cast(Student, module.student).model),
         )
 
     def _results(self, module: DistillModule, data: DistillData) -> dict[str, Any]:
@@ -262,13 +281,6 @@ def batching(training: Training, world: int) -> Batching:
     micro = training.micro_batch_size or math.ceil(training.batch_size / world)
     accumulate = math.ceil(training.batch_size / (micro * world)) if training.tokens_per_batch is None else 1
     return Batching(training.batch_size, training.tokens_per_batch, training.bucket_window, world * accumulate)
-
-
-def _strategy(devices: int, *, unused: bool) -> str:
-    """Return Lightning's name of the strategy; `unused` says whether a step leaves out some of what learns."""
-    if devices == 1:
-        return "auto"
-    return "ddp_find_unused_parameters_true" if unused else "ddp"
 
 
 def _validation_interval(training: Training, per_epoch: int, steps: int) -> int:

@@ -65,8 +65,9 @@ class Checkpoints(pl.Callback):
             score = float(trainer.callback_metrics[self.monitor])
             if self.best is None or score > self.best:
                 self.best = score
+                weights = _student(trainer.strategy.lightning_module_state_dict())
                 if trainer.is_global_zero:
-                    self._keep(pl_module)
+                    self._keep(weights)
         self._save_if_due(trainer)
 
     def _save_if_due(self, trainer: pl.Trainer) -> None:
@@ -80,8 +81,8 @@ class Checkpoints(pl.Callback):
             for old in checkpoints(self.folder)[:-2]:
                 old.unlink()
 
-    def _keep(self, module: pl.LightningModule) -> None:
-        weights = {name: value.detach().cpu().contiguous() for name, value in _student(module).items()}
+    def _keep(self, found: dict[str, torch.Tensor]) -> None:
+        weights = {name: value.detach().cpu().contiguous() for name, value in found.items()}
         write_atomically(self.folder / BEST, lambda partial: save_file(weights, partial))
 
 
@@ -93,7 +94,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 def load_best(folder: Path, module: pl.LightningModule) -> None:
     """Put the best weights into the student. Raise ResumeError unless the file holds just its tensors."""
-    own, kept = _student(module), load_file(folder / BEST)
+    own, kept = _student(module.state_dict()), load_file(folder / BEST)
     if own.keys() != kept.keys():
         raise ResumeError(f"{folder / BEST}: tensors differ from the student's: {sorted(own.keys() ^ kept.keys())[:5]}")
     with torch.no_grad():
@@ -101,15 +102,12 @@ def load_best(folder: Path, module: pl.LightningModule) -> None:
             value.copy_(kept[name])
 
 
-def _student(module: pl.LightningModule) -> dict[str, torch.Tensor]:
+def _student(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The student's tensors that learn; tied weights once, under their first name."""
     seen: set[int] = set()
     tensors = {}
-    learnt = {name.removeprefix("student.") for name in module.state_dict() if name.startswith("student.")}
-    for name, value in module.student.state_dict().items():  # type: ignore[union-attr]
-        if name not in learnt:
-            continue
-        if value.data_ptr() not in seen or value.numel() == 0:
-            tensors[name] = value
+    for name, value in state.items():
+        if name.startswith("student.") and (value.data_ptr() not in seen or value.numel() == 0):
+            tensors[name.removeprefix("student.")] = value
             seen.add(value.data_ptr())
     return tensors

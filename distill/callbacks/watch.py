@@ -1,13 +1,14 @@
 """Watch the first steps for losses that train nothing."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from distill.errors import DeadLoss
 from distill.types import Batch
@@ -48,7 +49,6 @@ class Watch(pl.Callback):
         if trainer.global_step > 0:
             return
         batch = trainer.strategy.batch_to_device(trainer.datamodule.first_batch())  # type: ignore[attr-defined]
-        pl_module.on_train_batch_start(batch, 0)
         shares = _measured(trainer, pl_module, batch)
         still = {share.term for share in shares if 0.0 in (share.loss, share.gradient)}
         self._still = still if len(still) < len(shares) else set()
@@ -91,25 +91,39 @@ class Watch(pl.Callback):
 
 
 def _measured(trainer: pl.Trainer, module: Any, batch: Batch) -> list[Share]:
-    with trainer.precision_plugin.forward_context():
-        return _shares(module, batch)
+    """Take each term's gradient by itself, over the micro-batches of all ranks.
 
-
-def _shares(module: Any, batch: Batch) -> list[Share]:
-    """Take each term's gradient by itself."""
-    teacher = module._teacher(batch, module.objective.teacher_needs)
-    student = module.student(batch, module.objective.student_needs)
-    totals = module.objective(student, teacher, batch)
+    Each gets a forward pass of its own: weights that are dealt out are there for one backward pass.
+    """
+    found = []
     trained = [p for p in module.parameters() if p.requires_grad]
-    losses = {name: total / batch["window_counts"][module.objective.units[name]] for name, total in totals.items()}
-    norms = {name: _norm(loss, trained) for name, loss in losses.items()}
-    whole = sum(norms.values()) or 1.0
-    return [Share(name, float(loss.detach()), norms[name], norms[name] / whole) for name, loss in losses.items()]
+    for name, unit in module.objective.units.items():
+        module.on_train_batch_start(batch, 0)
+        with trainer.precision_plugin.forward_context():
+            teacher = module._teacher(batch, module.objective.teacher_needs)
+            student = module.student(batch, module.objective.student_needs)
+            loss = module.objective(student, teacher, batch)[name] / batch["window_counts"][unit]
+        found.append(torch.stack((loss.detach().float(), _norm(loss, trained))))
+    sums = trainer.strategy.reduce(torch.stack(found), reduce_op="sum").tolist()
+    whole = sum(norm for _, norm in sums) or 1.0
+    named = zip(module.objective.units, sums, strict=True)
+    return [Share(name, loss, norm, norm / whole) for name, (loss, norm) in named]
 
 
-def _norm(loss: Tensor, parameters: list[Tensor]) -> float:
+def _norm(loss: Tensor, parameters: list[Tensor]) -> Tensor:
     if not loss.requires_grad:
-        return 0.0
-    gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+        return torch.zeros((), device=loss.device)
+    gradients = _gradients(loss, parameters)
     squares = [gradient.float().square().sum() for gradient in gradients if gradient is not None]
-    return float(torch.stack(squares).sum().sqrt()) if squares else 0.0
+    return torch.stack(squares).sum().sqrt() if squares else torch.zeros((), device=loss.device)
+
+
+def _gradients(loss: Tensor, parameters: list[Tensor]) -> Sequence[Tensor | None]:
+    """Return the gradient of each parameter; of one that is cut up over the ranks, this rank's part."""
+    if not any(isinstance(parameter, DTensor) for parameter in parameters):
+        return torch.autograd.grad(loss, parameters, allow_unused=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    found = [parameter.grad.to_local() if isinstance(parameter.grad, DTensor) else None for parameter in parameters]
+    for parameter in parameters:
+        parameter.grad = None
+    return found

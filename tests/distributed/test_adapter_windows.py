@@ -1,8 +1,6 @@
 """Adapters through the trainer: cut and gone on with, split over micro-batches and processes, whatever they add."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.helpers import tiny
-from tests.helpers.training import stage, train_apart
+from tests.helpers.training import cut_apart, stage, train_apart
 
 TERMS = [{"kind": "logits", "temperature": 2}, {"kind": "hidden"}, {"kind": "task"}]
 TRAINING = {"max_steps": 8, "batch_size": 8, "learning_rate": 1e-2, "checkpoint_every": 2, "log_every": 4}
@@ -52,9 +50,7 @@ def whole(runs, tmp_path_factory) -> dict[str, dict[str, torch.Tensor]]:
 
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_a_training_that_was_cut_ends_with_the_same_adapter(runs, whole, tmp_path, name):
-    command = [sys.executable, "-m", "tests.helpers.training", str(runs[name]), "student", str(tmp_path)]
-    cut = subprocess.run([*command, "--die-at", "5"], check=False, capture_output=True, timeout=300)
-    assert cut.returncode == 9 and not (tmp_path / "model").exists()
+    cut_apart(runs[name], tmp_path, 5)
     resumed = train_apart(runs[name], tmp_path)
     assert resumed.keys() == whole[name].keys()
     assert all(torch.equal(resumed[key], value) for key, value in whole[name].items())

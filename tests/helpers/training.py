@@ -54,16 +54,28 @@ def weights(output: Path) -> dict[str, Any]:
 
 def train_apart(run: Path, output: Path, *overrides: str, processes: int = 1) -> dict[str, Any]:
     """Train the stage `student` of a run file in processes of its own; return the tensors it ended with."""
-    arguments = ["-m", "tests.helpers.training", str(run), "student", str(output), *overrides]
-    command = [sys.executable, *arguments]
-    if processes > 1:
-        launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--master-port=0", "--standalone"]
-        command = [sys.executable, *launcher, *arguments, f"machine.devices={processes}"]
-    done = subprocess.run(
-        command, check=False, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
+    done = _train(run, output, overrides, processes)
     assert done.returncode == 0, done.stderr[-3000:]
     return weights(output)
+
+
+def cut_apart(run: Path, output: Path, step: int, *overrides: str, processes: int = 1) -> None:
+    """Train the same way, and die before a step."""
+    done = _train(run, output, overrides, processes, "--die-at", str(step))
+    assert done.returncode == (9 if processes == 1 else 1), done.stderr[-3000:]
+    assert not (output / train.MODEL).exists()
+
+
+def _train(
+    run: Path, output: Path, overrides: tuple[str, ...], processes: int, *options: str
+) -> "subprocess.CompletedProcess[str]":
+    arguments = ["-m", "tests.helpers.training", str(run), "student", str(output), *overrides]
+    launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--master-port=0", "--standalone"]
+    if processes > 1:
+        arguments = [*launcher, *arguments, f"machine.devices={processes}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *arguments, *options]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=300, env=environment)
 
 
 def main() -> None:

@@ -1,0 +1,112 @@
+"""Fully sharded data parallelism (FSDP2): each device holds its part of weights, gradients and moments."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import Optimizer
+
+from distill.protocols import TrainedModel
+
+
+class FullyShardedStrategy(DDPStrategy):
+    """`fully_shard` (Zhao et al. 2023) around each layer of the student, its rest, and the projectors.
+
+    Checkpoints hold what those of one device hold.
+    """
+
+    def __init__(self, *, offload: bool, timeout: timedelta) -> None:
+        """`offload` keeps each device's part in the host's memory between its uses."""
+        super().__init__(timeout=timeout)
+        self._policy = CPUOffloadPolicy() if offload else OffloadPolicy()
+
+    def configure_ddp(self) -> None:
+        """Cut up the weights, where DDP would copy them."""
+        module = self.lightning_module
+        assert module is not None
+        mesh = init_device_mesh(self.root_device.type, (self.world_size,))
+        student, objective = module.student, module.objective
+        assert isinstance(student, TrainedModel) and isinstance(objective, nn.Module)
+        for block in _blocks(student):
+            self._shard(block, mesh)
+        self._shard(student, mesh)
+        if any(True for _ in objective.parameters()):
+            self._shard(objective, mesh)
+
+    def _shard(self, module: nn.Module, mesh: DeviceMesh) -> None:
+        fully_shard(module, mesh=mesh, offload_policy=self._policy)
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """Return what learns, whole, on all ranks."""
+        assert self.lightning_module is not None
+        return {name: _whole(value) for name, value in self.lightning_module.state_dict().items()}
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """Return the state of AdamW as one device would have it."""
+        found = optimizer.state_dict()
+        state = {
+            number: {name: _whole(value) for name, value in moments.items()}
+            for number, moments in found["state"].items()
+        }
+        return {**found, "state": state}
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """Deal out the state of AdamW."""
+        optimizer, saved = self.optimizers[0], checkpoint["optimizer_states"][0]
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        state = {
+            number: {name: _part(value, parameters[number]) for name, value in moments.items()}
+            for number, moments in saved["state"].items()
+        }
+        optimizer.load_state_dict({**saved, "state": state})
+
+    def on_train_end(self) -> None:
+        """Make the model whole again: what follows scores and saves it."""
+        assert self.lightning_module is not None
+        make_whole(self.lightning_module)
+
+
+def make_whole(module: nn.Module) -> None:
+    """Put cut-up weights together for good, and take FSDP's hooks off."""
+    whole: dict[int, nn.Parameter] = {}  # tied weights stay tied
+    for part in module.modules():
+        for name, parameter in part.named_parameters(recurse=False):
+            if isinstance(parameter, DTensor):
+                value = _whole(parameter.detach()).to(parameter.device)
+                one = whole.setdefault(id(parameter), nn.Parameter(value, requires_grad=parameter.requires_grad))
+                setattr(part, name, one)
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            _release(part)
+
+
+def _release(part: Any) -> None:
+    """Undo what `fully_shard` did to a module but for its weights: a class that was put before its own, and hooks."""
+    state = part._get_fsdp_state()
+    for hooks in (part._forward_pre_hooks, part._forward_hooks):
+        for key in [key for key, hook in hooks.items() if getattr(hook, "__self__", None) is state]:
+            del hooks[key]
+    part.__class__ = type(part).__bases__[1]
+
+
+def _blocks(model: nn.Module) -> list[nn.Module]:
+    """Return the layers of a transformer: the members of its longest lists, innermost lists not."""
+    lists = [part for part in model.modules() if isinstance(part, nn.ModuleList) and len(part) > 1]
+    return [block for part in lists for block in part if not any(inner in lists for inner in block.modules())]
+
+
+def _whole(value: Any) -> Any:
+    """Return a tensor that was cut up, whole and on the CPU; anything else as it is."""
+    return value.full_tensor().cpu() if isinstance(value, DTensor) else value
+
+
+def _part(value: Tensor, parameter: Tensor) -> Tensor:
+    """Return this rank's part of a tensor that belongs to a parameter; counters belong to all."""
+    if not isinstance(parameter, DTensor) or value.shape != parameter.shape:
+        return value
+    return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)

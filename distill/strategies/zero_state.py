@@ -1,0 +1,132 @@
+"""The state of a training that ZeRO has cut up, as one device would have it."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import deepspeed
+import lightning.pytorch as pl
+import torch
+from deepspeed.runtime.zero.stage3 import DeepSpeedZeroOptimizer_Stage3
+from deepspeed.utils import safe_get_full_optimizer_state, safe_set_local_optimizer_state
+from torch import Tensor, nn
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""What AdamW keeps for each weight."""
+
+
+class ZeroState:
+    """The state of AdamW inside a ZeRO optimiser, read and written by parameter.
+
+    DeepSpeed lays the parameters of a group end to end in one flat tensor, deals it out to the ranks and lets AdamW
+    work on the pieces: to AdamW there is one parameter per group, or several where stage 3 cuts groups up.
+    """
+
+    def __init__(self, zero: Any, order: list[list[nn.Parameter]]) -> None:
+        """Take DeepSpeed's optimiser, and the groups of parameters as they were given to it."""
+        self._zero = zero
+        self._order = order
+        self._is_stage_3 = isinstance(zero, DeepSpeedZeroOptimizer_Stage3)
+
+    def read(self, *, keep: bool) -> dict[str, Any]:
+        """Return what `AdamW.state_dict` returns on one device. All ranks take part; only those that `keep` hold it."""
+        state: dict[int, dict[str, Tensor]] = {}
+        step = self._step()
+        self._link()
+        for number, parameter in enumerate(self._parameters()):
+            if step is None:
+                break
+            moments = {name: safe_get_full_optimizer_state(parameter, name) for name in MOMENTS}
+            if keep:
+                state[number] = {"step": step.clone(), **{name: value.cpu() for name, value in moments.items()}}
+        return {"state": state, "param_groups": self._groups()}
+
+    def write(self, saved: dict[str, Any]) -> None:
+        """Deal out what `AdamW.state_dict` returned."""
+        if not saved["state"]:
+            return
+        base = self._zero.optimizer
+        step = next(iter(saved["state"].values()))["step"]
+        for flat in self._pieces():
+            zeros = {name: torch.zeros_like(flat) for name in MOMENTS}
+            base.state[flat] = {"step": step.clone().to(flat.device), **zeros}
+        for group, given in zip(base.param_groups, saved["param_groups"], strict=True):
+            group.update({key: value for key, value in given.items() if key != "params"})
+        self._link()
+        for number, parameter in enumerate(self._parameters()):
+            for name in MOMENTS:
+                self._set(parameter, saved["state"][number][name], name)
+
+    def _link(self) -> None:
+        """Let stages 1 and 2 find a parameter's piece of the state; by itself DeepSpeed links all groups after the step
+        of the first, when the others have no state yet.
+        """
+        if not self._is_stage_3 and self._step() is not None:
+            self._zero._hp_optimizer_states_linked = False
+            self._zero._lazy_init_hp_params_optimizer_state()
+
+    def _set(self, parameter: nn.Parameter, value: Tensor, name: str) -> None:
+        if not self._is_stage_3:
+            parameter.set_full_hp_param(value, name)  # type: ignore[attr-defined]
+            return
+        size, rank = parameter.ds_tensor.ds_numel, self._zero._get_param_partition_rank(parameter)  # type: ignore[attr-defined]
+        flat = value.flatten()
+        padded = nn.functional.pad(flat, (0, max(0, size * (rank + 1) - flat.numel())))
+        safe_set_local_optimizer_state(parameter, padded.narrow(0, size * rank, size), name)
+
+    def _parameters(self) -> Iterator[nn.Parameter]:
+        """Yield them in the order in which AdamW numbers them."""
+        for group in self._order:
+            yield from group
+
+    def _pieces(self) -> list[Tensor]:
+        """Return the flat tensors AdamW works on."""
+        zero = self._zero
+        found = zero.fp32_partitioned_groups_flat if self._is_stage_3 else zero.single_partition_of_fp32_groups
+        return list(found)
+
+    def _step(self) -> Tensor | None:
+        """Return the count of steps as AdamW keeps it; none before the first."""
+        held = self._zero.optimizer.state.get(self._pieces()[0])
+        return None if not held else held["step"].detach().cpu().clone()
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """Return the groups' numbers and options."""
+        groups, first = [], 0
+        for group, parameters in zip(self._zero.optimizer.param_groups, self._order, strict=True):
+            options = {key: value for key, value in group.items() if key != "params"}
+            groups.append({**options, "params": list(range(first, first + len(parameters)))})
+            first += len(parameters)
+        return groups
+
+
+def gathered(module: pl.LightningModule) -> dict[str, Any]:
+    """Return the module's state with the weights that stage 3 has dealt out put together, on all ranks."""
+    named = dict(module.named_parameters(remove_duplicate=False))
+    whole: dict[int, Tensor] = {}  # tied weights once
+    state: dict[str, Any] = module.state_dict()
+    for name in state:
+        parameter = named.get(name)
+        if parameter is None or not is_partitioned(parameter):
+            continue
+        if id(parameter) not in whole:
+            with deepspeed.zero.GatheredParameters([parameter]):
+                whole[id(parameter)] = parameter.detach().cpu().clone()
+        state[name] = whole[id(parameter)]
+    return state
+
+
+def make_whole(engine: Any, module: nn.Module) -> None:
+    """Put dealt-out weights together for good, and take DeepSpeed's hooks off."""
+    partitioned = [parameter for parameter in module.parameters() if is_partitioned(parameter)]
+    whole = []
+    for parameter in partitioned:
+        with deepspeed.zero.GatheredParameters([parameter]):
+            whole.append(parameter.detach().clone())
+    engine.destroy()
+    for parameter, value in zip(partitioned, whole, strict=True):
+        parameter.data = value
+
+
+def is_partitioned(parameter: nn.Parameter) -> bool:
+    """Whether stage 3 has dealt this parameter out."""
+    return "ds_id" in vars(parameter)

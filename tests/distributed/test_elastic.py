@@ -1,0 +1,40 @@
+"""A training saved under one strategy and number of processes goes on under another, to the same weights."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.helpers.spread import spread_run
+from tests.helpers.training import cut_apart, train_apart
+
+EVERY = "stages.student.training.checkpoint_every=2"
+MOVES = {
+    "from ZeRO-3 to one process": (("deepspeed_3", 2), ("auto", 1)),
+    "from one process to ZeRO-3": (("auto", 1), ("deepspeed_3", 2)),
+    "from ZeRO-2 to FSDP": (("deepspeed_2", 2), ("fsdp", 2)),
+    "from FSDP to ZeRO-1": (("fsdp", 2), ("deepspeed_1", 2)),
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    return spread_run(tmp_path_factory.mktemp("elastic"), "live", "full")
+
+
+@pytest.fixture(scope="module")
+def whole(run, tmp_path_factory) -> dict[str, torch.Tensor]:
+    return train_apart(run, tmp_path_factory.mktemp("whole"), EVERY)
+
+
+@pytest.mark.parametrize("move", MOVES)
+def test_a_training_goes_on_under_another_strategy(run, whole, tmp_path, move):
+    (first, before), (second, after) = MOVES[move]
+    cut_apart(run, tmp_path, 5, EVERY, f"machine.strategy={first}", processes=before)
+    saved = sorted(path.name for path in tmp_path.rglob("*.ckpt"))
+    assert saved == ["step-2.ckpt", "step-4.ckpt"]
+    resumed = train_apart(run, tmp_path, EVERY, f"machine.strategy={second}", processes=after)
+    for name, value in whole.items():
+        torch.testing.assert_close(
+            resumed[name], value, atol=1e-5, rtol=0, msg=lambda text, name=name: f"{name}: {text}"
+        )

@@ -1,0 +1,41 @@
+"""Run train stages one after the other in one process, or in the processes torch's launcher starts: starting takes
+longer than training does here.
+
+python -m tests.helpers.many JOBS.json     where the file lists [run file, output, overrides] of each
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.helpers.training import stage
+
+Job = tuple[Path, Path, Sequence[str]]
+"""A run file, a folder to train in, and overrides."""
+
+
+def train_all(jobs: Sequence[Job], folder: Path, processes: int = 1) -> None:
+    """Train the stage `student` of each job, on processes of its own."""
+    listed = folder / f"jobs-{processes}.json"
+    more = [f"machine.devices={processes}"] if processes > 1 else []
+    listed.write_text(json.dumps([(str(run), str(output), [*given, *more]) for run, output, given in jobs]))
+    launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--master-port=0", "--standalone"]
+    command = [sys.executable, *(launcher if processes > 1 else []), "-m", "tests.helpers.many", str(listed)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=900, env=environment)
+    assert done.returncode == 0, done.stderr[-5000:]
+
+
+def main() -> None:
+    """Train what the file lists."""
+    for run, output, overrides in json.loads(Path(sys.argv[1]).read_text()):
+        Path(output).mkdir(parents=True, exist_ok=True)
+        print(f"{output} {overrides}", file=sys.stderr)
+        stage(run, "student", tuple(overrides)).run(Path(output))
+
+
+if __name__ == "__main__":
+    main()
