@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
+from configs import template
 from configs.section import Section
 
 Metric = Literal[
@@ -62,9 +63,11 @@ class Columns(Section):
     """Which of the source's columns hold what."""
 
     text: str = "text"
-    """A list of sentences is joined by spaces."""
+    """A list of sentences is joined by spaces. Several columns are put into a text by their names in braces, as
+    `"{premise} Question: {hypothesis}"`; one that may be empty has a question mark, `{input?}`, and a line whose
+    columns are all empty is left out. `{{` and `}}` are braces."""
     pair: str | None = None
-    """Second text of a pair."""
+    """Second text of a pair; a column, or several as in `text`."""
     target: str | None = "target"
     """`generation` only: the text to be written. A list of texts makes a row of each: all are learnt from, and all are
     references where texts are compared. None: the rows have sources alone."""
@@ -76,6 +79,13 @@ class Columns(Section):
     """`tagging` only: the list of their classes."""
     id: str | None = None
     """A column of unique row ids; none derives ids from the content."""
+
+    @model_validator(mode="after")
+    def _braces_belong_to_columns(self) -> "Columns":
+        for text in filter(None, (self.text, self.pair)):
+            if template.stray(text):
+                raise ValueError(f"`{text}` has a brace that belongs to no `{{column}}`; one in the text is doubled")
+        return self
 
 
 class Files(Section):

@@ -3,8 +3,10 @@
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
+from configs import template
 from configs.data import Columns, Files, Task
 from configs.errors import suggest
 from distill.data.hashing import hash_text
@@ -96,6 +98,17 @@ class Collector:
         return Row(" ".join(words), None, None, key, words=words, tags=names)
 
     def _text(self, values: Mapping[str, Any], column: str) -> str:
+        """Return the text of a column, or of several that a template names."""
+        if not template.is_template(column):
+            return self._column(values, column)
+        return self._clean(template.fill(column, partial(self._part, values)), column)
+
+    def _part(self, values: Mapping[str, Any], column: str, optional: bool) -> str:
+        found = values.get(column)
+        blank = found is None or found == [] or (isinstance(found, str) and not found.strip())
+        return "" if optional and blank else self._column(values, column)
+
+    def _column(self, values: Mapping[str, Any], column: str) -> str:
         """Return the text of a column; a list of sentences is joined by spaces, without the blank ones."""
         found = values.get(column)
         if not isinstance(found, list):
@@ -166,8 +179,13 @@ class Collector:
 def wanted_columns(source: Files, task: Task) -> tuple[str, ...]:
     """Return the columns a source has to have."""
     columns = _used(source, task)
-    text = (columns.words, columns.tags) if _is_tagged(source, task) else (columns.text, columns.pair)
+    text = (columns.words, columns.tags) if _is_tagged(source, task) else texts_of(columns)
     return tuple(name for name in (*text, columns.label, columns.target, columns.id) if name is not None)
+
+
+def texts_of(columns: Columns) -> tuple[str, ...]:
+    """Return the columns that texts are made of."""
+    return tuple(name for text in (columns.text, columns.pair) if text is not None for name in template.columns(text))
 
 
 def _is_tagged(source: Files, task: Task) -> bool:

@@ -13,6 +13,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, LargeList, List
 
 from configs.data import Files
 from configs.errors import suggest
+from distill.data.cleaning import texts_of
 from distill.data.readers import Reading
 from distill.errors import DataError
 
@@ -71,7 +72,7 @@ def _reading(dataset: Dataset, source: Files) -> Reading:
 
 def _columns(source: Files) -> list[str]:
     columns = source.columns
-    named = (columns.text, columns.pair, columns.label, columns.target, columns.words, columns.tags, columns.id)
+    named = (*texts_of(columns), columns.label, columns.target, columns.words, columns.tags, columns.id)
     return [name for name in named if name is not None]
 
 
