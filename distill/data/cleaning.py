@@ -80,7 +80,10 @@ class Collector:
         targets = [None] if columns.target is None else self._targets(values.get(columns.target), columns.target)
         given = None if columns.id is None else self._given_id(values, columns.id, place)
         key = hash_text(text, pair) if given is None else hash_text(text, pair, given)
-        return [Row(text, pair, label, key, target) for target in targets]
+        choices = None if columns.target is None else self._choices(values, columns.choices)
+        if columns.choices is not None:
+            key = hash_text(str(key), *(choices or ()))
+        return [Row(text, pair, label, key, one, choices=_choosable(choices, one, targets)) for one in targets]
 
     def _sentence(self, values: Mapping[str, Any], place: str) -> Row:
         """Return a row of words with a class each."""
@@ -117,11 +120,24 @@ class Collector:
         return self._clean(" ".join(self._clean(sentence, column) for sentence in filled), column)
 
     def _targets(self, found: Any, column: str) -> Sequence[str]:
-        """Return the targets of a record: a text, or each of a list of them."""
+        """Return the targets of a record: a text, or each of a list of them; fixed answers may stand there as codes."""
         listed = found if isinstance(found, list) else [found]
         if not listed:
             raise BadRow("empty text", f"`{column}` is an empty list")
-        return [self._clean(target, column) for target in listed]
+        names = self._source.label_names if self._task.choices is not None else {}
+        return [self._clean(names.get(str(target), target), column) for target in listed]
+
+    def _choices(self, values: Mapping[str, Any], column: str | None) -> list[str] | None:
+        """Return the answers to choose from, each once: those of the record, or of the task."""
+        if column is None:
+            return None if self._task.choices is None else list(self._task.choices)
+        found = values.get(column)
+        if not isinstance(found, list):
+            raise DataError(f"`{column}` is {found!r}, no list of answers")
+        choices = list(dict.fromkeys(self._clean(answer, column) for answer in found))
+        if len(choices) < 2:
+            raise BadRow("nothing to choose from", f"`{column}` holds fewer than two answers")
+        return choices
 
     def _clean(self, found: object, column: str) -> str:
         """Return a text in normal form C, without NULs and outer white space."""
@@ -180,7 +196,8 @@ def wanted_columns(source: Files, task: Task) -> tuple[str, ...]:
     """Return the columns a source has to have."""
     columns = _used(source, task)
     text = (columns.words, columns.tags) if _is_tagged(source, task) else texts_of(columns)
-    return tuple(name for name in (*text, columns.label, columns.target, columns.id) if name is not None)
+    named = (*text, columns.label, columns.target, columns.choices, columns.id)
+    return tuple(name for name in named if name is not None)
 
 
 def texts_of(columns: Columns) -> tuple[str, ...]:
@@ -199,8 +216,17 @@ def _used(source: Files, task: Task) -> Columns:
     if task.kind not in ("classification", "regression") or source.pack:
         unused["label"] = None
     if task.kind != "generation" or source.pack:
-        unused["target"] = None
+        unused["target"] = unused["choices"] = None
     return source.columns.model_copy(update=unused)
+
+
+def _choosable(choices: Sequence[str] | None, target: str | None, targets: Sequence[str | None]) -> list[str] | None:
+    """Return the answers of a row: its target, and all that are wrong. Raise DataError where it is none of them."""
+    if choices is None or target is None:
+        return None
+    if target not in choices:
+        raise DataError(f"target `{target}` is none of the answers to choose from{suggest(target, choices)}")
+    return [answer for answer in choices if answer == target or answer not in targets]
 
 
 def _normal(text: str, column: str) -> str:

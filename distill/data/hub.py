@@ -72,7 +72,15 @@ def _reading(dataset: Dataset, source: Files) -> Reading:
 
 def _columns(source: Files) -> list[str]:
     columns = source.columns
-    named = (*texts_of(columns), columns.label, columns.target, columns.words, columns.tags, columns.id)
+    named = (
+        *texts_of(columns),
+        columns.label,
+        columns.target,
+        columns.choices,
+        columns.words,
+        columns.tags,
+        columns.id,
+    )
     return [name for name in named if name is not None]
 
 
