@@ -18,6 +18,7 @@ NAMES = (
     "peft/lora-sst2",
     "peft/madx-language",
     "peft/madx-task",
+    "peft/tfew",
     "regression/stsb",
     "seqkd/any",
     "seqkd/multi30k-en-de",

@@ -94,3 +94,23 @@ def test_fixed_answers_need_no_column(call, tmp_path: Path) -> None:
     assert code == 0, out + err
     results = json.loads((tmp_path / "run/evaluate/results.json").read_text(encoding="utf-8"))
     assert results["metric"] == "accuracy" and set(results["models"]) == {"teacher", "student"}
+
+
+def test_the_preset_runs_on_a_small_model(call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer("t5-v1.1", ends=(END,)).save_pretrained(tmp_path / "teacher")
+    tokenizer().save_pretrained(tmp_path / "teacher")
+    for name, count in (("train", 60), ("validation", 30)):
+        labels = ("entailment", "not_entailment")
+        rows = [{"sentence1": f"w{n % 9}", "sentence2": f"w{n % 7}", "label": labels[n % 2]} for n in range(count)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    given = [f"data.{name}.{key}" for name in ("train", "validation") for key in ("name=null", "split=null")]
+    given += [f"data.{name}.path={name}.jsonl" for name in ("train", "validation")]
+    names = "label_names={entailment: w10, not_entailment: w11}"
+    given += [f"data.{name}.{names}" for name in ("train", "validation")]
+    short = ["task.choices=[w10, w11]", "stages.student.training.max_steps=8", "stages.student.training.watch=warn"]
+    code, out, err = call("run", "peft/tfew", "teacher.model=teacher", "output=run", *given, *short)
+    assert code == 0, out + err
+    assert "32 rows" in out and "8 steps of 8 rows" in out
+    results = json.loads((tmp_path / "run/evaluate/results.json").read_text(encoding="utf-8"))
+    assert (results["metric"], results["rows"], set(results["models"])) == ("accuracy", 30, {"teacher", "student"})
