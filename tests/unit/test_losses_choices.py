@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
+from distill.losses import choices
 from distill.losses.choices import LengthNormalised, Unlikelihood, answer_scores
+from distill.losses.reduction import Positions
 from distill.types import IGNORED, Outputs
 from tests.helpers.choices import VOCABULARY, batch_of, outputs_of
 
@@ -43,12 +45,12 @@ def test_unlikelihood_is_minus_log_of_all_but_the_tokens_of_wrong_answers(dtype:
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_length_normalised_is_a_cross_entropy_over_the_answers_of_a_row(dtype: torch.dtype) -> None:
     batch = batch_of(ROWS)
-    student, choices = outputs_of(batch, dtype=dtype), batch["choices"]
+    student, wrong_ones = outputs_of(batch, dtype=dtype), batch["choices"]
     expected = 0.0
     for row in range(len(ROWS)):
         right = mean_log(student.logits[row], batch["labels"][row])
-        mine = [number for number, other in enumerate(choices["rows"].tolist()) if other == row]
-        wrong = [mean_log(student.choices[number], choices["labels"][number]) for number in mine]
+        mine = [number for number, other in enumerate(wrong_ones["rows"].tolist()) if other == row]
+        wrong = [mean_log(student.choices[number], wrong_ones["labels"][number]) for number in mine]
         expected += math.log(sum(math.exp(score) for score in (right, *wrong))) - right
     assert float(LengthNormalised()(student, Outputs(), batch).detach()) == pytest.approx(expected, rel=1e-5)
 
@@ -89,15 +91,27 @@ def test_a_batch_without_wrong_answers_adds_nothing_and_has_a_gradient_of_nothin
 
 def test_ranking_takes_the_likeliest_by_its_mean_and_a_tie_is_wrong() -> None:
     batch = batch_of(ROWS)
-    student, choices = outputs_of(batch), batch["choices"]
-    scores = answer_scores(student, batch["labels"], choices, 4)
+    student, wrong_ones = outputs_of(batch), batch["choices"]
+    scores = answer_scores(student, batch["labels"], wrong_ones, 4)
     assert scores.shape == (4, 5)
     for row, (_, wrong) in enumerate(ROWS):
-        mine = [number for number, other in enumerate(choices["rows"].tolist()) if other == row]
-        expected = [mean_log(student.choices[number], choices["labels"][number]) for number in mine]
+        mine = [number for number, other in enumerate(wrong_ones["rows"].tolist()) if other == row]
+        expected = [mean_log(student.choices[number], wrong_ones["labels"][number]) for number in mine]
         assert scores[row, : len(wrong)].detach().tolist() == pytest.approx(expected)
         assert (scores[row, len(wrong) : -1] < -1e30).all()
         assert float(scores[row, -1].detach()) == pytest.approx(mean_log(student.logits[row], batch["labels"][row]))
     even = Outputs(logits=torch.zeros(4, 4, VOCABULARY), choices=torch.zeros(6, 4, VOCABULARY))
-    found = answer_scores(even, batch["labels"], choices, 4).argmax(-1)
+    found = answer_scores(even, batch["labels"], wrong_ones, 4).argmax(-1)
     assert found.tolist() == [0, 0, 4, 0]  # the row with one answer alone is right
+
+
+@pytest.mark.parametrize("term", [Unlikelihood(), LengthNormalised()], ids=["unlikelihood", "length_normalised"])
+def test_a_device_that_takes_all_positions_and_a_mask_computes_the_same(term, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = batch_of(ROWS)
+    picked, masked = outputs_of(batch), outputs_of(batch)
+    one = term(picked, Outputs(), batch)
+    monkeypatch.setattr(choices, "unmasked", lambda mask: Positions(keep=mask.flatten()))
+    other = term(masked, Outputs(), batch)
+    torch.testing.assert_close(one, other)
+    gradients = [torch.autograd.grad(*pair)[0] for pair in ((one, picked.choices), (other, masked.choices))]
+    torch.testing.assert_close(*gradients)
