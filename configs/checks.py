@@ -1,6 +1,7 @@
 """What one section must know of another: names that refer, terms that need a teacher, sizes that fit."""
 
 from configs.adapters import Bottleneck, MixAndMatch, Prefix
+from configs.choice_checks import check_choices
 from configs.data import Held, StageData
 from configs.learning_checks import check_generate, check_record, check_recorded, check_select, check_train
 from configs.objective import CustomTerm
@@ -25,7 +26,7 @@ _METRICS = {
     "regression": ("pearson", "spearman"),
     "tagging": ("accuracy", "f1_macro", "entity_f1"),
     "masked_lm": ("masked_accuracy", "log_prob"),
-    "generation": ("bleu", "chrf", "rouge1", "rouge2", "rougeL"),
+    "generation": ("bleu", "chrf", "rouge1", "rouge2", "rougeL", "accuracy"),
     "text": (),
 }
 
@@ -38,6 +39,7 @@ def check(parts: Parts) -> Findings:
     yield from _check_task(parts)
     yield from _check_sources(parts)
     yield from check_vocabulary(parts)
+    yield from check_choices(parts)
     for name, stage in parts.stages.items():
         if name == "fresh":
             yield ("stages", name), "`fresh` means a new model where a stage starts; give the stage another name"

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
+from configs import template
 from configs.section import Section
 
 Metric = Literal[
@@ -38,9 +39,25 @@ class Task(Section):
     sentences to be tagged are split."""
     max_target_length: PositiveInt = 128
     """`generation` only: tokens a target may have, special tokens included; training rows with more are left out."""
+    choices: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
+    """`generation` only: all answers there are, where they are few. The targets are those, or codes for them that
+    `label_names` of their source tells; models are scored by ranking the answers."""
     metric: Metric | None = None
     """The number that decides; none is accuracy, spearman for a regression, masked_accuracy for a masked_lm, bleu for a
-    generation. `entity_f1` is of whole names in IOB2 tags."""
+    generation without `choices`. `entity_f1` is of whole names in IOB2 tags. `accuracy` of a generation: how often the
+    right one of a row's answers has the highest mean of log p over its tokens."""
+
+    @property
+    def ranks(self) -> bool:
+        """Whether models that write are scored by which of a row's answers they find likeliest."""
+        decides = self.metric or ("accuracy" if self.choices is not None else None)
+        return self.kind == "generation" and decides == "accuracy"
+
+    @model_validator(mode="after")
+    def _choices_differ(self) -> "Task":
+        if len(set(self.choices or ())) < len(self.choices or ()):
+            raise ValueError("`choices` holds an answer twice")
+        return self
 
     @property
     def has_classes(self) -> bool:
@@ -62,12 +79,16 @@ class Columns(Section):
     """Which of the source's columns hold what."""
 
     text: str = "text"
-    """A list of sentences is joined by spaces."""
+    """A list of sentences is joined by spaces. Several columns are put into a text by their names in braces, as
+    `"{premise} Question: {hypothesis}"`; one that may be empty has a question mark, `{input?}`, and a line whose
+    columns are all empty is left out. `{{` and `}}` are braces."""
     pair: str | None = None
-    """Second text of a pair."""
+    """Second text of a pair; a column, or several as in `text`."""
     target: str | None = "target"
     """`generation` only: the text to be written. A list of texts makes a row of each: all are learnt from, and all are
     references where texts are compared. None: the rows have sources alone."""
+    choices: str | None = None
+    """`generation` only: the list of answers to choose from, the target among them; none: `task.choices`, if any."""
     label: str | None = "label"
     """None: the rows carry no labels."""
     words: str = "words"
@@ -76,6 +97,13 @@ class Columns(Section):
     """`tagging` only: the list of their classes."""
     id: str | None = None
     """A column of unique row ids; none derives ids from the content."""
+
+    @model_validator(mode="after")
+    def _braces_belong_to_columns(self) -> "Columns":
+        for text in filter(None, (self.text, self.pair)):
+            if template.stray(text):
+                raise ValueError(f"`{text}` has a brace that belongs to no `{{column}}`; one in the text is doubled")
+        return self
 
 
 class Files(Section):
@@ -105,7 +133,7 @@ class Files(Section):
     """Running text: the lines of a document are joined into rows of the task's `max_length`, without labels."""
     columns: Columns = Columns()
     label_names: dict[str, str] = {}
-    """Raw label → class name, where the file holds codes."""
+    """Raw label → class name, or target → one of `task.choices`, where the file holds codes."""
     bad_rows: Literal["error", "drop"] = "error"
     """What to do with rows that cannot be read; dropped rows are counted in the report."""
     limit: PositiveInt | None = None

@@ -1,7 +1,7 @@
 """What a stage that learns, records or writes must know of the others: its teacher, its rows, its terms."""
 
 from configs.data import Task
-from configs.objective import CustomTerm, LogitsTerm, TaskTerm, Term
+from configs.objective import LABEL_TERMS, LogitsTerm, TaskTerm, Term
 from configs.origins import Path
 from configs.references import Findings, Parts, check_source, check_stage, not_training, stages_before
 from configs.stages import GenerateStage, RecordedStage, RecordStage, SelectStage, Stage, TrainStage
@@ -185,9 +185,14 @@ def _trains_teacher(stage: Stage | None) -> bool:
     return isinstance(stage, TrainStage) and stage.trains == "teacher"
 
 
+def _writes(task: Task | None) -> bool:
+    return task is not None and task.kind == "generation"
+
+
 def _check_term(task: Task | None, stage: TrainStage, term: Term, path: Path) -> Findings:
-    if (stage.teacher == "none" or stage.trains == "teacher") and not isinstance(term, TaskTerm | CustomTerm):
-        yield (*path, "kind"), f"`{term.kind}` needs a teacher, and this stage has none; Choices: custom, task"
+    if (stage.teacher == "none" or stage.trains == "teacher") and not isinstance(term, LABEL_TERMS):
+        allowed = "custom, length_normalised, task, unlikelihood" if _writes(task) else "custom, task"
+        yield (*path, "kind"), f"`{term.kind}` needs a teacher, and this stage has none; Choices: {allowed}"
     match task, term:
         case Task(kind="text"), TaskTerm() | LogitsTerm():
             allowed = "attention, custom, embeddings, hidden, relations"

@@ -48,6 +48,20 @@ class TaskTerm(Section):
     """Mass moved from the gold class to all classes (classification only)."""
 
 
+class UnlikelihoodTerm(Section):
+    """Answers that are wrong are made unlikely, token by token (T-Few; Liu et al. 2022)."""
+
+    kind: Literal["unlikelihood"]
+    weight: Weight = 1.0
+
+
+class LengthNormalisedTerm(Section):
+    """The right answer is made likelier, by its mean of log p over its tokens, than the wrong ones (T-Few)."""
+
+    kind: Literal["length_normalised"]
+    weight: Weight = 1.0
+
+
 class LogitsTerm(Section):
     """Divergence between the class distributions of teacher and student."""
 
@@ -128,6 +142,16 @@ class CustomTerm(Section):
 
 
 Term = Annotated[
-    TaskTerm | LogitsTerm | HiddenTerm | EmbeddingsTerm | AttentionTerm | RelationsTerm | CustomTerm,
+    TaskTerm
+    | UnlikelihoodTerm
+    | LengthNormalisedTerm
+    | LogitsTerm
+    | HiddenTerm
+    | EmbeddingsTerm
+    | AttentionTerm
+    | RelationsTerm
+    | CustomTerm,
     Field(discriminator="kind"),
 ]
+LABEL_TERMS = (TaskTerm, UnlikelihoodTerm, LengthNormalisedTerm, CustomTerm)
+"""Terms that need no teacher."""

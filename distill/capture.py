@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.integrations.sdpa_attention import repeat_kv
+from transformers.modeling_outputs import BaseModelOutput
 
 from distill import attention
 from distill.adapters import transformer, virtual_tokens
@@ -95,7 +96,28 @@ def forward(model: PreTrainedModel, batch: Batch, needs: Needs) -> Outputs:
         decoder=replace(decoder, hidden_states={layer: written[layer] for layer in needs.decoder.hidden_states}),
         cross=recorder.seen["cross"],
     )
-    return without_virtual_tokens(outputs, virtual_tokens(model), beside=model.config.is_encoder_decoder)
+    outputs = without_virtual_tokens(outputs, virtual_tokens(model), beside=model.config.is_encoder_decoder)
+    return replace(outputs, choices=_wrong_answers(model, batch, result)) if needs.choices else outputs
+
+
+def _wrong_answers(model: PreTrainedModel, batch: Batch, result: Any) -> Tensor | None:
+    """Return the logits [C U V] of a batch's wrong answers, `result` being what the model gave for the right ones.
+
+    An encoder has read a row's source already, and what it gave serves all answers; a causal model reads the source
+    again before each. So does any where learned vectors stand before the tokens, for which there is no mask here.
+    """
+    if "choices" not in batch:
+        return result.logits[:0]  # type: ignore[no-any-return]
+    choices, accepted = batch["choices"], _accepted_inputs(model)
+    inputs: dict[str, Any] = {name: choices[name] for name in _INPUTS if name in choices and name in accepted}  # type: ignore[literal-required]
+    beside, count = model.config.is_encoder_decoder, virtual_tokens(model)
+    if beside and not count:
+        states = BaseModelOutput(last_hidden_state=result.encoder_last_hidden_state[choices["rows"]])
+        inputs |= {"input_ids": None, "encoder_outputs": states}
+        inputs["attention_mask"] = batch["attention_mask"][choices["rows"]]
+    if "use_cache" in accepted:
+        inputs["use_cache"] = False
+    return without_virtual_tokens(Outputs(logits=model(**inputs).logits), count, beside=beside).logits
 
 
 def shape_of(model: PreTrainedModel, *, trained_head: bool) -> Shape:
@@ -128,6 +150,7 @@ def offers_of(model: PreTrainedModel, shape: Shape) -> Needs:
         seen,
         decoder=Layers(written | both, asked, asked),
         cross=Layers(attentions=asked),
+        choices=shape.outputs > 0 and (shape.causal or shape.decoder_layers > 0),
     )
 
 

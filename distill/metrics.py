@@ -18,7 +18,7 @@ from distill.errors import DataError, ModelError
 from distill.token_metrics import TokenKind
 from distill.types import IGNORED
 
-Kind = Literal["classification", "regression", "tagging", "masked_lm"]
+Kind = Literal["classification", "regression", "tagging", "masked_lm", "generation"]
 Function = Callable[[Tensor, Tensor], Tensor]
 
 CALIBRATION_BINS = 15
@@ -86,13 +86,35 @@ class TargetMetrics(Metric):
         return {"log_prob": mean, "perplexity": math.exp(-mean), "token_accuracy": float(self.hits / self.tokens)}
 
 
+class AnswerMetrics(TargetMetrics):
+    """The same, and how often the right one of a row's answers has the highest score."""
+
+    right: Tensor
+    rows: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("right", "rows"):
+            self.add_state(name, default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum", persistent=True)
+
+    def choose(self, scores: Tensor) -> None:
+        """Take the scores [B K] of answers, the right one last."""
+        self.right += (scores.argmax(-1) == scores.shape[-1] - 1).sum()
+        self.rows += len(scores)
+
+    def compute(self) -> dict[str, float]:
+        """Return what is told of targets, and `accuracy`."""
+        return {**super().compute(), "accuracy": float(self.right / self.rows)}
+
+
 def score(kind: Kind, logits: Tensor, labels: Tensor, classes: Sequence[str] = ()) -> dict[str, float]:
     """Score logits [N V] against labels [N]; rows without a label are left out. `classes` are their names; what is said
     at many positions of a row is scored by `distill.token_metrics`.
 
     classification: accuracy, f1_macro (over the classes that occur), mcc, ece, and f1 of class 1 where there are two.
     ece is the expected calibration error: the mean distance between confidence and accuracy over 15 bins of equal
-    width, weighted by their rows (Guo et al. 2017). regression: pearson, spearman, mse.
+    width, weighted by their rows (Guo et al. 2017). regression: pearson, spearman, mse. generation: accuracy of ranked
+    answers, whose scores [N K] take the place of logits.
 
     Raises `DataError` where no row has a label.
     """
@@ -109,6 +131,8 @@ def names(kind: Kind, outputs: int, classes: Sequence[str] = ()) -> tuple[str, .
     """Return the names of the metrics of a task."""
     if (tokens := _by_token(kind)) is not None:
         return token_metrics.names(tokens, classes)
+    if kind == "generation":
+        return ("accuracy",)
     if kind == "regression":
         return tuple(_REGRESSION)
     return tuple(name for name in _CLASSIFICATION if name != "f1" or outputs == 2)
@@ -156,7 +180,7 @@ def main_metric(task: Task) -> str:
     choices: Collection[str] = _CHOICES[task.kind]
     if not choices:
         raise ModelError("task.kind: a task of kind `text` has no metric")
-    name = task.metric or _DEFAULT.get(task.kind, "accuracy")
+    name = task.metric or ("accuracy" if task.ranks else _DEFAULT.get(task.kind, "accuracy"))
     if name not in choices:
         raise ModelError(f"task.metric: `{name}` is no metric of a {task.kind}{suggest(name, choices)}")
     if name == "f1" and task.labels is not None and len(task.labels) != 2:
@@ -167,10 +191,12 @@ def main_metric(task: Task) -> str:
 def validation_metric(task: Task, *, texts: bool = False) -> str:
     """Return the number, higher is better, that tells the best weights of a training: the one that decides, or of a
     generation how likely the targets are, for which nothing has to be written, and of a masked_lm the hidden tokens;
-    where texts are written, their score.
+    where texts are written, their score; where answers are ranked, their accuracy.
     """
     if texts:
         return f"{main_metric(task)}_greedy"
+    if task.ranks:
+        return main_metric(task)
     return "log_prob" if task.kind in ("generation", "masked_lm") else main_metric(task)
 
 
@@ -228,6 +254,6 @@ _CHOICES: dict[str, Collection[str]] = {
     "regression": _REGRESSION,
     "tagging": ("accuracy", "f1_macro", "entity_f1"),
     "masked_lm": ("masked_accuracy", "log_prob"),
-    "generation": ("bleu", "chrf", "rouge1", "rouge2", "rougeL"),
+    "generation": ("bleu", "chrf", "rouge1", "rouge2", "rougeL", "accuracy"),
     "text": (),
 }

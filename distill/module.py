@@ -33,7 +33,8 @@ from configs.training import Training
 from distill.data.collate import Inputs
 from distill.errors import ResumeError
 from distill.learning_rate import factor_at
-from distill.metrics import TargetMetrics, TaskMetrics
+from distill.losses.choices import answer_scores
+from distill.metrics import AnswerMetrics, TargetMetrics, TaskMetrics
 from distill.objective import Objective
 from distill.protocols import Teacher, TrainedModel
 from distill.token_metrics import TokenMetrics
@@ -103,9 +104,13 @@ class DistillModule(pl.LightningModule):
 
     def validation_step(self, batch: Inputs, batch_idx: int) -> None:
         """Score the student on a batch of validation rows."""
-        logits = self.student(batch, Needs(logits=True)).logits
+        choices = batch.get("choices") if isinstance(self.metrics, AnswerMetrics) else None
+        outputs = self.student(batch, Needs(logits=True, choices=choices is not None))
         if self.metrics is not None:
-            self.metrics.update(logits, batch["labels"])
+            self.metrics.update(outputs.logits, batch["labels"])
+        if isinstance(self.metrics, AnswerMetrics) and choices is not None:
+            width = int(choices["rows"].bincount().max())
+            self.metrics.choose(answer_scores(outputs, batch["labels"], choices, width))
 
     def on_validation_epoch_end(self) -> None:
         """Log the scores over all validation rows."""

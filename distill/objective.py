@@ -94,7 +94,8 @@ def build(
 def _from_sizes(shape: Shape) -> Needs:
     blocks, written = (frozenset(range(1, depth + 1)) for depth in (shape.layers, shape.decoder_layers))
     decoder = Layers(written | {0}, written, written) if written else Layers()
-    return Needs(shape.outputs > 0, blocks | {0}, blocks, blocks, decoder, Layers(attentions=written))
+    writes = shape.outputs > 0 and (shape.causal or shape.decoder_layers > 0)
+    return Needs(shape.outputs > 0, blocks | {0}, blocks, blocks, decoder, Layers(attentions=written), writes)
 
 
 def _free_name(name: str, taken: Mapping[str, Value]) -> str:

@@ -5,7 +5,7 @@ A width of one head · L layers.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NotRequired, TypedDict
 
 from torch import Tensor
@@ -16,6 +16,8 @@ Unit = Literal[
     "positions",
     "targets",
     "weighted_targets",
+    "wrong_tokens",
+    "choice_rows",
     "pairs",
     "causal_pairs",
     "target_pairs",
@@ -25,8 +27,9 @@ Unit = Literal[
 ]
 """What a loss term sums over: rows · rows with a gold label · unmasked positions · positions at which something is to
 be said (target tokens, end tokens included; first tokens of words with a class; hidden tokens) · the same, each times
-the weight of its row · unmasked query–key pairs, T² a row; those a causal model looks at, T(T+1)/2; those of a decoder,
-U(U+1)/2; those between decoder and encoder, U·T; the padded ones count padding too, as TinyBERT's own code does."""
+the weight of its row · tokens of wrong answers, end tokens included · rows that have wrong answers · unmasked query–key
+pairs, T² a row; those a causal model looks at, T(T+1)/2; those of a decoder, U(U+1)/2; those between decoder and
+encoder, U·T; the padded ones count padding too, as TinyBERT's own code does."""
 
 Side = Literal["encoder", "decoder", "cross"]
 """Where in a model layers are: in its encoder, or in the one stack it has; in the decoder beside an encoder; where that
@@ -34,6 +37,21 @@ decoder looks at the encoder."""
 
 IGNORED = -100
 """Class label that does not count; for regression a label that does not count is NaN."""
+
+
+class Choices(TypedDict):
+    """The wrong answers of a micro-batch's rows, C in all, each after its own source; see `Batch`."""
+
+    input_ids: Tensor
+    """[C T]"""
+    attention_mask: Tensor
+    """[C T]"""
+    labels: Tensor
+    """[C U]"""
+    decoder_input_ids: NotRequired[Tensor]
+    """[C U]"""
+    rows: Tensor
+    """[C] int64: which row of the micro-batch each belongs to, ascending"""
 
 
 class Batch(TypedDict):
@@ -55,6 +73,8 @@ class Batch(TypedDict):
     """[B] int64, the key of a row in every cache"""
     weights: NotRequired[Tensor]
     """[B] fp32, how much the target tokens of a row count where they are learnt from; absent where all count 1"""
+    choices: NotRequired[Choices]
+    """Answers that are wrong; absent where no row has any"""
     window_counts: dict[Unit, float]
     """Size of the whole optimiser window over all ranks, in every unit"""
     progress: float
@@ -94,6 +114,8 @@ class Needs:
     relations: frozenset[int] = frozenset()
     decoder: Layers = Layers()
     cross: Layers = Layers()
+    choices: bool = False
+    """Logits of the wrong answers too."""
 
     @staticmethod
     def of(side: Side, layers: Layers, *, logits: bool = False) -> "Needs":
@@ -117,10 +139,12 @@ class Needs:
                 return self.cross
 
     def __or__(self, other: "Needs") -> "Needs":
-        return self._joined(other, frozenset.union, logits=self.logits or other.logits)
+        joined = self._joined(other, frozenset.union, logits=self.logits or other.logits)
+        return replace(joined, choices=self.choices or other.choices)
 
     def __sub__(self, other: "Needs") -> "Needs":
-        return self._joined(other, frozenset.difference, logits=self.logits and not other.logits)
+        left = self._joined(other, frozenset.difference, logits=self.logits and not other.logits)
+        return replace(left, choices=self.choices and not other.choices)
 
     def _joined(
         self, other: "Needs", how: Callable[[frozenset[int], frozenset[int]], frozenset[int]], *, logits: bool
@@ -177,6 +201,8 @@ class Outputs:
     relations: dict[int, Heads] = field(default_factory=dict)
     decoder: Inside = field(default_factory=Inside)
     cross: Inside = field(default_factory=Inside)
+    choices: Tensor | None = None
+    """[C U V] of the wrong answers; [0 U V] where no row has any"""
 
     def on(self, side: Side) -> Inside:
         """Return what one side gave."""

@@ -82,6 +82,8 @@ def _kind(comparison: Comparison) -> Kind:
     match comparison.task.kind:
         case "classification" | "regression" | "tagging" | "masked_lm" as kind:
             return kind
+        case "generation" if comparison.task.ranks:
+            return "generation"
         case "text":
             raise ModelError("task.kind: a body distilled on plain text has no scores; leave out the evaluate stage")
         case other:
@@ -124,7 +126,7 @@ def _load(comparison: Comparison, role: Role, source: ModelSource) -> PreTrained
     model, wanted = loaded.model, _outputs(comparison)
     if not loaded.trained_head:
         raise ModelError(f"{role}: {source.path} has no head that was trained; its scores would be random")
-    if comparison.task.kind != "masked_lm" and model.config.num_labels != wanted:
+    if comparison.task.kind not in ("masked_lm", "generation") and model.config.num_labels != wanted:
         raise ModelError(f"{role}: {source.path} has {model.config.num_labels} outputs, the task needs {wanted}")
     moved: PreTrainedModel = model.to(comparison.device)  # type: ignore[arg-type]
     return moved

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from pipelines.score import EncodedRows, Inputs, head_output
+from pipelines.score import EncodedRows, Inputs, answer
 
 Runner = Callable[[Inputs], object]
 Name = TypeVar("Name", bound=str)
@@ -82,7 +82,7 @@ def runner(model: PreTrainedModel) -> Runner:
 
     def run(batch: Inputs) -> object:
         with torch.inference_mode():
-            return head_output(model, batch).cpu()
+            return answer(model, batch).cpu()
 
     return run
 

@@ -212,7 +212,8 @@ class Run:
     def scored_rows(self, name: str) -> EncodedRows:
         """Return the rows of a source ready to be scored and timed."""
         table = self.table((name,))
-        return EncodedRows.of(table, self.student_words.tokenizer.pad_token_id)
+        ranked = self.config.task.ranks
+        return EncodedRows.of(table, self.student_words.tokenizer.pad_token_id, ranked=ranked)
 
     def score(
         self,
@@ -224,13 +225,15 @@ class Run:
         side: Side = "student",
     ) -> dict[str, float]:
         """Score a model of a side on the rows of a table, or on some of them spread over all lengths."""
-        rows = EncodedRows.of(table, self.words(side).tokenizer.pad_token_id)
+        task = self.config.task
+        rows = EncodedRows.of(table, self.words(side).tokenizer.pad_token_id, ranked=task.ranks)
         picked = rows.spread(at_most or len(rows))
-        if self.config.task.kind == "generation":
-            return target_scores(model, rows.batches(picked))
+        found = target_scores(model, rows.batches(picked)) if task.kind == "generation" else {}
+        if task.kind == "generation" and not task.ranks:
+            return found
         logits = permute(predict(model, rows.batches(picked)), order)
         labels = rows.labels[torch.from_numpy(picked)]
-        return score(cast(Kind, self.config.task.kind), logits, labels, self.labels)
+        return found | score(cast(Kind, task.kind), logits, labels, self.labels)
 
     # places and digests
 

@@ -9,16 +9,20 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 import torch
+from lightning.fabric.utilities.apply_func import move_data_to_device
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from distill import capture
 from distill.adapters import transformer, virtual_tokens
 from distill.data.collate import collate
 from distill.data.module import VOCABULARY_ROWS
 from distill.data.table import TokenTable
-from distill.errors import ModelError
+from distill.errors import DataError, ModelError
+from distill.losses.choices import answer_scores
 from distill.metrics import TargetMetrics
 from distill.token_metrics import at, labelled_places, told
+from distill.types import Batch, Needs
 
 Inputs = Mapping[str, Tensor]
 """input_ids, attention_mask and perhaps token_type_ids: each [B T] int64; other keys are not looked at."""
@@ -42,12 +46,21 @@ class EncodedRows:
     """Rows of a batch."""
 
     @classmethod
-    def of(cls, table: TokenTable, pad_id: int) -> "EncodedRows":
-        """Take the rows of a token table."""
+    def of(cls, table: TokenTable, pad_id: int, *, ranked: bool = False) -> "EncodedRows":
+        """Take the rows of a token table; `ranked` ones are scored by the likeliest of their answers. Raise DataError
+        where such a row has one answer alone.
+        """
 
         def pad(rows: Indices) -> Inputs:
             return cast(Inputs, collate(table, rows, pad_id))
 
+        if ranked:
+            counts = np.zeros(len(table), np.int64) if table.wrong_rows is None else np.diff(table.wrong_rows)
+            if not counts.all():
+                raise DataError(f"row {int(counts.argmin()) + 1} has no answers to choose from")
+            most = torch.tensor(counts.max())
+            labels = torch.full((len(table),), int(most))
+            return cls(lambda rows: {**pad(rows), "answers": most}, table.lengths, labels, VOCABULARY_ROWS)
         if table.target_lengths is None or table.targets is not None:
             return cls(pad, table.lengths, torch.from_numpy(table.labels))
         width = int(table.target_lengths.max(initial=1))
@@ -97,8 +110,17 @@ def predict(
     return logits
 
 
+def answer(model: PreTrainedModel, batch: Inputs) -> Tensor:
+    """Return what is scored: the scores of answers [B K], or what `head_output` returns."""
+    if "answers" not in batch:
+        return head_output(model, batch)
+    moved = cast(Batch, move_data_to_device(dict(batch), model.device))
+    outputs = capture.forward(model, moved, Needs(logits=True, choices=True))
+    return answer_scores(outputs, moved["labels"], moved.get("choices"), int(batch["answers"]))
+
+
 def _said(model: PreTrainedModel, batch: Inputs) -> Tensor:
-    output = head_output(model, batch)
+    output = answer(model, batch)
     if "places" not in batch:
         return output
     taken = at(batch["places"].to(output.device), output)

@@ -48,7 +48,7 @@ def stages(run: Run) -> Iterator[Stage[Any]]:
                 yield Recorded(run, name, config)
             case SelectStage():
                 yield Select(run, name, config)
-            case EvaluateStage() if run.config.task.kind == "generation":
+            case EvaluateStage() if run.config.task.kind == "generation" and not run.config.task.ranks:
                 yield EvaluateText(run, name, config)
             case EvaluateStage():
                 yield Evaluate(run, name, config)
@@ -72,12 +72,12 @@ class Evaluate(Stage[EvaluateStage]):
         models: dict[Role, list[tuple[int, ModelSource]]] = {"student": every_seed(run, config.student, config.below)}
         if config.baseline is not None:
             models["baseline"] = every_seed(run, config.baseline, config.below)
-        loaded = run.load_teacher("task")
+        loaded = run.load_teacher("task") if run.has_teacher else None
         if run.teacher_is_sharded:
             run.screen.warning(f"stages.{self.name}: the teacher is sharded and is not scored itself")
-        elif loaded.trained_head:
+        elif loaded is not None and loaded.trained_head:
             models = {"teacher": [(run.config.seed, run.teacher_source("task"))], **models}
-        order = run.label_order(loaded)
+        order = None if loaded is None else run.label_order(loaded)
         comparison = evaluate.Comparison(
             models=models,
             rows=rows,

@@ -24,7 +24,7 @@ from distill.data.module import DistillData
 from distill.data.rows import by_source
 from distill.data.windows import Plan
 from distill.files import digest
-from distill.metrics import TargetMetrics, TaskMetrics, validation_metric
+from distill.metrics import AnswerMetrics, TargetMetrics, TaskMetrics, validation_metric
 from distill.models import Loaded, ModelSource, fingerprint
 from distill.module import DistillModule, Metrics, Recipe
 from distill.objective import build as build_objective
@@ -170,6 +170,7 @@ class Train(Stage[TrainStage]):
             pad_to=run.config.task.max_length if training.padding == "fixed" else None,
             targets=train.target_lengths,
             weights=train.weights,
+            wrong=train.wrong_lengths,
             beside=train.start is not None,
         )
         pad = run.words(config.trains).tokenizer.pad_token_id
@@ -182,7 +183,7 @@ class Train(Stage[TrainStage]):
             case "text":
                 return None
             case "generation":
-                return TargetMetrics()
+                return AnswerMetrics() if self._run.config.task.ranks else TargetMetrics()
             case kind:
                 return TaskMetrics(kind, student.shape.outputs)
 

@@ -114,7 +114,7 @@ class Student(TrainedModel):
 
 
 def _tensors(outputs: Outputs) -> list[torch.Tensor]:
-    found = [] if outputs.logits is None else [outputs.logits]
+    found = [logits for logits in (outputs.logits, outputs.choices) if logits is not None]
     for side in (outputs.on("encoder"), outputs.decoder, outputs.cross):
         heads = [tensor for layer in side.relations.values() for tensor in (layer.query, layer.key, layer.value)]
         found += [*side.hidden_states.values(), *side.attentions.values(), *heads]

@@ -3,8 +3,10 @@
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
+from configs import template
 from configs.data import Columns, Files, Task
 from configs.errors import suggest
 from distill.data.hashing import hash_text
@@ -78,7 +80,10 @@ class Collector:
         targets = [None] if columns.target is None else self._targets(values.get(columns.target), columns.target)
         given = None if columns.id is None else self._given_id(values, columns.id, place)
         key = hash_text(text, pair) if given is None else hash_text(text, pair, given)
-        return [Row(text, pair, label, key, target) for target in targets]
+        choices = None if columns.target is None else self._choices(values, columns.choices)
+        if columns.choices is not None:
+            key = hash_text(str(key), *(choices or ()))
+        return [Row(text, pair, label, key, one, choices=_choosable(choices, one, targets)) for one in targets]
 
     def _sentence(self, values: Mapping[str, Any], place: str) -> Row:
         """Return a row of words with a class each."""
@@ -96,6 +101,17 @@ class Collector:
         return Row(" ".join(words), None, None, key, words=words, tags=names)
 
     def _text(self, values: Mapping[str, Any], column: str) -> str:
+        """Return the text of a column, or of several that a template names."""
+        if not template.is_template(column):
+            return self._column(values, column)
+        return self._clean(template.fill(column, partial(self._part, values)), column)
+
+    def _part(self, values: Mapping[str, Any], column: str, optional: bool) -> str:
+        found = values.get(column)
+        blank = found is None or found == [] or (isinstance(found, str) and not found.strip())
+        return "" if optional and blank else self._column(values, column)
+
+    def _column(self, values: Mapping[str, Any], column: str) -> str:
         """Return the text of a column; a list of sentences is joined by spaces, without the blank ones."""
         found = values.get(column)
         if not isinstance(found, list):
@@ -104,11 +120,24 @@ class Collector:
         return self._clean(" ".join(self._clean(sentence, column) for sentence in filled), column)
 
     def _targets(self, found: Any, column: str) -> Sequence[str]:
-        """Return the targets of a record: a text, or each of a list of them."""
+        """Return the targets of a record: a text, or each of a list of them; fixed answers may stand there as codes."""
         listed = found if isinstance(found, list) else [found]
         if not listed:
             raise BadRow("empty text", f"`{column}` is an empty list")
-        return [self._clean(target, column) for target in listed]
+        names = self._source.label_names if self._task.choices is not None else {}
+        return [self._clean(names.get(str(target), target), column) for target in listed]
+
+    def _choices(self, values: Mapping[str, Any], column: str | None) -> list[str] | None:
+        """Return the answers to choose from, each once: those of the record, or of the task."""
+        if column is None:
+            return None if self._task.choices is None else list(self._task.choices)
+        found = values.get(column)
+        if not isinstance(found, list):
+            raise DataError(f"`{column}` is {found!r}, no list of answers")
+        choices = list(dict.fromkeys(self._clean(answer, column) for answer in found))
+        if len(choices) < 2:
+            raise BadRow("nothing to choose from", f"`{column}` holds fewer than two answers")
+        return choices
 
     def _clean(self, found: object, column: str) -> str:
         """Return a text in normal form C, without NULs and outer white space."""
@@ -166,8 +195,14 @@ class Collector:
 def wanted_columns(source: Files, task: Task) -> tuple[str, ...]:
     """Return the columns a source has to have."""
     columns = _used(source, task)
-    text = (columns.words, columns.tags) if _is_tagged(source, task) else (columns.text, columns.pair)
-    return tuple(name for name in (*text, columns.label, columns.target, columns.id) if name is not None)
+    text = (columns.words, columns.tags) if _is_tagged(source, task) else texts_of(columns)
+    named = (*text, columns.label, columns.target, columns.choices, columns.id)
+    return tuple(name for name in named if name is not None)
+
+
+def texts_of(columns: Columns) -> tuple[str, ...]:
+    """Return the columns that texts are made of."""
+    return tuple(name for text in (columns.text, columns.pair) if text is not None for name in template.columns(text))
 
 
 def _is_tagged(source: Files, task: Task) -> bool:
@@ -181,8 +216,17 @@ def _used(source: Files, task: Task) -> Columns:
     if task.kind not in ("classification", "regression") or source.pack:
         unused["label"] = None
     if task.kind != "generation" or source.pack:
-        unused["target"] = None
+        unused["target"] = unused["choices"] = None
     return source.columns.model_copy(update=unused)
+
+
+def _choosable(choices: Sequence[str] | None, target: str | None, targets: Sequence[str | None]) -> list[str] | None:
+    """Return the answers of a row: its target, and all that are wrong. Raise DataError where it is none of them."""
+    if choices is None or target is None:
+        return None
+    if target not in choices:
+        raise DataError(f"target `{target}` is none of the answers to choose from{suggest(target, choices)}")
+    return [answer for answer in choices if answer == target or answer not in targets]
 
 
 def _normal(text: str, column: str) -> str:

@@ -7,9 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from distill.data.answers import wrong_answers
 from distill.data.buckets import Indices
 from distill.data.table import TokenTable
-from distill.types import IGNORED
+from distill.types import IGNORED, Choices
 
 
 class Inputs(TypedDict):
@@ -22,6 +23,7 @@ class Inputs(TypedDict):
     decoder_input_ids: NotRequired[Tensor]
     example_ids: Tensor
     weights: NotRequired[Tensor]
+    choices: NotRequired[Choices]
 
 
 FIXED = (0, -1)
@@ -63,7 +65,23 @@ def collate(
         inputs["labels"] = _tensor(labels)
     if table.weights is not None:
         inputs["weights"] = torch.from_numpy(table.weights[rows])
+    found = wrong_answers(table, rows)
+    if found is not None:
+        inputs["choices"] = _choices(*found, pad_id)
     return inputs
+
+
+def _choices(answers: TokenTable, places: Indices, pad_id: int) -> Choices:
+    inputs = collate(answers, np.arange(len(answers)), pad_id)
+    choices = Choices(
+        input_ids=inputs["input_ids"],
+        attention_mask=inputs["attention_mask"],
+        labels=inputs["labels"],
+        rows=torch.from_numpy(places),
+    )
+    if "decoder_input_ids" in inputs:
+        choices["decoder_input_ids"] = inputs["decoder_input_ids"]
+    return choices
 
 
 def _taken(tokens: NDArray[np.integer], starts: Indices, mask: NDArray[np.bool_], fill: int) -> NDArray[np.int64]:

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -13,6 +13,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, LargeList, List
 
 from configs.data import Files
 from configs.errors import suggest
+from distill.data.cleaning import texts_of
 from distill.data.readers import Reading
 from distill.errors import DataError
 
@@ -66,17 +67,26 @@ def _split(found: Any, source: Files, where: str) -> Dataset:
 
 def _reading(dataset: Dataset, source: Files) -> Reading:
     wanted = [name for name in _columns(source) if name in dataset.column_names]
-    return Reading(tuple(dataset.column_names), enumerate(_rows(dataset.select_columns(wanted)), 1), " row ")
+    rows = _rows(dataset.select_columns(wanted), source.label_names)
+    return Reading(tuple(dataset.column_names), enumerate(rows, 1), " row ")
 
 
 def _columns(source: Files) -> list[str]:
     columns = source.columns
-    named = (columns.text, columns.pair, columns.label, columns.target, columns.words, columns.tags, columns.id)
+    named = (
+        *texts_of(columns),
+        columns.label,
+        columns.target,
+        columns.choices,
+        columns.words,
+        columns.tags,
+        columns.id,
+    )
     return [name for name in named if name is not None]
 
 
-def _rows(dataset: Dataset) -> Iterator[Mapping[str, Any]]:
-    """Yield the rows; a column of classes, or of lists of them, gives their names."""
+def _rows(dataset: Dataset, codes: Collection[str]) -> Iterator[Mapping[str, Any]]:
+    """Yield the rows; a column of classes, or of lists of them, gives names, or numbers that are among `codes`."""
     inner = {name: f.feature if isinstance(f, List | LargeList) else f for name, f in dataset.features.items()}
     classes = {name: feature for name, feature in inner.items() if isinstance(feature, ClassLabel)}
     for batch in dataset.with_format("arrow").iter(_BATCH):
@@ -84,14 +94,19 @@ def _rows(dataset: Dataset) -> Iterator[Mapping[str, Any]]:
             for name, feature in classes.items():
                 found = row[name]
                 listed = isinstance(found, list)
-                row[name] = [_class_name(feature, one) for one in found] if listed else _class_name(feature, found)
+                classed = [_class_name(feature, one, codes) for one in (found if listed else [found])]
+                row[name] = classed if listed else classed[0]
             yield row
 
 
-def _class_name(feature: ClassLabel, number: int | None) -> str | None:
-    """Return a class's name; the hub writes -1 where the labels of a test split are secret."""
+def _class_name(feature: ClassLabel, number: int | None, codes: Collection[str]) -> str | None:
+    """Return a class's name, or its number where a run says what that stands for; the hub writes -1 where the labels of
+    a test split are secret.
+    """
     if number is None or number < 0:
         return None
+    if str(number) in codes:
+        return str(number)
     return str(feature.int2str(number))
 
 

@@ -66,7 +66,7 @@ class ValidationBatches(Dataset[Inputs]):
     def __init__(self, table: TokenTable, pad_id: int, *, rank: int = 0, world: int = 1) -> None:
         """Take all rows of a table."""
         order = np.argsort(table.lengths, kind="stable")[rank::world]
-        size = VALIDATION_ROWS if table.masking is None else VOCABULARY_ROWS
+        size = VALIDATION_ROWS if table.masking is None and table.wrong is None else VOCABULARY_ROWS
         cuts: list[Indices] = [order[i : i + size] for i in range(0, len(order), size)]
         self.table = table
         self.pad_id = pad_id

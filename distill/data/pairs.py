@@ -1,8 +1,9 @@
 """From rows of a generation to a token table: sources, and targets with their end tokens."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import compress
+from itertools import chain, compress
 from pathlib import Path
 
 import numpy as np
@@ -46,29 +47,37 @@ def tokenise_targets(
     if None in targets:
         raise DataError(f"row {targets.index(None) + 1} has no target; a student learns from sources with targets")
     weights = b"" if rows.weights is None else rows.weights.tobytes()
-    key = digest(key_of("targets", rows, _NO_LABELS, tokenizer, limits), json.dumps(targets), weights)
+    answers = json.dumps([row.choices for row in rows]) if rows.have_choices else ""
+    key = digest(key_of("targets", rows, _NO_LABELS, tokenizer, limits), json.dumps(targets), weights, answers)
     return cached(cache, key, lambda: _paired(rows, tokenizer, limits))
 
 
 def _paired(rows: Rows, tokenizer: PreTrainedTokenizerBase, limits: TargetLimits) -> TokenTable:
-    sources, targets = _both(rows, tokenizer, joined=limits.start is None)
+    joined = limits.start is None
+    sources, targets = tokenizer([row.text for row in rows])["input_ids"], _written(rows.targets, tokenizer, joined)
+    wrong = _wrong(rows, tokenizer, joined) if rows.have_choices else [[] for _ in targets]
     keep = [
-        len(source) <= limits.max_length and len(target) <= limits.max_target_length
-        for source, target in zip(sources, targets, strict=True)
+        len(source) <= limits.max_length and max(map(len, (target, *others))) <= limits.max_target_length
+        for source, target, others in zip(sources, targets, wrong, strict=True)
     ]
     if not any(keep):
         raise DataError(
             f"none of {len(rows)} pairs fits into {limits.max_length} tokens of source (task.max_length) and "
             f"{limits.max_target_length} of target (task.max_target_length)"
         )
-    if limits.start is None:
+    if joined:
         sources = [[*source, *target[:-1]] for source, target in zip(sources, targets, strict=True)]
     ids = np.fromiter(compress(map(_key, rows), keep), np.int64, sum(keep))
     written = TokenTable.of(compress(targets, keep), np.full(len(ids), IGNORED, np.int64), ids)
     table = TokenTable.of(compress(sources, keep), written.labels, ids)
-    for tokens in (table.tokens, written.tokens):
+    answers = [*compress(wrong, keep)]
+    every = TokenTable.of(chain.from_iterable(answers), written.labels, ids)
+    for tokens in (table.tokens, written.tokens, every.tokens):
         within(tokens, tokenizer.convert_ids_to_tokens, limits.vocab_size)
     left_out = len(keep) - len(ids)
+    if rows.have_choices:
+        counts = np.cumsum([0, *map(len, answers)], dtype=np.int64)
+        table = replace(table, wrong=every.tokens, wrong_offsets=every.offsets, wrong_rows=counts)
     return replace(
         table,
         targets=written.tokens,
@@ -84,11 +93,18 @@ def _key(row: Row) -> int:
     return hash_text(str(row.id), row.target)
 
 
-def _both(rows: Rows, tokenizer: PreTrainedTokenizerBase, *, joined: bool) -> tuple[list[list[int]], list[list[int]]]:
-    """Return the tokens of sources and targets; a target ends with the end token."""
-    texts = [row.text for row in rows]
-    targets = [target or "" for target in rows.targets]
+def _written(texts: Sequence[str | None], tokenizer: PreTrainedTokenizerBase, joined: bool) -> list[list[int]]:
+    """Return the tokens of targets, each with the end token; `joined` to their sources they have no other special."""
+    given = [text or "" for text in texts]
     if not joined:
-        return tokenizer(texts)["input_ids"], tokenizer(text_target=targets)["input_ids"]
-    written = tokenizer(targets, add_special_tokens=False)["input_ids"]
-    return tokenizer(texts)["input_ids"], [[*ids, tokenizer.eos_token_id] for ids in written]
+        return tokenizer(text_target=given)["input_ids"] if given else []
+    found = tokenizer(given, add_special_tokens=False)["input_ids"] if given else []
+    return [[*ids, tokenizer.eos_token_id] for ids in found]
+
+
+def _wrong(rows: Rows, tokenizer: PreTrainedTokenizerBase, joined: bool) -> list[list[list[int]]]:
+    """Return the tokens of each row's wrong answers."""
+    texts = [[answer for answer in row.choices or () if answer != row.target] for row in rows]
+    known = list(dict.fromkeys(chain.from_iterable(texts)))
+    tokens = dict(zip(known, _written(known, tokenizer, joined), strict=True))
+    return [[tokens[answer] for answer in answers] for answers in texts]

@@ -41,6 +41,8 @@ class Row(NamedTuple):
     """Of a sentence to be tagged; the text is these, joined by blanks."""
     tags: list[str] | None = None
     """Class name of each word."""
+    choices: list[str] | None = None
+    """Answers to choose from, its target among them."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Rows:
 
     table: pa.Table
     """Columns `text` and `id`; where there are any, `pair`, `label` (string or double), `target`, `weight` (double),
-    `words` and `tags` (lists of strings), `document` (a line's file)."""
+    `words`, `tags` and `choices` (lists of strings), `document` (a line's file)."""
     notes: Mapping[str, int] = field(default_factory=dict)
     """What was dropped or mended on reading, and how often."""
 
@@ -57,7 +59,7 @@ class Rows:
     def of(rows: Sequence[Row], notes: Mapping[str, int] | None = None) -> "Rows":
         """Build from single rows; a column that is None throughout is left out."""
         empty: tuple[tuple[Any, ...], ...] = ((),) * len(Row._fields)
-        texts, pairs, labels, ids, targets, weights, words, tags = zip(*rows, strict=True) if rows else empty
+        texts, pairs, labels, ids, targets, weights, words, tags, choices = zip(*rows, strict=True) if rows else empty
         columns = {"text": pa.array(texts, pa.large_string()), "id": pa.array(ids, pa.int64())}
         if any(pair is not None for pair in pairs):
             columns["pair"] = pa.array(pairs, pa.large_string())
@@ -70,6 +72,8 @@ class Rows:
         if any(sentence is not None for sentence in words):
             columns["words"] = pa.array(words, pa.large_list(pa.large_string()))
             columns["tags"] = pa.array(tags, pa.large_list(pa.large_string()))
+        if any(answers is not None for answers in choices):
+            columns["choices"] = pa.array(choices, pa.large_list(pa.large_string()))
         return Rows(pa.table(columns), dict(notes or {}))
 
     def __len__(self) -> int:
@@ -96,6 +100,11 @@ class Rows:
     def targets(self) -> list[str | None]:
         """Texts to be written; None where a row has none."""
         return self.table["target"].to_pylist() if "target" in self.table.column_names else [None] * len(self)
+
+    @property
+    def have_choices(self) -> bool:
+        """Whether any row has answers to choose from."""
+        return "choices" in self.table.column_names
 
     @property
     def weights(self) -> NDArray[np.float32] | None:

@@ -17,7 +17,10 @@ from distill.data.masking import Masking, sums
 from distill.files import digest, digest_file, write_json
 from distill.types import IGNORED
 
-_ARRAYS = (*("tokens", "offsets", "labels", "example_ids", "type_ids", "targets", "target_offsets", "weights", "tags"),)
+_ARRAYS = (
+    *("tokens", "offsets", "labels", "example_ids", "type_ids", "targets", "target_offsets", "weights", "tags"),
+    *("wrong", "wrong_offsets", "wrong_rows"),
+)
 _INDEX = "table.json"
 
 
@@ -43,6 +46,12 @@ class TokenTable:
     """[N] how much the target of a row counts; None where all count 1"""
     tags: NDArray[np.int64] | None = None
     """[all tokens] class of the word that begins with this token (IGNORED: none does); None where words have none"""
+    wrong: NDArray[np.int32] | None = None
+    """[all tokens of wrong answers], each with its end token; None where rows have no answers to choose from"""
+    wrong_offsets: NDArray[np.int64] | None = None
+    """[all wrong answers + 1]"""
+    wrong_rows: NDArray[np.int64] | None = None
+    """[N + 1]: row i has the wrong answers from `wrong_rows[i]` up to `wrong_rows[i + 1]`"""
     masking: Masking | None = None
     """What hides tokens of the rows each time they are taken; None where nothing does"""
     start: int | None = None
@@ -68,6 +77,13 @@ class TokenTable:
         if self.tags is not None:
             return sums(self.tags != IGNORED, self.offsets)
         return None if self.target_offsets is None else np.diff(self.target_offsets)
+
+    @cached_property
+    def wrong_lengths(self) -> NDArray[np.int64] | None:
+        """Tokens of all wrong answers of each row, [N]; None where rows have none."""
+        if self.wrong_offsets is None or self.wrong_rows is None:
+            return None
+        return np.diff(self.wrong_offsets[self.wrong_rows])
 
     @property
     def labelled(self) -> NDArray[np.bool_]:
@@ -96,6 +112,8 @@ class TokenTable:
         written = [(targets, offsets) for targets, offsets in pairs if targets is not None and offsets is not None]
         weights = [np.ones(len(t), np.float32) if t.weights is None else t.weights for t in tables]
         types = [np.zeros(len(t.tokens), np.uint8) if t.type_ids is None else t.type_ids for t in tables]
+        answers = [_answers(table) for table in tables]
+        some = any(table.wrong is not None for table in tables)
         return TokenTable(
             tokens=np.concatenate([table.tokens for table in tables]),
             offsets=_joined_offsets([table.offsets for table in tables]),
@@ -106,6 +124,9 @@ class TokenTable:
             target_offsets=_joined_offsets([offsets for _, offsets in written]) if written else None,
             weights=None if all(table.weights is None for table in tables) else np.concatenate(weights),
             tags=None if all(table.tags is None for table in tables) else np.concatenate(tagged),
+            wrong=np.concatenate([tokens for tokens, _, _ in answers]) if some else None,
+            wrong_offsets=_joined_offsets([offsets for _, offsets, _ in answers]) if some else None,
+            wrong_rows=_joined_offsets([rows for _, _, rows in answers]) if some else None,
             masking=tables[0].masking,
             start=tables[0].start,
             notes=dict(notes),
@@ -156,6 +177,12 @@ def _joined_offsets(arrays: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
     starts = np.cumsum([0, *(array[-1] for array in arrays)])
     shifted = [array[:-1] + start for array, start in zip(arrays, starts[:-1], strict=True)]
     return np.concatenate([*shifted, starts[-1:]]).astype(np.int64)
+
+
+def _answers(table: TokenTable) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
+    if table.wrong is None or table.wrong_offsets is None or table.wrong_rows is None:
+        return np.empty(0, np.int32), np.zeros(1, np.int64), np.zeros(len(table) + 1, np.int64)
+    return table.wrong, table.wrong_offsets, table.wrong_rows
 
 
 def _joined_labels(tables: Sequence[TokenTable]) -> Labels:

@@ -29,6 +29,8 @@ class Plan:
     """[N] positions at which something is to be said, where rows have such"""
     weights: NDArray[np.float32] | None = None
     """[N] how much each target token of a row counts; none where all count 1"""
+    wrong: NDArray[np.int64] | None = None
+    """[N] tokens of all wrong answers of a row, where rows have such"""
     beside: bool = False
     """Whether targets have positions of their own, as in an encoder-decoder: they then count towards a row's size."""
 
@@ -69,6 +71,7 @@ class Plan:
         rows = np.concatenate(parts)
         lengths = self.lengths[rows].astype(np.float64)
         targets = np.zeros(len(rows)) if self.targets is None else self.targets[rows].astype(np.float64)
+        wrong = np.zeros(len(rows)) if self.wrong is None else self.wrong[rows].astype(np.float64)
         weighted = float((targets if self.weights is None else targets * self.weights[rows]).sum())
         padded = [(len(part), self.pad_to or int(self.lengths[part].max())) for part in parts]
         return {
@@ -77,6 +80,8 @@ class Plan:
             "positions": float(lengths.sum()),
             "targets": max(1.0, float(targets.sum())),
             "weighted_targets": weighted or 1.0,
+            "wrong_tokens": max(1.0, float(wrong.sum())),
+            "choice_rows": max(1.0, float((wrong > 0).sum())),
             "pairs": float((lengths**2).sum()),
             "causal_pairs": float((lengths * (lengths + 1)).sum() / 2),
             "target_pairs": max(1.0, float((targets * (targets + 1)).sum() / 2)),

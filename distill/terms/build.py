@@ -5,12 +5,15 @@ from configs.objective import (
     CustomTerm,
     EmbeddingsTerm,
     HiddenTerm,
+    LengthNormalisedTerm,
     LogitsTerm,
     RelationsTerm,
     TaskTerm,
     Term,
+    UnlikelihoodTerm,
 )
 from distill.errors import UnmetNeeds
+from distill.losses.choices import LengthNormalised, Unlikelihood
 from distill.protocols import LossTerm
 from distill.terms.custom import custom_term
 from distill.terms.layers import attention_term, hidden_term, relations_term
@@ -27,6 +30,10 @@ def make(section: Term, sides: Sides, where: str) -> LossTerm:
     match section:
         case TaskTerm():
             return task_term(section, sides, where)
+        case UnlikelihoodTerm():
+            return Unlikelihood()
+        case LengthNormalisedTerm():
+            return LengthNormalised()
         case CustomTerm():
             return custom_term(section, sides, where)
     if sides.teacher is None:

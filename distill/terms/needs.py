@@ -19,6 +19,7 @@ def say(needs: Needs, side: str = "") -> str:
     """Return `logits, hidden states of layers 0–4, 6`, or `nothing`; with a side, `… of teacher layers 0–4, 6`."""
     prefix = f"{side} " if side else ""
     said = [f"{prefix}logits"] if needs.logits else []
+    said += [f"{prefix}logits of wrong answers"] if needs.choices else []
     said += _say_layers(needs.on("encoder"), prefix)
     said += _say_layers(needs.decoder, f"{prefix}decoder ")
     said += [what.replace("scores", "scores to the encoder") for what in _say_layers(needs.cross, f"{prefix}decoder ")]

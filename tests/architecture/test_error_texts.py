@@ -10,7 +10,7 @@ from tests.helpers.run_yaml import problems, write
 TERM = "stages.student.objective.1"
 TRAINING = "stages.student.training"
 SCHEDULE = "a section of kind, start, end, begin, finish"
-TERMS = "attention, custom, embeddings, hidden, logits, relations, task"
+TERMS = "attention, custom, embeddings, hidden, length_normalised, logits, relations, task, unlikelihood"
 KEYS = "about, data, expect, machine, output, repeats, seed, stages, student, task, teacher"
 
 CASES = [
@@ -25,7 +25,7 @@ CASES = [
     (f"{TERM}.temprature=4", f"{TERM}.temprature: unknown key for kind `logits`; did you mean `temperature`? "
      "Choices: beta, divergence, kind, reduction, temperature, weight"),
     ("data.train.columns.txt=a", "data.train.columns.txt: unknown key; did you mean `text`? "
-     "Choices: id, label, pair, tags, target, text, words"),
+     "Choices: choices, id, label, pair, tags, target, text, words"),
     ("machine.gpus=2", "machine.gpus: unknown key; "
      "Choices: accelerator, deepspeed, devices, fast_fp32, loggers, strategy, threads"),
     # kinds
@@ -99,7 +99,8 @@ CASES = [
     ("machine.loggers=csv", "machine.loggers: `csv` is not a list; write `[csv]`"),
     ("data=null", "data: nothing (null) is not a table"),
     ("stages=3", "stages: 3 is not a table"),
-    ("task=null", "task: nothing (null) is not a section of kind, labels, max_length, max_target_length, metric"),
+    ("task=null", "task: nothing (null) is not a section of kind, labels, max_length, max_target_length, choices, "
+     "metric"),
     ("stages.student.objective.0=null", "stages.student.objective.0: nothing (null) is not a section with a `kind`; "
      f"Choices: {TERMS}"),
     ("task.kind=" + "x" * 61, f"task.kind: `{'x' * 60}…` is not one of the choices; "

@@ -18,6 +18,8 @@ NAMES = (
     "peft/lora-sst2",
     "peft/madx-language",
     "peft/madx-task",
+    "peft/madx2",
+    "peft/tfew",
     "regression/stsb",
     "seqkd/any",
     "seqkd/multi30k-en-de",

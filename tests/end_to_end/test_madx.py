@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForTokenClassification
+from safetensors.torch import load_file
+from transformers import AutoModelForMaskedLM, AutoModelForTokenClassification
 
 from configs.data import Task
 from distill import adapters
@@ -100,3 +101,21 @@ def test_what_cannot_be_swapped_is_refused_before_anything_is_trained(runs, tmp_
     stages["evaluate"] = _evaluate(below="none")
     code, _, err = call("run", str(sentences.run_file(tmp_path / "plain", stages)))
     assert code == 2 and "under the student's, and there is none (student.adapter.on)" in err
+
+
+def test_the_preset_of_the_second_version_trains_embeddings_and_leaves_the_last_layer_alone(tmp_path, call):
+    model = sentences.masked_model(tmp_path / "model")
+    text = sentences.text_file(tmp_path / "text.txt", 300)
+    own = ["data.text.name=null", "data.text.split=null", f"data.text.path={text}", "data.validation.fraction=0.2"]
+    own += [f"teacher.model={model}", f"output={tmp_path / 'run'}", "task.max_length=24"]
+    own += ["student.adapter.size=8", "student.adapter.leave_out=[1]", "stages.language.training.max_steps=8"]
+    code, out, err = call("run", "peft/madx2", *own, "stages.language.training.micro_batch_size=8")
+    assert code == 0, out + err
+    learnt = load_file(tmp_path / "run/export/adapter/adapter_model.safetensors")
+    (embeddings,) = (value for name, value in learnt.items() if name.endswith("word_embeddings.weight"))
+    before = AutoModelForMaskedLM.from_pretrained(model).get_input_embeddings().weight
+    moved = (embeddings != before).any(1)
+    mask, unknown = sentences.tiny.SPECIAL.index("[MASK]"), sentences.tiny.SPECIAL.index("[UNK]")
+    assert moved[mask] and not moved[unknown]  # the latter is in no row
+    layers = {name.split("encoder.layer.")[1][0] for name in learnt if "encoder.layer." in name}
+    assert layers == {"0"}

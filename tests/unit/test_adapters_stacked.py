@@ -62,3 +62,30 @@ def test_what_was_learned_with_a_head_of_its_own_does_not_fit_a_model_without_on
     adapters.save(drawn(LANGUAGE, headed, task_of("bert")), tmp_path)
     with pytest.raises(ModelError, match=r"a test: .*classifier"):
         adapters.attach(bare.model, tmp_path, "a test")
+
+
+EMBEDDINGS = {"bert": "word_embeddings", "roberta": "word_embeddings", "llama": "embed_tokens"}
+
+
+@pytest.mark.parametrize("kind", EMBEDDINGS)
+def test_embeddings_a_language_trained_are_used_below_a_task_and_go_with_it(tmp_path: Path, kind: str) -> None:
+    bare, headed = same_body(kind)
+    plain = copy.deepcopy(headed.model)
+    section = LANGUAGE.model_copy(update={"also": (EMBEDDINGS[kind],), "leave_out": (1,)})
+    language = drawn(section, bare, TEXT)
+    adapters.save(language, tmp_path / "language")
+    above = Bottleneck(kind="bottleneck", place="pfeiffer", size=4, on=(str(tmp_path / "language"),))
+    stacked = build(above, headed, task_of(kind))
+    for parameter in stacked.parameters():  # of no effect, so that what is below shows
+        torch.nn.init.zeros_(parameter) if parameter.requires_grad else None
+    torch.testing.assert_close(states(stacked, kind), states(language, kind), atol=1e-6, rtol=0)
+    below = [name for name, parameter in stacked.named_parameters() if parameter.requires_grad and "below_0" in name]
+    assert below == []
+    adapters.save(stacked, tmp_path / "task")
+    attached = adapters.attach(copy.deepcopy(plain), tmp_path / "task", "a test")
+    torch.testing.assert_close(states(attached, kind), states(language, kind), atol=1e-6, rtol=0)
+    without = adapters.attach(copy.deepcopy(plain), tmp_path / "task", "a test", below=adapters.NONE)
+    assert torch.equal(states(without, kind), states(plain, kind))
+    with adapters.switched_off(stacked) as off:
+        assert torch.equal(states(off, kind), states(plain, kind))
+    torch.testing.assert_close(states(stacked, kind), states(language, kind), atol=1e-6, rtol=0)

@@ -37,6 +37,12 @@ def test_a_folder_gives_class_names(tmp_path: Path) -> None:
     assert [(row.text, row.label) for row in rows_of(tmp_path / "saved")] == [("row 0", "good"), ("row 1", "bad")]
 
 
+@pytest.mark.parametrize("names", [{"0": "poor", "1": "fine"}, {"bad": "poor", "good": "fine"}])
+def test_classes_are_renamed_by_their_numbers_or_names(tmp_path: Path, names: dict[str, str]) -> None:
+    dataset([1, 0]).save_to_disk(tmp_path / "saved")
+    assert [row.label for row in rows_of(tmp_path / "saved", label_names=names)] == ["fine", "poor"]
+
+
 def test_a_folder_with_splits(tmp_path: Path) -> None:
     path = tmp_path / "saved"
     DatasetDict({"train": dataset([1, 0]), "test": dataset([1])}).save_to_disk(path)

@@ -156,3 +156,12 @@ def test_names_of_masakhaner() -> None:
     found = rows_of(source("masakhaner2_swa/train.txt.gz", format="conll"), Task(kind="tagging"))
     begun = Counter(tag for row in found for tag in row.tags or [] if tag.startswith("B-"))
     assert begun == {"B-LOC": 6111, "B-DATE": 2270, "B-ORG": 2327, "B-PER": 3875}
+
+
+@pytest.mark.parametrize(("part", "count", "without"), [("codegen", 4535, 955), ("roleplay", 1923, 1480)])
+def test_instructions_with_and_without_an_input_are_one_text(part: str, count: int, without: int) -> None:
+    prompt = "Instruction: {instruction}\nInput: {input?}\nResponse:"
+    files = source(f"gpteacher/{part}-instruct.json.gz", columns=Columns(text=prompt, target="response"))
+    found = [row.text for row in rows_of(files, Task(kind="generation"))]
+    assert len(found) == count and sum("\nInput: " not in text for text in found) == without
+    assert all(text.startswith("Instruction: ") and text.endswith("\nResponse:") for text in found)

@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner
+from peft.utils.other import ModulesToSaveWrapper
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -130,6 +131,8 @@ class ModularModel(BaseTuner, Tuner):
             if isinstance(module, ModularLayer):
                 module.set_adapter([*below, *names], inference_mode=inference_mode)
                 module.set_requires_grad(below, False)
+            if isinstance(module, ModulesToSaveWrapper):
+                _use_whole(module, names, below)
 
     def _mark_only_adapters_as_trainable(self, model: nn.Module) -> None:
         super()._mark_only_adapters_as_trainable(model)
@@ -189,6 +192,15 @@ class ModularModel(BaseTuner, Tuner):
             return super()._remove_adapter_name_from_key(key, adapter_name)
         end = found[-1].end()
         return key[:end] + key[end:].removeprefix(f"{adapter_name}.")
+
+
+def _use_whole(wrapper: ModulesToSaveWrapper, names: list[str], below: list[str]) -> None:
+    """Use what an adapter below trained whole, its embeddings say, where no active one has the module: peft would take
+    the model's own.
+    """
+    held = [name for name in below if name in wrapper.modules_to_save]
+    if held and not any(name in wrapper.modules_to_save for name in names):
+        wrapper.set_adapter(held[-1], inference_mode=True)
 
 
 def _layer_of(key: str) -> int:
