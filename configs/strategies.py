@@ -11,6 +11,13 @@ StrategyName = Literal["auto", "ddp", "fsdp", "deepspeed_1", "deepspeed_2", "dee
 up the optimiser's state (1), its gradients too (2), its weights too (3), as `fsdp` does."""
 
 
+class Fsdp(Section):
+    """What the strategy `fsdp` may be told."""
+
+    offload: bool = False
+    """Keep each device's part of weights, gradients and moments in the host's memory between uses."""
+
+
 class DeepSpeed(Section):
     """What the strategies `deepspeed_…` may be told."""
 

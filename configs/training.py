@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from configs.section import Section
-from configs.strategies import DeepSpeed, StrategyName
+from configs.strategies import DeepSpeed, Fsdp, StrategyName
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -82,6 +82,7 @@ class Machine(Section):
     student on each. DeepSpeed's stages cut up the optimiser's state (1), its gradients too (2), its weights too (3),
     as `fsdp` does. Changes memory and speed, never the result."""
     deepspeed: DeepSpeed = DeepSpeed()
+    fsdp: Fsdp = Fsdp()
     threads: PositiveInt | Literal["auto"] = "auto"
     """Threads of one process; `auto`: the cores this process may use, shared among the local processes."""
     fast_fp32: bool = True

@@ -12,7 +12,6 @@ import torch
 from configs.stages import TrainStage
 from configs.students import BaseStudent
 from configs.training import Training
-from distill import adapters
 from distill.callbacks.checkpoints import BEST, AtomicIO, Checkpoints, checkpoints, load_best
 from distill.callbacks.clip import Clip
 from distill.callbacks.log import LossLog
@@ -31,9 +30,11 @@ from distill.objective import build as build_objective
 from distill.protocols import Teacher
 from distill.strategies.build import Spread
 from distill.strategies.build import build as build_strategy
+from distill.strategies.limits import check as check_strategy
 from distill.token_metrics import TokenMetrics
 from pipelines.frozen_teacher import frozen_teacher
 from pipelines.own_teacher import own_teacher
+from pipelines.spread import facts_of
 from pipelines.stage import Stage
 from pipelines.train_logs import clear_logs, loggers
 from pipelines.validate_text import WrittenValidation
@@ -236,15 +237,10 @@ class Train(Stage[TrainStage]):
 
     def _spread(self, module: DistillModule) -> Spread:
         training, machine = self._config.training, self._run.config.machine
-        return build_strategy(
-            training.strategy or machine.strategy,
-            training,
-            machine.deepspeed,
-            devices=self._run.device.devices,
-            precision=self._precision,
-            trained=sum(weight.numel() for weight in module.parameters() if weight.requires_grad),
-            unused=adapters.leaves_out(cast(Student, module.student).model),
-        )
+        name = training.strategy or machine.strategy
+        facts = facts_of(self._run.device, self._precision, cast(Student, module.student), module.objective)
+        check_strategy(name, machine, facts, f"stages.{self.name}.training.strategy")
+        return build_strategy(name, training, machine, facts)
 
     def _results(self, module: DistillModule, data: DistillData) -> dict[str, Any]:
         """Score the final weights on the validation rows."""

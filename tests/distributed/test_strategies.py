@@ -17,6 +17,12 @@ TEACHERS = ("live", "sharded")
 ACCUMULATE = {1: 8, 4: 2}
 """Micro-batch of each of two processes, by how many make a window of 16 rows."""
 STUDENTS = ("full", "lora")
+VARIANTS = {
+    "zero-2-offloaded": ("live", ("machine.strategy=deepspeed_2", "machine.deepspeed.offload=cpu")),
+    "zero-3-offloaded": ("live", ("machine.strategy=deepspeed_3", "machine.deepspeed.offload=cpu")),
+    "fsdp-offloaded": ("live", ("machine.strategy=fsdp", "machine.fsdp.offload=true")),
+    "teacher-offloaded": ("sharded", ("machine.strategy=ddp", "teacher.offload=cpu")),
+}
 CASES = list(itertools.product(STRATEGIES, TEACHERS, ACCUMULATE, STUDENTS))
 
 
@@ -35,6 +41,7 @@ def trained(tmp_path_factory) -> Path:
         more = f"stages.student.training.micro_batch_size={ACCUMULATE[accumulate]}"
         name = "-".join(map(str, case))
         spread.append((runs[kind, student], folder / name, (f"machine.strategy={strategy}", more)))
+    spread += [(runs[kind, "full"], folder / name, more) for name, (kind, more) in VARIANTS.items()]
     train_all(spread, folder, processes=2)
     return folder
 
@@ -58,6 +65,11 @@ def _is_the_same(folder: Path, as_in: Path) -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
 def test_two_processes_train_what_one_does(trained, case):
     _is_the_same(trained / "-".join(map(str, case)), trained / case[-1])
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_where_parts_lie_changes_nothing(trained, name):
+    _is_the_same(trained / name, trained / "full")
 
 
 def test_a_sharded_teacher_teaches_one_process_too(trained):

@@ -1,0 +1,65 @@
+"""What a strategy cannot do, said before anything is trained."""
+
+from dataclasses import dataclass
+
+from configs.errors import UserError
+from configs.strategies import StrategyName
+from configs.training import Machine
+
+_CUTS_WEIGHTS = ("deepspeed_3", "fsdp")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a strategy has to know of a training."""
+
+    gpu: bool
+    devices: int
+    """Processes of all hosts."""
+    precision: str
+    """`fp32`, `bf16` or `fp16`."""
+    trained: int
+    """Weights that learn."""
+    leaves_out: bool
+    """Whether a step leaves out some of them."""
+    looks_at_weights: bool
+    """Whether the student looks at weights outside the layers that hold them, as AdapterFusion's regulariser does."""
+    edits_weights: bool
+    """Whether something but the optimiser changes weights, as AdaLoRA does."""
+
+
+def check(name: StrategyName, machine: Machine, facts: Facts, where: str) -> None:
+    """Raise UserError where a strategy does not go together with a training or with the machine."""
+    if name in _CUTS_WEIGHTS and facts.looks_at_weights:
+        raise UserError(
+            f"{where}: {name} cuts up the weights, and this student's adapter adds a loss on whole ones; "
+            "Choices: auto, ddp, deepspeed_1, deepspeed_2"
+        )
+    if name.startswith("deepspeed") and facts.leaves_out:
+        raise UserError(
+            f"{where}: {name} moves every weight in every step, and student.adapter.drop leaves some out; "
+            "Choices: auto, ddp, fsdp"
+        )
+    if name.startswith("deepspeed") and facts.edits_weights:
+        raise UserError(
+            f"{where}: {name} keeps weights of its own, and this student's adapter (adalora) changes them between "
+            "steps; Choices: auto, ddp"
+        )
+    _check_options(name, machine, facts)
+
+
+def _check_options(name: StrategyName, machine: Machine, facts: Facts) -> None:
+    options, where = machine.deepspeed, "machine.deepspeed"
+    if options.is_plus_plus and (name != "deepspeed_3" or not facts.gpu):
+        raise UserError(f"{where}: ZeRO++ (secondary_partition, quantised_…) is for deepspeed_3 on GPUs")
+    if facts.devices % options.secondary_partition:
+        raise UserError(
+            f"{where}.secondary_partition: {facts.devices} devices do not divide by {options.secondary_partition}"
+        )
+    if options.offload == "nvme" and name.startswith("deepspeed"):
+        from deepspeed.ops.op_builder import AsyncIOBuilder
+
+        if name != "deepspeed_3":
+            raise UserError(f"{where}.offload: nvme is for deepspeed_3; Choices here: cpu, none")
+        if not AsyncIOBuilder().is_compatible():
+            raise UserError(f"{where}.offload: nvme needs libaio and its headers (libaio-dev), which are not here")

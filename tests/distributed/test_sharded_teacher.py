@@ -1,0 +1,40 @@
+"""A teacher dealt out over two processes says what a live one says, and neither holds more than its half."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.helpers import families, shards
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory) -> list[dict[str, dict[str, Any]]]:
+    folder: Path = tmp_path_factory.mktemp("shards")
+    shards.write(folder)
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
+    command = [sys.executable, *launcher, "-m", "tests.helpers.shards", str(folder)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(2)]
+
+
+@pytest.mark.parametrize("kind", families.FAMILIES)
+def test_what_it_says_is_what_a_live_one_says(ranks, kind):
+    for rank in ranks:
+        assert rank[kind]["compared"] > 8
+        assert rank[kind]["gap"] < 1e-6
+
+
+@pytest.mark.parametrize("kind", families.FAMILIES)
+def test_facts_are_known_before_anything_is_loaded(ranks, kind):
+    assert all(rank[kind]["same shape"] and rank[kind]["same offers"] for rank in ranks)
+
+
+@pytest.mark.parametrize("kind", families.FAMILIES)
+def test_each_rank_holds_its_half(ranks, kind):
+    for rank in ranks:
+        assert 0.5 <= rank[kind]["held"] < 0.51  # what does not divide is padded

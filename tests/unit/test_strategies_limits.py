@@ -1,0 +1,85 @@
+"""What a strategy cannot do is said at set-up."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from configs.errors import UserError
+from configs.strategies import DeepSpeed
+from configs.training import Machine, Training
+from distill.strategies.deepspeed_config import deepspeed_config
+from distill.strategies.limits import Facts, check
+
+PLAIN = Facts(
+    gpu=False,
+    devices=2,
+    precision="fp32",
+    trained=1000,
+    leaves_out=False,
+    looks_at_weights=False,
+    edits_weights=False,
+)
+REFUSED = {
+    "whole weights, ZeRO-3": ("deepspeed_3", {}, {"looks_at_weights": True}, "deepspeed_3 cuts up the weights"),
+    "whole weights, FSDP": ("fsdp", {}, {"looks_at_weights": True}, "fsdp cuts up the weights"),
+    "layers left out": ("deepspeed_1", {}, {"leaves_out": True}, "student.adapter.drop leaves some out"),
+    "AdaLoRA": ("deepspeed_2", {}, {"edits_weights": True}, "Choices: auto, ddp$"),
+    "ZeRO++ without ZeRO-3": ("ddp", {"quantised_weights": True}, {"gpu": True}, "is for deepspeed_3 on GPUs"),
+    "ZeRO++ without GPUs": ("deepspeed_3", {"quantised_gradients": True}, {}, "is for deepspeed_3 on GPUs"),
+    "a partition that does not divide": (
+        "deepspeed_3",
+        {"secondary_partition": 3},
+        {"gpu": True, "devices": 4},
+        "4 devices do not divide by 3",
+    ),
+    "a disk for ZeRO-2": ("deepspeed_2", {"offload": "nvme", "nvme": "/disk"}, {}, "nvme is for deepspeed_3"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_does_not_go_together_is_refused(case):
+    name, options, facts, message = REFUSED[case]
+    machine = Machine(deepspeed=DeepSpeed(**options))
+    with pytest.raises(UserError, match=message):
+        check(name, machine, replace(PLAIN, **facts), "stages.student.training.strategy")
+
+
+@pytest.mark.parametrize("name", ["auto", "ddp", "fsdp", "deepspeed_1", "deepspeed_2", "deepspeed_3"])
+def test_a_plain_training_goes_with_every_strategy(name):
+    check(name, Machine(), PLAIN, "stages.student.training.strategy")
+
+
+FILES = {
+    "no JSON": ("{", r"ds.json:1: no JSON"),
+    "no table": ("[]", "a table of keys was expected, not a list"),
+    "a key the run decides": ('{"train_batch_size": 8}', "train_batch_size is decided by training.batch_size"),
+    "the stage": ('{"zero_optimization": {"stage": 2}}', "zero_optimization.stage is decided by training.strategy"),
+    "a slip": ('{"zero_optimisation": {}}', "no key zero_optimisation here; did you mean `zero_optimization`"),
+    "a slip inside": (
+        '{"zero_optimization": {"overlap_com": true}}',
+        "zero_optimization has no key overlap_com; did you mean `overlap_comm`",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_a_file_of_deepspeeds_keys_is_checked(tmp_path, case):
+    text, message = FILES[case]
+    path = tmp_path / "ds.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=message):
+        deepspeed_config(2, Training(epochs=1), DeepSpeed(config=str(path)), PLAIN)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"machine.deepspeed.config: .*no.json: No such file"):
+        deepspeed_config(2, Training(epochs=1), DeepSpeed(config=str(tmp_path / "no.json")), PLAIN)
+
+
+def test_a_files_keys_are_added_to_what_the_run_decides(tmp_path):
+    path = tmp_path / "ds.json"
+    path.write_text(json.dumps({"zero_optimization": {"overlap_comm": True}, "steps_per_print": 5}), encoding="utf-8")
+    made = deepspeed_config(3, Training(epochs=1, gradient_clip=0.5), DeepSpeed(config=str(path)), PLAIN)
+    assert made["zero_optimization"]["overlap_comm"] is True and made["zero_optimization"]["stage"] == 3
+    assert made["steps_per_print"] == 5 and made["gradient_clipping"] == 0.5
