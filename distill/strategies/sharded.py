@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+import torch
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
@@ -23,7 +24,7 @@ class FullyShardedStrategy(DDPStrategy):
     def __init__(self, *, offload: bool, timeout: timedelta) -> None:
         """`offload` keeps each device's part in the host's memory between its uses."""
         super().__init__(timeout=timeout)
-        self._policy = CPUOffloadPolicy() if offload else OffloadPolicy()
+        self._policy = CPUOffloadPolicy(pin_memory=torch.cuda.is_available()) if offload else OffloadPolicy()
 
     def configure_ddp(self) -> None:
         """Cut up the weights, where DDP would copy them."""
