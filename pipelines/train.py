@@ -3,11 +3,13 @@
 import math
 import shutil
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from configs.stages import TrainStage
 from configs.students import BaseStudent
@@ -29,7 +31,10 @@ from distill.module import DistillModule, Metrics, Recipe
 from distill.objective import build as build_objective
 from distill.protocols import Teacher
 from distill.token_metrics import TokenMetrics
+from pipelines.beat import Beat
 from pipelines.own_teacher import own_teacher
+from pipelines.place import environment
+from pipelines.run import Run
 from pipelines.stage import Stage
 from pipelines.train_logs import clear_logs, loggers
 from pipelines.validate_text import WrittenValidation
@@ -158,7 +163,7 @@ class Train(Stage[TrainStage]):
         plan = Plan(
             lengths=train.lengths,
             labelled=train.labelled,
-            batching=batching(training, run.device.devices),
+            batching=batching(training, run.device.world),
             seed=self._number,
             epochs=training.epochs,
             max_steps=training.max_steps,
@@ -195,18 +200,19 @@ class Train(Stage[TrainStage]):
         training, run = self._config.training, self._run
         student, data = cast(Student, parts[0].student), parts[1]
         per_epoch = data.plan.steps_of(0)
-        accumulate = data.plan.batching.parts // run.device.devices
+        accumulate = data.plan.batching.parts // run.device.world
         metric = validation_metric(run.config.task, texts=training.validate_texts > 0)
         monitor = f"validation/{metric}" if training.keep == "best" else None
         saver = Checkpoints(state, training.checkpoint_every, monitor)
         log = LossLog(training.log_every, data.plan.steps, per_epoch, line.report)
-        callbacks: list[pl.Callback] = [*student.callbacks(), log, saver, Stop(saver)]
+        callbacks: list[pl.Callback] = [Beat(run.ranks), *student.callbacks(), log, saver, Stop(saver)]
         if training.watch != "off":
             callbacks.append(Watch(training.watch, lambda shares: run.screen.shares(shares)))
         return pl.Trainer(
             accelerator=run.device.accelerator,
             devices=run.device.devices,
-            strategy=_strategy(run.device.devices, unused=adapters.leaves_out(student.model)),
+            num_nodes=run.device.nodes,
+            strategy=_strategy(run, unused=adapters.leaves_out(student.model)),
             precision=PRECISION[self._precision],  # type: ignore[arg-type]
             max_steps=data.plan.steps,
             accumulate_grad_batches=accumulate,
@@ -216,7 +222,7 @@ class Train(Stage[TrainStage]):
             limit_val_batches=None if data.validation is not None else 0,
             logger=loggers(run.config.machine.loggers, output, first),
             callbacks=callbacks,
-            plugins=[AtomicIO()],
+            plugins=[AtomicIO(), environment()],
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
             log_every_n_steps=min(50, data.plan.steps * accumulate),  # Lightning's own; ours is `log_every`
@@ -264,11 +270,11 @@ def batching(training: Training, world: int) -> Batching:
     return Batching(training.batch_size, training.tokens_per_batch, training.bucket_window, world * accumulate)
 
 
-def _strategy(devices: int, *, unused: bool) -> str:
-    """Return Lightning's name of the strategy; `unused` says whether a step leaves out some of what learns."""
-    if devices == 1:
+def _strategy(run: Run, *, unused: bool) -> Strategy | str:
+    """Return the strategy; `unused` says whether a step leaves out some of what learns."""
+    if run.device.world == 1:
         return "auto"
-    return "ddp_find_unused_parameters_true" if unused else "ddp"
+    return DDPStrategy(find_unused_parameters=unused, timeout=timedelta(seconds=run.config.machine.timeout))
 
 
 def _validation_interval(training: Training, per_epoch: int, steps: int) -> int:
