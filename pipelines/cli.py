@@ -14,6 +14,7 @@ from rich.table import Table
 
 from configs.errors import UserError
 from distill.errors import RankError, Stopped
+from distill.signals import stoppable
 from pipelines import adapters_cli
 
 if TYPE_CHECKING:
@@ -69,10 +70,11 @@ def generate(
     if dry_run:
         _estimate(source, overrides, sample)
         return
-    loaded, run = _started(source, overrides, allow_code=False)
-    from pipelines.runner import join
+    with stoppable():
+        loaded, run = _started(source, overrides, allow_code=False)
+        from pipelines.runner import join
 
-    join(run, loaded)
+        join(run, loaded)
 
 
 @app.command()
@@ -230,10 +232,11 @@ def _complain(text: str) -> None:
 
 
 def _walk(source: str, overrides: list[str] | None, allow_code: bool, kinds: frozenset[str]) -> None:
-    loaded, run = _started(source, overrides, allow_code)
-    from pipelines.runner import walk
+    with stoppable():
+        loaded, run = _started(source, overrides, allow_code)
+        from pipelines.runner import walk
 
-    walk(run, loaded, kinds)
+        walk(run, loaded, kinds)
 
 
 def _estimate(source: str, overrides: list[str] | None, sample: int) -> None:

@@ -13,6 +13,7 @@ import torch
 
 from configs.errors import UserError
 from configs.training import Machine
+from pipelines.extensions import settle
 from pipelines.place import Place, here
 from pipelines.version import code
 
@@ -71,6 +72,7 @@ def prepare(machine: Machine) -> Device:
     as the processes that were started.
     """
     quiet()
+    settle()
     accelerator, place = _accelerator(machine), here()
     devices = _devices(machine, accelerator, place)
     nodes = (place.hosts if place else 1) if machine.nodes == "auto" else machine.nodes
@@ -126,6 +128,7 @@ _NO_NEWS = (
     r".*in eval mode.*",
     r".*was called before the ``update`` method.*",  # a rank may have no validation rows
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
+    r".*sync_dist=True.*",  # scores are counted over all processes before they are logged
     r".*Checkpoint directory .* exists and is not empty.*",
 )
 

@@ -14,7 +14,6 @@ from configs.errors import UserError
 from configs.load import Loaded
 from configs.show import show
 from distill.files import write_json
-from distill.signals import stoppable
 from pipelines.check import preflight
 from pipelines.machine import facts
 from pipelines.place import identity, is_helper
@@ -34,7 +33,7 @@ def walk(run: Run, loaded: Loaded, kinds: frozenset[str] = frozenset()) -> None:
     checks too: a user's error is said once.
     """
     run.folder.mkdir(parents=True, exist_ok=True)
-    with stoppable(), run.ranks:
+    with run.ranks:
         if is_helper():
             _wait(run, partial(_is_checked, run))
             _follow(run, _chosen(run, kinds))
@@ -61,9 +60,8 @@ def join(run: Run, loaded: Loaded) -> None:
             _write_run(run, loaded)
     if not first:
         preflight(run)
-    with stoppable():
-        for stage in _chosen(run, frozenset({"generate", "recorded"})):
-            _step(run, stage)
+    for stage in _chosen(run, frozenset({"generate", "recorded"})):
+        _step(run, stage)
 
 
 def _step(run: Run, stage: Stage[Any]) -> None:

@@ -83,21 +83,21 @@ stopped={mark}$SLURM_JOB_ID
 rm -f "$stopped"
 export PYTHONUNBUFFERED=1 SRUN_CPUS_PER_TASK=${{SLURM_CPUS_PER_TASK:-1}}
 
-# One task for each device. A task that fails ends the others; one that stopped and saved (75) must not, so it leaves a
-# file instead of its exit code.
+# One task for each device. A task that fails ends the others. One that stopped in order (75), or that a signal ended
+# before it could (USR1, TERM), must not: it leaves a file instead of its exit code.
 srun --kill-on-bad-exit=1 bash -c 'trap : TERM USR1; stopped=$1; shift
     "$@"; code=$?
-    if [ $code -eq 75 ]; then touch "$stopped"; code=0; fi
+    case $code in 75 | 138 | 143) touch "$stopped"; code=0 ;; esac
     exit $code' task "$stopped" \\
     {command}
 code=$?
 
 # Pre-empted, or out of time: back into the queue, to go on from there. A job that was cancelled stays away.
-if [ -e "$stopped" ]; then
-    rm -f "$stopped"
-    [ "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)" = RUNNING ] && scontrol requeue "$SLURM_JOB_ID"
+if [ $code -eq 0 ] && [ -e "$stopped" ]; then
     code=75
+    [ "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)" = RUNNING ] && scontrol requeue "$SLURM_JOB_ID"
 fi
+rm -f "$stopped"
 exit $code
 """
 
