@@ -3,8 +3,10 @@
 import logging
 import signal
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from time import sleep
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -45,6 +47,8 @@ AllowCode = Annotated[
 USER_ERROR = 2
 STOPPED = 75
 INTERRUPTED = 130
+HELPERS_WAIT = 5.0
+"""Seconds"""
 
 
 @app.command()
@@ -203,6 +207,7 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except UserError as error:
+        _let_rank_0_speak()
         _complain(f"[bold red]error:[/] {escape(str(error))}")
         sys.exit(USER_ERROR)
     except KeyboardInterrupt:
@@ -225,6 +230,15 @@ def _stopped(error: Exception) -> None:
         if str(error):
             _complain(f"[bold red]error:[/] {escape(str(error))}")
         sys.exit(error.code)
+
+
+def _let_rank_0_speak() -> None:
+    """Wait, as one of several processes: rank 0 most likely finds the same, and whoever started all then ends them."""
+    from pipelines.place import is_helper
+
+    with suppress(UserError):
+        if is_helper():
+            sleep(HELPERS_WAIT)
 
 
 def _complain(text: str) -> None:

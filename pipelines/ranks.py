@@ -87,7 +87,9 @@ class Ranks:
             return
         if isinstance(error, UserError):
             self._publish("refused", str(error))
-        elif isinstance(error, RankError) or _is_of_others(error):
+        elif isinstance(error, RankError):
+            self._publish("lost", "")
+        elif _is_of_others(error):
             self._publish("lost", "timeout" if "imed out" in str(error) else "gone")
         else:
             self._publish("failed", f"{type(error).__name__}: {error}".splitlines()[0])
@@ -125,7 +127,7 @@ class Ranks:
         assert self._place is not None
         for rank in range(self._place.world) if self._place.rank == 0 else (0,):
             path = self._path("beat", rank)
-            heard = path.stat().st_mtime_ns if path.is_file() else 0
+            heard = _changed(path)
             if self._beats.setdefault(rank, (heard, now))[0] != heard:
                 self._beats[rank] = (heard, now)
             quiet = now - self._beats[rank][1] > self._timeout + GRACE
@@ -140,8 +142,8 @@ class Ranks:
         os._exit(code)
 
     def _verdict(self) -> tuple[str, int]:
-        faults = self._words()
-        code = 2 if faults and all(word.state in ("refused", "lost") for word in faults) and _refused(faults) else 1
+        states = {word.state for word in self._words()}
+        code = 2 if "refused" in states and "failed" not in states else 1
         if code == 2 or is_started_by_us() or not self._tells():
             return "", code
         return told(self._run, self._folder, self._timeout), code
@@ -155,11 +157,11 @@ class Ranks:
         return first.rank == self._place.rank
 
     def _words(self) -> list[Word]:
-        found = [_read(self._folder / name) for name, _ in self._found() if (name, _) not in self._old]
+        found = (_read(self._folder / name) for name, when in self._found() if (name, when) not in self._old)
         return [word for word in found if word is not None]
 
     def _found(self) -> list[tuple[str, int]]:
-        return [(path.name, path.stat().st_mtime_ns) for path in self._folder.glob("fault-*.json")]
+        return [(path.name, _changed(path)) for path in self._folder.glob("fault-*.json")]
 
     def _publish(self, state: str, reason: str) -> None:
         self._fault, self._faulted = replace(self._word(state), reason=reason), time.monotonic()
@@ -207,14 +209,17 @@ def _is_of_others(error: BaseException) -> bool:
     )
 
 
-def _refused(words: list[Word]) -> bool:
-    return any(word.state == "refused" for word in words)
-
-
 def _position(frame: FrameType | None) -> str:
     if frame is None:
         return "?"
     return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}, in {frame.f_code.co_name}"
+
+
+def _changed(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:  # not there yet, or no more
+        return 0
 
 
 def _write(path: Path, word: Word) -> None:

@@ -22,7 +22,7 @@ STAGES = {
         "data": ["train"],
         "validation": "validation",
         "objective": [{"kind": "hidden"}, {"kind": "logits", "temperature": 2}],
-        "training": {"max_steps": 400, "batch_size": 8, "checkpoint_every": 7},
+        "training": {"max_steps": 150, "batch_size": 8, "checkpoint_every": 7},
     },
 }
 BOTH = ("machine.nodes=2", "machine.devices=1", f"machine.timeout={TIMEOUT}")
@@ -59,7 +59,7 @@ def test_two_hosts_train_what_one_does(pair, run, one_host):
     sides = pair.torchrun("run", str(run), f"output={output}", "machine.nodes=auto", port=29511)
     said = [side.communicate(timeout=200)[0] for side in sides]
     assert [side.returncode for side in sides] == [0, 0], said
-    assert "2 hosts × 1 processes" in said[0] and said[1].strip() == ""
+    assert "2 hosts × 1 processes" in said[0] and "▸" not in said[1]
     assert _equal(output, one_host)
 
 
@@ -83,7 +83,7 @@ def test_a_pulled_cable_ends_both_sides_by_name_and_the_same_command_goes_on(pai
         assert len(errors) == 1 and "rank 0 on host" in errors[0] and "rank 1 on host" in errors[0], text
         assert re.search(r"lost each other in step \d+: no answer for 10 s; the same command goes on from", errors[0])
     saved = [path for folder in output.glob("seed-0/student/checkpoints/*") for path in checkpoints(folder)]
-    assert 14 <= int(saved[-1].stem.removeprefix("step-")) < 400
+    assert 14 <= int(saved[-1].stem.removeprefix("step-")) < 150
     sides = pair.torchrun("run", str(run), f"output={output}", *BOTH, port=29513)
     said = [side.communicate(timeout=200)[0] for side in sides]
     assert [side.returncode for side in sides] == [0, 0], said

@@ -112,7 +112,8 @@ def test_a_users_error_ends_the_job_and_is_said_once(slurm, run):
 
 
 def test_other_tasks_than_the_run_says_are_one_error(slurm, run):
-    command = ["srun", "--nodes=2", "--ntasks-per-node=1", str(DISTILL), "run", str(run), "machine.devices=1"]
+    command = ["srun", "--kill-on-bad-exit=1", "--nodes=2", "--ntasks-per-node=1"]
+    command += [str(DISTILL), "run", str(run), "machine.devices=1"]
     done = subprocess.run(command, env=slurm.environment, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 2
     assert "nodes 1 × devices 1 is not what srun started: 2 processes on 2 hosts" in done.stderr.replace("\n", " ")

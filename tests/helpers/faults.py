@@ -14,6 +14,7 @@ from typing import Any
 import lightning.pytorch as pl
 
 from pipelines import cli
+from pipelines.place import here
 
 ROOT = Path(__file__).parents[2]
 
@@ -70,8 +71,9 @@ def seconds_since(folder: Path) -> float:
 
 def main() -> None:
     """Run the command line, with the fault if it is this rank's."""
-    fault = json.loads(os.environ["FAULT"])
-    if str(fault.pop("rank")) in (os.environ.get("RANK"), os.environ.get("SLURM_PROCID")):
+    fault = json.loads(os.environ.get("FAULT", '{"rank": -1}'))
+    place = here()
+    if fault.pop("rank") == (place.rank if place else 0):
         original = pl.Trainer.__init__
 
         def faulty(self: pl.Trainer, *args: Any, callbacks: list[pl.Callback], **kwargs: Any) -> None:
