@@ -238,6 +238,7 @@ def _let_rank_0_speak() -> None:
 
     with suppress(UserError):
         if is_helper():
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(USER_ERROR))
             sleep(HELPERS_WAIT)
 
 

@@ -1,6 +1,7 @@
 """Runs on two nodes of a real SLURM: from the first to the last stage, by an array, and cut over and over."""
 
 import random
+import re
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ import torch
 
 from distill.callbacks.checkpoints import checkpoints
 from tests.cluster.slurm import Slurm, cluster, missing
-from tests.helpers import pairs, tiny
+from tests.helpers import faults, pairs, tiny
 from tests.helpers.server import Server
 from tests.helpers.training import weights
 
@@ -118,6 +119,24 @@ def test_other_tasks_than_the_run_says_are_one_error(slurm, run):
     assert done.returncode == 2
     assert "nodes 1 × devices 1 is not what srun started: 2 processes on 2 hosts" in done.stderr.replace("\n", " ")
     assert done.stderr.count("error: machine") == 1, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("SIGKILL", r"rank 1 on host \S+ is gone: it was killed, or its host was lost in step 7"),
+        ("hang", r"rank 1 on host \S+ did not answer for 8 s in step 7; it is at faults.py:\d+, in _at"),
+    ],
+)
+def test_a_task_that_does_not_go_on_ends_the_step_with_its_name(slurm, run, tmp_path, kind, said):
+    command = ["srun", "--kill-on-bad-exit=1", "--nodes=2", "--ntasks-per-node=1", str(faults.script(tmp_path)), "run"]
+    command += [str(run), f"output={tmp_path / 'run'}", "machine.nodes=2", "machine.devices=1", "machine.timeout=8"]
+    environment = slurm.environment | faults.variables(tmp_path, rank=1, kind=kind, where="step", step=6)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert faults.seconds_since(tmp_path) < 8 + 20
+    assert done.returncode != 0
+    errors = re.findall(r"^error: (.*)$", done.stderr, flags=re.MULTILINE)
+    assert len(errors) == 1 and re.match(f"{said}; the same command starts the stage again", errors[0]), done.stderr
 
 
 def test_an_array_writes_texts_on_both_nodes(slurm, tmp_path, server: Server):
