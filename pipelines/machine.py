@@ -128,6 +128,7 @@ _NO_NEWS = (
     r".*in eval mode.*",
     r".*was called before the ``update`` method.*",  # a rank may have no validation rows
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
+    r".*The `srun` command is available on your system.*",  # it is where SLURM is installed; places are our own
     r".*sync_dist=True.*",  # scores are counted over all processes before they are logged
     r".*Checkpoint directory .* exists and is not empty.*",
 )
