@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export HF_HUB_DISABLE_TELEMETRY = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo demo-translate test test-slow lint bench
+.PHONY: demo demo-translate test test-slow test-cluster lint bench
 
 demo: $(READY)
 	$(BIN)/distill run demo
@@ -16,10 +16,13 @@ demo-translate: $(READY)
 	$(BIN)/distill run demo-translate
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not cluster"
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
+
+test-cluster: $(READY)  # a real SLURM and two hosts on this machine: as root, with slurm-wlm, munge and iproute2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster -rs
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -75,14 +75,19 @@ class Machine(Section):
     """The devices to run on, and where the logs go."""
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    nodes: PositiveInt | Literal["auto"] = 1
+    """Hosts; `auto`: those on which torchrun or srun started processes."""
     devices: PositiveInt | Literal["auto"] = "auto"
-    """Devices (on CPU: processes) of one host; `auto` takes every GPU, or one CPU process."""
+    """Devices (on CPU: processes) of one host; `auto` takes what torchrun or srun started there; without them every
+    GPU, or one CPU process."""
     strategy: StrategyName = "auto"
     """How trainings are spread over devices. `auto`: one device as it is, several by `ddp`, which keeps all of the
     student on each. DeepSpeed's stages cut up the optimiser's state (1), its gradients too (2), its weights too (3),
     as `fsdp` does. Changes memory and speed, never the result."""
     deepspeed: DeepSpeed = DeepSpeed()
     fsdp: Fsdp = Fsdp()
+    timeout: PositiveInt = 1800
+    """Seconds after which a process that the others wait for counts as lost, and ends the run."""
     threads: PositiveInt | Literal["auto"] = "auto"
     """Threads of one process; `auto`: the cores this process may use, shared among the local processes."""
     fast_fp32: bool = True

@@ -28,9 +28,19 @@ class ResumeError(UserError):
 
 
 class Stopped(Exception):
-    """A training that was asked to stop and saved itself; the same command goes on with it."""
+    """A run that was asked to stop, its training saved; the same command goes on with it."""
 
-    def __init__(self, signal: int, step: int) -> None:
-        """Say by which signal, and after which optimiser step."""
-        super().__init__(f"stopped after step {step}; the same command goes on from there")
+    def __init__(self, signal: int, step: int | None = None) -> None:
+        """Say by which signal, and after which optimiser step; none outside of trainings."""
+        after = "" if step is None else f" after step {step}"
+        super().__init__(f"stopped{after}; the same command goes on from there")
         self.signal = signal
+
+
+class RankError(Exception):
+    """A distributed run that one of its processes ended; the text is empty where another process says it."""
+
+    def __init__(self, message: str, code: int = 1) -> None:
+        """Say who did, and how to go on; leave with an exit code."""
+        super().__init__(message)
+        self.code = code

@@ -3,7 +3,10 @@
 import logging
 import signal
 import sys
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from time import sleep
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +15,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from configs.errors import UserError
+from distill.errors import RankError, Stopped
+from distill.signals import stoppable
 from pipelines import adapters_cli
 
 if TYPE_CHECKING:
@@ -42,6 +47,8 @@ AllowCode = Annotated[
 USER_ERROR = 2
 STOPPED = 75
 INTERRUPTED = 130
+HELPERS_WAIT = 5.0
+"""Seconds"""
 
 
 @app.command()
@@ -67,10 +74,11 @@ def generate(
     if dry_run:
         _estimate(source, overrides, sample)
         return
-    loaded, run = _started(source, overrides, allow_code=False)
-    from pipelines.runner import join
+    with stoppable():
+        loaded, run = _started(source, overrides, allow_code=False)
+        from pipelines.runner import join
 
-    join(run, loaded)
+        join(run, loaded)
 
 
 @app.command()
@@ -155,6 +163,37 @@ def report(folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of
 
 
 @app.command()
+def slurm(
+    source: Source,
+    overrides: Overrides = None,
+    allow_code: AllowCode = False,
+    nodes: Annotated[int, typer.Option(min=1, help="Hosts.")] = 1,
+    gpus: Annotated[int, typer.Option(min=0, help="GPUs of each host; 0: one process on its CPU.")] = 1,
+    cpus: Annotated[int | None, typer.Option(min=1, help="Cores for each GPU.")] = None,
+    time: Annotated[str | None, typer.Option(help="Longest time, as 08:00:00; it comes back until it is done.")] = None,
+    partition: Annotated[str | None, typer.Option()] = None,
+    account: Annotated[str | None, typer.Option()] = None,
+    array: Annotated[int | None, typer.Option(min=1, help="Have this many jobs write the texts together.")] = None,
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="The batch file; by default in the run.")] = None,
+    submit: Annotated[bool, typer.Option("--submit/--no-submit", help="Or only write the batch file.")] = True,
+) -> None:
+    """Have SLURM carry out a run, on any number of hosts; a job that is pre-empted comes back and goes on."""
+    from configs.load import load
+    from pipelines import slurm as jobs
+
+    loaded = load(source, overrides or [])
+    arguments = [source, *(overrides or []), *(["--allow-code"] if allow_code and not array else [])]
+    given = (nodes, gpus, cpus, time, partition, account, array)
+    job = jobs.Job(loaded.name, arguments, loaded.pipeline.output, *given)
+    path = jobs.write(job, output)
+    say = partial(Console().print, highlight=False, soft_wrap=True)
+    say(f"wrote {path}")
+    if submit:
+        number = jobs.submit(path)
+        say(f"job {number}: `squeue -j {number}` says where it stands, `scancel {number}` ends it; its log: {job.log}")
+
+
+@app.command()
 def doctor() -> None:
     """Say what this machine offers: versions, devices, cores, fast arithmetic, disk."""
     from pipelines.doctor import examine
@@ -168,6 +207,7 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except UserError as error:
+        _let_rank_0_speak()
         _complain(f"[bold red]error:[/] {escape(str(error))}")
         sys.exit(USER_ERROR)
     except KeyboardInterrupt:
@@ -179,11 +219,27 @@ def main() -> None:
 
 
 def _stopped(error: Exception) -> None:
-    """Exit in order if the error is no error but a training that saved itself; torch is loaded if it was one."""
-    errors = sys.modules.get("distill.errors")
-    if errors is not None and isinstance(error, errors.Stopped):
-        _complain(str(error))
+    """Exit in order if the error is no error but a training that saved itself, or has been told already."""
+    if isinstance(error, Stopped):
+        from pipelines.place import is_helper
+
+        if not is_helper():
+            _complain(str(error))
         sys.exit(INTERRUPTED if error.signal == signal.SIGINT else STOPPED)
+    if isinstance(error, RankError):
+        if str(error):
+            _complain(f"[bold red]error:[/] {escape(str(error))}")
+        sys.exit(error.code)
+
+
+def _let_rank_0_speak() -> None:
+    """Wait, as one of several processes: rank 0 most likely finds the same, and whoever started all then ends them."""
+    from pipelines.place import is_helper
+
+    with suppress(UserError):
+        if is_helper():
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(USER_ERROR))
+            sleep(HELPERS_WAIT)
 
 
 def _complain(text: str) -> None:
@@ -191,10 +247,11 @@ def _complain(text: str) -> None:
 
 
 def _walk(source: str, overrides: list[str] | None, allow_code: bool, kinds: frozenset[str]) -> None:
-    loaded, run = _started(source, overrides, allow_code)
-    from pipelines.runner import walk
+    with stoppable():
+        loaded, run = _started(source, overrides, allow_code)
+        from pipelines.runner import walk
 
-    walk(run, loaded, kinds)
+        walk(run, loaded, kinds)
 
 
 def _estimate(source: str, overrides: list[str] | None, sample: int) -> None:
@@ -221,13 +278,13 @@ def _started(source: str, overrides: list[str] | None, allow_code: bool) -> "tup
     from pipelines import launch
 
     if launch.needs_processes(run.device):
-        sys.exit(launch.start(run.device))
+        sys.exit(launch.start(run.device, run.folder, run.config.machine.timeout))
     return loaded, run
 
 
 def _prepared(loaded: "Loaded", allow_code: bool, cache: Path | None = None) -> "Run":
-    from pipelines.launch import is_helper
     from pipelines.machine import prepare
+    from pipelines.place import is_helper
     from pipelines.run import Run
 
     console = Console(quiet=is_helper())

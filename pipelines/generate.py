@@ -1,6 +1,5 @@
 """The generate stage: the teacher writes a text for every source."""
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from distill.files import digest
 from distill.models import Loaded, ModelSource, fingerprint, load, load_config, load_tokenizer
 from distill.protocols import TextTeacher
 from distill.types import Completion
+from pipelines.place import here, share
 from pipelines.stage import Stage
 from teachers.text.build import Asked, Built, build
 from teachers.text.huggingface import check_same, check_searchable
@@ -75,7 +75,7 @@ class Generate(Stage[GenerateStage]):
 
         began = time.monotonic()
         about = {"engine": teacher.describe(), "parity": work.built.parity}
-        rank, ranks = _place()
+        rank, ranks = share()
         with ProgressLine(run.console, self.title, "shards") as line:
             write_shards(plan, output / SHARDS, write, about=about, rank=rank, ranks=ranks, progress=line.advance)
         seconds = time.monotonic() - began
@@ -207,11 +207,5 @@ def different(rows: Rows) -> Rows:
 
 def _own_device(name: str) -> str:
     """Return the device of this process: of several started together on a host, each has its own GPU."""
-    return f"cuda:{os.environ['LOCAL_RANK']}" if name == "cuda" and "LOCAL_RANK" in os.environ else name
-
-
-def _place() -> tuple[int, int]:
-    """Return which of how many processes this is, started together or as jobs of one array."""
-    if "RANK" in os.environ:
-        return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    return int(os.environ.get("SLURM_ARRAY_TASK_ID", "0")), int(os.environ.get("SLURM_ARRAY_TASK_COUNT", "1"))
+    place = here()
+    return f"cuda:{place.local}" if name == "cuda" and place is not None else name

@@ -4,37 +4,42 @@ import logging
 import os
 import signal
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from configs.errors import UserError
+from distill.errors import RankError
 from pipelines.machine import Device
+from pipelines.place import STARTED_BY_US, here
+from pipelines.ranks import meeting_point, told
+
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 SHUTDOWN_SECONDS = 120
 """Time the processes have to save themselves after a signal."""
-INTERRUPTED, STOPPED = 130, 75
-
-
-def is_helper() -> bool:
-    """Whether this process only trains beside rank 0, and keeps quiet."""
-    return int(os.environ.get("RANK", "0")) > 0
-
-
-def identity() -> str:
-    """Return what the processes of one start have in common; empty for a process that was started alone."""
-    names = ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "MASTER_ADDR", "MASTER_PORT")
-    return ":".join(os.environ[name] for name in names if name in os.environ) if "RANK" in os.environ else ""
+REFUSED, STOPPED, INTERRUPTED = 2, 75, 130
 
 
 def needs_processes(device: Device) -> bool:
-    """Whether the run wants more processes than there are yet."""
-    return device.devices > 1 and "RANK" not in os.environ
+    """Whether the run wants more processes than there are yet. Raise UserError where they are to be on other hosts."""
+    if here() is not None:
+        return False
+    if device.nodes > 1:
+        raise UserError(
+            f"machine.nodes: {device.nodes} hosts were asked for, and this process was started alone: torchrun, run on "
+            "each host, or `distill slurm` starts them"
+        )
+    return device.devices > 1
 
 
-def start(device: Device) -> int:
-    """Run this very command once for each device, under torch's elastic agent, and return the first exit code that is
-    not 0.
+def start(device: Device, run: Path, timeout: float) -> int:
+    """Run this very command once for each device, under torch's elastic agent, and return an exit code. Raise RankError
+    where one of the processes failed, died or hung.
 
     The console script is started, not a module: a folder of the user's called `configs` must not come before ours.
-    The processes say themselves what went wrong; the agent, which knows less, is silent.
+    The processes say themselves what went wrong, as far as they can; the agent is silent.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -42,11 +47,12 @@ def start(device: Device) -> int:
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     os.environ["OMP_NUM_THREADS"] = str(device.threads)
+    os.environ[STARTED_BY_US] = str(uuid4())
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=device.devices,
-        run_id=str(uuid4()),
+        run_id=os.environ[STARTED_BY_US],
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         max_restarts=0,
@@ -58,6 +64,17 @@ def start(device: Device) -> int:
     except SignalException as stopped:
         return INTERRUPTED if stopped.sigval == signal.SIGINT else STOPPED
     except ChildFailedError as failed:
-        code = failed.get_first_failure()[1].exitcode
-        return code if code > 0 else 128 - code  # a negative one is the signal that killed it
+        return _failed(failed, run, timeout)
     return 0
+
+
+def _failed(failed: "ChildFailedError", run: Path, timeout: float) -> int:
+    """Return the exit code of a process that said itself why it ended; raise RankError for one that could not."""
+    code = failed.get_first_failure()[1].exitcode
+    if code in (REFUSED, STOPPED, INTERRUPTED):
+        return code
+    exits = {
+        rank: f"was killed by {failure.signal_name()}" if failure.exitcode < 0 else f"ended with {failure.exitcode}"
+        for rank, failure in failed.failures.items()
+    }
+    raise RankError(told(run, meeting_point(run), timeout, exits))

@@ -13,6 +13,8 @@ import torch
 
 from configs.errors import UserError
 from configs.training import Machine
+from pipelines.extensions import settle
+from pipelines.place import Place, here
 from pipelines.version import code
 
 _PACKAGES = ("torch", "transformers", "datasets", "lightning", "torchmetrics")
@@ -26,11 +28,19 @@ class Device:
     accelerator: str
     """`cpu` or `gpu`."""
     devices: int
+    """Of one host; on CPU, processes."""
     threads: int
     fast_fp32: bool
     """Whether fp32 products go through oneDNN."""
     native_bf16: bool = False
     """Whether it computes in bf16 by itself; elsewhere bf16 is slower than fp32."""
+    nodes: int = 1
+    """Hosts."""
+
+    @property
+    def world(self) -> int:
+        """Devices of all hosts: the processes that train together."""
+        return self.nodes * self.devices
 
     def precision(self, wanted: str) -> str:
         """Return the precision to train in, with `auto` decided."""
@@ -45,9 +55,11 @@ class Device:
 
     def describe(self) -> str:
         """Return one line for the terminal and the report."""
+        hosts = f"{self.nodes} hosts × " if self.nodes > 1 else ""
         if self.accelerator == "gpu":
-            return f"{self.devices} × {torch.cuda.get_device_name()}, {self.threads} CPU threads each"
-        parts = ["CPU", f"{self.devices} processes × {self.threads} threads" if self.devices > 1 else self._threads()]
+            return f"{hosts}{self.devices} × {torch.cuda.get_device_name()}, {self.threads} CPU threads each"
+        many = f"{hosts}{self.devices} processes × {self.threads} threads"
+        parts = ["CPU", many if self.world > 1 else self._threads()]
         parts += ["fp32 products by oneDNN"] if self.fast_fp32 else []
         return ", ".join([*parts, "bf16" if self.native_bf16 else "no bf16"])
 
@@ -56,15 +68,24 @@ class Device:
 
 
 def prepare(machine: Machine) -> Device:
-    """Set threads and arithmetic for this process. Raise UserError for devices that are not there."""
+    """Set threads and arithmetic for this process. Raise UserError for devices that are not there, or are not as many
+    as the processes that were started.
+    """
     quiet()
-    accelerator = _accelerator(machine)
-    devices = _devices(machine, accelerator)
-    threads = usable_cores() // devices if machine.threads == "auto" else machine.threads
-    threads = max(1, threads)
+    settle()
+    accelerator, place = _accelerator(machine), here()
+    devices = _devices(machine, accelerator, place)
+    nodes = (place.hosts if place else 1) if machine.nodes == "auto" else machine.nodes
+    if place is not None and (nodes, devices) != (place.hosts, place.per_host):
+        hosts = "1 host" if place.hosts == 1 else f"{place.hosts} hosts"
+        raise UserError(
+            f"machine: nodes {nodes} × devices {devices} is not what {place.launcher} started: {place.world} processes "
+            f"on {hosts}; `machine.nodes=auto machine.devices=auto` takes what is there"
+        )
+    threads = _threads(devices, place) if machine.threads == "auto" else machine.threads
     torch.set_num_threads(threads)
     fast_fp32 = accelerator == "cpu" and machine.fast_fp32 and _use_fast_fp32()
-    return Device(accelerator, devices, threads, fast_fp32, _has_bf16(accelerator))
+    return Device(accelerator, devices, threads, fast_fp32, _has_bf16(accelerator), nodes)
 
 
 def usable_cores() -> int:
@@ -107,6 +128,8 @@ _NO_NEWS = (
     r".*in eval mode.*",
     r".*was called before the ``update`` method.*",  # a rank may have no validation rows
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
+    r".*The `srun` command is available on your system.*",  # it is where SLURM is installed; places are our own
+    r".*sync_dist=True.*",  # scores are counted over all processes before they are logged
     r".*Checkpoint directory .* exists and is not empty.*",
     r".*`torch\.distributed\.\w+` is deprecated.*",  # by DeepSpeed
 )
@@ -120,13 +143,22 @@ def _accelerator(machine: Machine) -> str:
     return machine.accelerator
 
 
-def _devices(machine: Machine, accelerator: str) -> int:
+def _devices(machine: Machine, accelerator: str, place: Place | None) -> int:
     present = torch.cuda.device_count() if accelerator == "gpu" else usable_cores()
     if machine.devices == "auto":
-        return present if accelerator == "gpu" else 1
-    if machine.devices > present:
+        return place.per_host if place else present if accelerator == "gpu" else 1
+    counted = accelerator == "gpu" or place is None  # srun may give each process its own cores: they are not all here
+    if counted and machine.devices > present:
         raise UserError(f"machine.devices: {machine.devices} were asked for, {present} are here")
     return machine.devices
+
+
+def _threads(devices: int, place: Place | None) -> int:
+    """Share the cores among the processes of this host; srun says how many each has."""
+    cores = usable_cores()
+    if place is not None and place.launcher == "srun" and "SLURM_CPUS_PER_TASK" in os.environ:
+        return min(cores, int(os.environ["SLURM_CPUS_PER_TASK"]))
+    return max(1, cores // devices)
 
 
 def _use_fast_fp32() -> bool:

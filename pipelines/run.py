@@ -26,6 +26,7 @@ from distill.models import Loaded, ModelSource, fingerprint, load
 from distill.models import label_names as model_labels
 from distill.shells import shell
 from pipelines.machine import Device
+from pipelines.ranks import Ranks
 from pipelines.score import EncodedRows, permute, predict, target_scores
 from pipelines.screen import Screen
 from pipelines.source_files import files_of
@@ -58,6 +59,7 @@ class Run:
         self.allow_code = allow_code
         self.folder = config.output
         self.cache = cache or config.output / "cache"
+        self.ranks = Ranks(self.folder, config.machine.timeout)
         self._rows: dict[str, Rows] = {}
         self._tables: dict[tuple[str, ...], TokenTable] = {}
         register()  # folders of our own adapters are read like any

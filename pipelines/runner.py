@@ -15,8 +15,8 @@ from configs.load import Loaded
 from configs.show import show
 from distill.files import write_json
 from pipelines.check import preflight
-from pipelines.launch import identity, is_helper
 from pipelines.machine import facts
+from pipelines.place import identity, is_helper
 from pipelines.report import write_report
 from pipelines.run import Run
 from pipelines.run_files import RunFiles
@@ -33,17 +33,19 @@ def walk(run: Run, loaded: Loaded, kinds: frozenset[str] = frozenset()) -> None:
     checks too: a user's error is said once.
     """
     run.folder.mkdir(parents=True, exist_ok=True)
-    if is_helper():
-        _wait(partial(_is_checked, run))
-        _follow(run, _chosen(run, kinds))
-        return
-    with _locked(run):
-        preflight(run)
-        _write_run(run, loaded)
-        for stage in _chosen(run, kinds):
-            _step(run, stage)
-            write_report(run.folder)
-        run.screen.ended(run.folder)
+    with run.ranks:
+        if is_helper():
+            _wait(run, partial(_is_checked, run))
+            _follow(run, _chosen(run, kinds))
+            return
+        with _locked(run):
+            run.ranks.forget()
+            preflight(run)
+            _write_run(run, loaded)
+            for stage in _chosen(run, kinds):
+                _step(run, stage)
+                write_report(run.folder)
+            run.screen.ended(run.folder)
 
 
 def join(run: Run, loaded: Loaded) -> None:
@@ -75,7 +77,7 @@ def _follow(run: Run, chosen: Iterable[Stage[Any]]) -> None:
     for stage in chosen:
         if (stage.kind == "train" or stage.joint) and not is_done(stage, run.folder):
             stage.run(stage.folder(run.folder))
-        _wait(partial(is_done, stage, run.folder))
+        _wait(run, partial(is_done, stage, run.folder))
 
 
 def _is_checked(run: Run) -> bool:
@@ -83,9 +85,11 @@ def _is_checked(run: Run) -> bool:
     return RunFiles(run.folder).record.get("launch") == identity()
 
 
-def _wait(ready: Callable[[], bool]) -> None:
+def _wait(run: Run, ready: Callable[[], bool]) -> None:
+    """Wait for rank 0. Raise RankError where it will not go on."""
     while not ready():
         time.sleep(POLL_SECONDS)
+        run.ranks.look()
 
 
 def _chosen(run: Run, kinds: frozenset[str]) -> Iterable[Stage[Any]]:

@@ -32,8 +32,10 @@ from distill.strategies.build import Spread
 from distill.strategies.build import build as build_strategy
 from distill.strategies.limits import check as check_strategy
 from distill.token_metrics import TokenMetrics
+from pipelines.beat import Beat
 from pipelines.frozen_teacher import frozen_teacher
 from pipelines.own_teacher import own_teacher
+from pipelines.place import environment
 from pipelines.spread import facts_of
 from pipelines.stage import Stage
 from pipelines.train_logs import clear_logs, loggers
@@ -164,7 +166,7 @@ class Train(Stage[TrainStage]):
         plan = Plan(
             lengths=train.lengths,
             labelled=train.labelled,
-            batching=batching(training, run.device.devices),
+            batching=batching(training, run.device.world),
             seed=self._number,
             epochs=training.epochs,
             max_steps=training.max_steps,
@@ -202,12 +204,12 @@ class Train(Stage[TrainStage]):
         training, run = self._config.training, self._run
         student, data = cast(Student, parts[0].student), parts[1]
         per_epoch = data.plan.steps_of(0)
-        accumulate = data.plan.batching.parts // run.device.devices
+        accumulate = data.plan.batching.parts // run.device.world
         metric = validation_metric(run.config.task, texts=training.validate_texts > 0)
         monitor = f"validation/{metric}" if training.keep == "best" else None
         saver = Checkpoints(state, training.checkpoint_every, monitor)
         log = LossLog(training.log_every, data.plan.steps, per_epoch, line.report)
-        callbacks: list[pl.Callback] = [*student.callbacks(), log, saver, Stop(saver)]
+        callbacks: list[pl.Callback] = [Beat(run.ranks), *student.callbacks(), log, saver, Stop(saver)]
         spread = self._spread(parts[0])
         if training.gradient_clip and not spread.clips:
             callbacks.append(Clip(training.gradient_clip))
@@ -216,6 +218,7 @@ class Train(Stage[TrainStage]):
         return pl.Trainer(
             accelerator=run.device.accelerator,
             devices=run.device.devices,
+            num_nodes=run.device.nodes,
             strategy=spread.strategy,
             precision=spread.precision,  # type: ignore[arg-type]
             max_steps=data.plan.steps,
@@ -225,7 +228,7 @@ class Train(Stage[TrainStage]):
             limit_val_batches=None if data.validation is not None else 0,
             logger=loggers(run.config.machine.loggers, output, first),
             callbacks=callbacks,
-            plugins=[AtomicIO()],
+            plugins=[AtomicIO(), environment()],
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
             log_every_n_steps=min(50, data.plan.steps * accumulate),  # Lightning's own; ours is `log_every`

@@ -10,8 +10,8 @@ import torch.distributed as dist
 
 from distill.callbacks.checkpoints import Checkpoints
 from distill.errors import Stopped
+from distill.signals import SIGNALS
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 EVERY = 10
 """Steps between two looks at each other's flags in a distributed run."""
 
@@ -40,10 +40,12 @@ class Stop(pl.Callback):
         """Stop here if anybody was asked to."""
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
-        number = self._agreed(trainer)
-        if number:
-            self.saver.save(trainer)
-            raise Stopped(number, trainer.global_step)
+        if trainer.world_size == 1 or trainer.global_step % EVERY == 0:
+            self._stop_if_asked(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop after the last step if anybody was asked to since the last look."""
+        self._stop_if_asked(trainer)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Give the signals back. This comes after Lightning has done so: what it had put there must not come back."""
@@ -54,12 +56,16 @@ class Stop(pl.Callback):
         self.asked = number
         signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
 
+    def _stop_if_asked(self, trainer: pl.Trainer) -> None:
+        number = self._agreed(trainer)
+        if number:
+            self.saver.save(trainer)
+            raise Stopped(number, trainer.global_step)
+
     def _agreed(self, trainer: pl.Trainer) -> int:
         """Return the signal any rank was sent, or 0."""
         if trainer.world_size == 1:
             return self.asked or 0
-        if trainer.global_step % EVERY:
-            return 0
         flag = torch.tensor(self.asked or 0, device=trainer.strategy.root_device)
         dist.all_reduce(flag, op=dist.ReduceOp.MAX)
         return int(flag)

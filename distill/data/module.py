@@ -12,6 +12,7 @@ from distill.data.collate import Inputs, collate
 from distill.data.table import TokenTable
 from distill.data.windows import Plan
 from distill.errors import ResumeError
+from distill.signals import deaf
 from distill.types import Batch
 
 VALIDATION_ROWS = 64
@@ -117,7 +118,7 @@ class DistillData(pl.LightningDataModule):
         """Return the micro-batches from the current step on."""
         batches = self._batches()
         sampler = _FromHere(self._first_step * batches.accumulate, len(batches))
-        return DataLoader(batches, sampler=sampler, batch_size=None, num_workers=self.workers)
+        return DataLoader(batches, sampler=sampler, batch_size=None, num_workers=self.workers, worker_init_fn=deaf)
 
     def val_dataloader(self) -> DataLoader[Inputs] | list[Any]:
         """Return the validation batches of this rank; none where there are no validation rows."""

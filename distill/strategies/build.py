@@ -11,7 +11,6 @@ from distill.strategies.deepspeed_config import deepspeed_config
 from distill.strategies.limits import Facts
 from distill.strategies.sharded import FullyShardedStrategy
 
-TIMEOUT = timedelta(minutes=30)
 _PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
@@ -28,16 +27,16 @@ class Spread:
 
 def build(name: StrategyName, training: Training, machine: Machine, facts: Facts) -> Spread:
     """Return how a training is spread over devices. Raise UserError for a bad file of DeepSpeed's keys."""
-    precision = _PRECISION[facts.precision]
+    precision, timeout = _PRECISION[facts.precision], timedelta(seconds=machine.timeout)
     match name:
         case "auto" | "ddp" if facts.devices == 1:
             return Spread("auto", precision)
         case "auto" | "ddp":
-            return Spread(DDPStrategy(timeout=TIMEOUT, find_unused_parameters=facts.leaves_out), precision)
+            return Spread(DDPStrategy(timeout=timeout, find_unused_parameters=facts.leaves_out), precision)
         case "fsdp":
-            return Spread(FullyShardedStrategy(offload=machine.fsdp.offload, timeout=TIMEOUT), precision)
+            return Spread(FullyShardedStrategy(offload=machine.fsdp.offload, timeout=timeout), precision)
         case "deepspeed_1" | "deepspeed_2" | "deepspeed_3":
             from distill.strategies.zero import ZeroStrategy  # DeepSpeed takes seconds to import
 
             config = deepspeed_config(int(name[-1]), training, machine.deepspeed, facts)
-            return Spread(ZeroStrategy(config, timeout=TIMEOUT), "32-true", clips=True)
+            return Spread(ZeroStrategy(config, timeout=timeout), "32-true", clips=True)

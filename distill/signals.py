@@ -1,0 +1,37 @@
+"""The signals that ask a run to stop, and who heeds them: trainings have a callback of their own."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from distill.errors import Stopped
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Let the signals that ask for a stop raise Stopped outside of trainings: what is done is done, the rest is not."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def deaf(worker: int) -> None:
+    """Let a process that pads batches ignore signals: it gets those meant for the training, which needs it until the
+    end of the step; when the training is gone, it ends by itself.
+    """
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise Stopped(number)

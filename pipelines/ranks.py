@@ -1,0 +1,238 @@
+"""What the processes of one start tell each other: who is there, and who failed, of what.
+
+They meet in the run's folder, which all of them see anyway: a process that is cut off from the others, or whose main
+thread hangs, can still write there. Nothing but words for people comes of it: no result depends on these files.
+"""
+
+import json
+import os
+import platform
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import FrameType, TracebackType
+
+import torch.distributed as dist
+
+from configs.errors import UserError
+from distill.errors import RankError, Stopped
+from distill.files import digest
+from distill.signals import SIGNALS
+from pipelines.blame import Word, blame
+from pipelines.place import here, identity, is_started_by_us
+
+GRACE = 3.0
+"""Seconds the others have to say what became of them, before one process tells what happened."""
+POLL = 0.5
+
+
+class Ranks:
+    """Watches over a run of several processes; of one alone it takes no notice."""
+
+    def __init__(self, run: Path, timeout: float) -> None:
+        """Meet in a run's folder; whose main process says nothing for `timeout` seconds is lost."""
+        self.step = 0
+        """The optimiser step this process is in; 0 outside of trainings."""
+        self._run = run
+        self._folder = meeting_point(run)
+        self._timeout = timeout
+        self._place = here()
+        self._fault: Word | None = None
+        self._faulted = self._alarmed = 0.0
+        self._old: set[tuple[str, int]] = set()
+        self._beats: dict[int, tuple[int, float]] = {}
+        self._over = threading.Event()
+        self._main = threading.get_ident()
+
+    def __enter__(self) -> None:
+        """Say that this process is there, and begin to watch the others."""
+        if self._place is None:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._path("fault", self._place.rank).unlink(missing_ok=True)
+        self._old = set(self._found())  # of an earlier start under the same name
+        self._beat("works")
+        threading.Thread(target=self._watch, daemon=True, name="ranks").start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Tell the others how this process ends. Raise RankError, in the words of all, for what one of them did."""
+        if self._place is None:
+            return
+        if error is None or isinstance(error, Stopped | KeyboardInterrupt):
+            self._over.set()
+            self._beat("ended")
+            return
+        self.fail(error)
+        for number in SIGNALS:  # whoever starts the processes may now end them: first it is told why
+            signal.signal(number, signal.SIG_IGN)
+        if not (isinstance(error, UserError) and self._place.rank == 0):
+            time.sleep(GRACE)
+        self._over.set()
+        if self._fault is not None and self._fault.state == "failed":
+            traceback.print_exception(error)
+        if isinstance(error, UserError) and self._tells():
+            return
+        raise RankError(*self._verdict()) from None
+
+    def fail(self, error: BaseException) -> None:
+        """Tell the others at once that this process will not go on, and why."""
+        if self._place is None or self._fault is not None or isinstance(error, Stopped | KeyboardInterrupt):
+            return
+        if isinstance(error, UserError):
+            self._publish("refused", str(error))
+        elif isinstance(error, RankError):
+            self._publish("lost", "")
+        elif _is_of_others(error):
+            self._publish("lost", "timeout" if "imed out" in str(error) else "gone")
+        else:
+            self._publish("failed", f"{type(error).__name__}: {error}".splitlines()[0])
+
+    def look(self) -> None:
+        """Raise RankError where another process will not go on: whoever waits for it waits in vain."""
+        if self._alarmed or self._fault is not None:
+            raise RankError("")
+
+    def forget(self) -> None:
+        """Drop what processes of earlier starts said; only the main process of a locked run may."""
+        for old in self._folder.parent.glob("*"):
+            if old != self._folder:
+                shutil.rmtree(old, ignore_errors=True)
+
+    def _watch(self) -> None:
+        """Look out for faults of others, and for a main process that stays away; the thread of this process's own."""
+        began, pause = time.monotonic(), max(1.0, self._timeout / 20)
+        beaten = began
+        while not self._over.wait(POLL):
+            now = time.monotonic()
+            if now - beaten > pause:
+                self._beat("works")
+                self._listen(now)
+                beaten = now
+            if not self._alarmed and any(found not in self._old for found in self._found()):
+                self._alarmed = now
+            if self._alarmed and self._fault is None and now - self._alarmed > GRACE / 2:
+                self._publish("hangs", _position(sys._current_frames().get(self._main)))
+            if self._fault is not None and now - self._faulted > 2 * GRACE:
+                self._leave()
+
+    def _listen(self, now: float) -> None:
+        """Miss who has not been heard of for too long: rank 0 watches all, the others rank 0."""
+        assert self._place is not None
+        for rank in range(self._place.world) if self._place.rank == 0 else (0,):
+            path = self._path("beat", rank)
+            heard = _changed(path)
+            if self._beats.setdefault(rank, (heard, now))[0] != heard:
+                self._beats[rank] = (heard, now)
+            quiet = now - self._beats[rank][1] > self._timeout + GRACE
+            if quiet and self._fault is None and (word := _read(path)) is not None and word.state != "ended":
+                self._publish("lost", "timeout")
+
+    def _leave(self) -> None:
+        """End a process whose main thread does not: it hangs, or waits for others while it is torn down."""
+        message, code = self._verdict()
+        if message:
+            print(f"error: {message}", file=sys.stderr, flush=True)
+        os._exit(code)
+
+    def _verdict(self) -> tuple[str, int]:
+        states = {word.state for word in self._words()}
+        code = 2 if "refused" in states and "failed" not in states else 1
+        if code == 2 or is_started_by_us() or not self._tells():
+            return "", code
+        return told(self._run, self._folder, self._timeout), code
+
+    def _tells(self) -> bool:
+        """Whether it falls to this process to say what happened: once on each terminal. Each torchrun has its own."""
+        assert self._place is not None and self._fault is not None
+        apart = self._place.launcher == "torchrun" and not is_started_by_us()
+        heard = [word for word in self._words() if word.node == self._place.host or not apart]
+        first = min(heard, key=lambda word: (word.state not in ("failed", "refused"), word.rank), default=self._fault)
+        return first.rank == self._place.rank
+
+    def _words(self) -> list[Word]:
+        found = (_read(self._folder / name) for name, when in self._found() if (name, when) not in self._old)
+        return [word for word in found if word is not None]
+
+    def _found(self) -> list[tuple[str, int]]:
+        return [(path.name, _changed(path)) for path in self._folder.glob("fault-*.json")]
+
+    def _publish(self, state: str, reason: str) -> None:
+        self._fault, self._faulted = replace(self._word(state), reason=reason), time.monotonic()
+        _write(self._path("fault", self._fault.rank), self._fault)
+
+    def _beat(self, state: str) -> None:
+        word = self._word(state)
+        _write(self._path("beat", word.rank), word)
+
+    def _word(self, state: str) -> Word:
+        assert self._place is not None
+        return Word(self._place.rank, self._place.world, self._place.host, platform.node(), self.step, state)
+
+    def _path(self, kind: str, rank: int) -> Path:
+        return self._folder / f"{kind}-{rank:05}.json"
+
+
+def meeting_point(run: Path) -> Path:
+    """Return where the processes of this start meet."""
+    return run / ".ranks" / digest(identity())
+
+
+def told(run: Path, folder: Path, timeout: float, exits: dict[int, str] | None = None) -> str:
+    """Return, in one sentence, who is to blame for the end of a run and how to go on; `exits` is what a launcher saw
+    of processes that could not say anything themselves.
+    """
+    faults, beats = ([_read(path) for path in sorted(folder.glob(f"{kind}-*.json"))] for kind in ("fault", "beat"))
+    said = blame([word for word in faults if word], [word for word in beats if word], timeout, exits or {})
+    return f"{said}; {_goes_on(run)}"
+
+
+def _goes_on(run: Path) -> str:
+    saved = list(run.glob("**/checkpoints/*/step-*"))
+    if not saved:
+        return "the same command starts the stage again"
+    newest = max(saved, key=lambda path: path.stat().st_mtime_ns)
+    stage = newest.parents[2].relative_to(run)
+    return f"the same command goes on from step {newest.stem.removeprefix('step-')} of {stage}"
+
+
+def _is_of_others(error: BaseException) -> bool:
+    """Whether an error only says that another process does not answer; gloo knows no type for it."""
+    return (
+        isinstance(error, dist.DistError) or "gloo/transport" in str(error) or "Connection closed by peer" in str(error)
+    )
+
+
+def _position(frame: FrameType | None) -> str:
+    if frame is None:
+        return "?"
+    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}, in {frame.f_code.co_name}"
+
+
+def _changed(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:  # not there yet, or no more
+        return 0
+
+
+def _write(path: Path, word: Word) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(json.dumps(asdict(word)), encoding="utf-8")
+        partial.replace(path)
+    except OSError:  # a full disk, or a folder that is gone: these are only words
+        return
+
+
+def _read(path: Path) -> Word | None:
+    try:
+        return Word(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None

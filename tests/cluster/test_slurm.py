@@ -1,0 +1,159 @@
+"""Runs on two nodes of a real SLURM: from the first to the last stage, by an array, and cut over and over."""
+
+import random
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from distill.callbacks.checkpoints import checkpoints
+from tests.cluster.slurm import Slurm, cluster, missing
+from tests.helpers import faults, pairs, tiny
+from tests.helpers.server import Server
+from tests.helpers.training import weights
+
+pytestmark = [pytest.mark.cluster, pytest.mark.skipif(bool(missing()), reason=missing())]
+STEPS = 300
+STAGES = {
+    "student": {
+        "kind": "train",
+        "data": ["train"],
+        "validation": "validation",
+        "objective": [{"kind": "hidden"}, {"kind": "attention"}, {"kind": "logits", "temperature": 2}],
+        "training": {"max_steps": STEPS, "batch_size": 8, "checkpoint_every": 7, "validate_every": 0.5, "workers": 1},
+    },
+    "evaluate": {"kind": "evaluate", "data": "validation", "student": "student", "latency": False},
+}
+DISTILL = Path(sys.executable).with_name("distill")
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory) -> Iterator[Slurm]:
+    with cluster(tmp_path_factory.mktemp("slurm")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    return tiny.run_file(tmp_path_factory.mktemp("runs with a space"), STAGES)
+
+
+def _submit(slurm: Slurm, run: Path, output: Path, *options: str) -> str:
+    command = [str(DISTILL), "slurm", str(run), f"output={output}", "--gpus", "0", *options]
+    return slurm.ask(*command).split("job ")[1].split(":")[0]
+
+
+def _said(folder: Path) -> str:
+    return "".join(path.read_text(encoding="utf-8") for path in folder.glob("slurm-*.log"))
+
+
+@pytest.fixture(scope="module")
+def whole(slurm: Slurm, run: Path) -> dict[str, torch.Tensor]:
+    """Train on two nodes without a cut."""
+    output = run.parent / "whole"
+    job = _submit(slurm, run, output, "--nodes", "2")
+    assert slurm.wait(job, ("COMPLETED", "FAILED"), 200) == "COMPLETED", _said(output)
+    said = _said(output)
+    assert "2 hosts × 1 processes" in said and said.count("▸ student") == 1
+    assert (output / "report.html").is_file() and slurm.restarts(job) == 0
+    return weights(output / "seed-0/student")
+
+
+def _step(output: Path) -> int:
+    saved = [path for folder in output.glob("seed-0/student/checkpoints/*") for path in checkpoints(folder)]
+    return max((int(path.stem.removeprefix("step-")) for path in saved), default=0)
+
+
+def test_cuts_at_random_moments_change_nothing(slurm, run, whole):
+    """The first cut comes while the processes start, the others in the training; the job comes back by itself."""
+    output, draw = run.parent / "cut", random.Random(0)
+    job = _submit(slurm, run, output, "--nodes", "2")
+    signals = {name: ["scancel", f"--signal={name}", job] for name in ("USR1", "TERM")}
+    cuts = [signals["TERM"], ["scontrol", "requeue", job], signals["USR1"], signals["TERM"], signals["USR1"]]
+    for number, cut in enumerate(cuts):
+        assert slurm.wait(job, ("RUNNING",), 60) == "RUNNING", _said(output)
+        until = time.monotonic() + 120
+        while number and _step(output) < STEPS * (number - 0.5) / len(cuts) and time.monotonic() < until:
+            time.sleep(0.05)
+        time.sleep(draw.uniform(0.0, 0.5) if number else draw.uniform(1.0, 4.0))
+        slurm.ask(*cut)
+        assert slurm.wait(job, ("PENDING",), 60) == "PENDING", _said(output)
+    assert slurm.wait(job, ("COMPLETED", "FAILED"), 200) == "COMPLETED", _said(output)
+    assert slurm.restarts(job) == len(cuts)
+    assert _said(output).count("stopped after step") >= 3
+    cut_weights = weights(output / "seed-0/student")
+    assert cut_weights.keys() == whole.keys()
+    assert all(torch.equal(cut_weights[name], value) for name, value in whole.items())
+
+
+def test_a_cancelled_job_stays_away(slurm, run):
+    output = run.parent / "cancelled"
+    job = _submit(slurm, run, output, "--nodes", "2")
+    until = time.monotonic() + 120
+    while not _step(output) and time.monotonic() < until:
+        time.sleep(0.1)
+    slurm.ask("scancel", job)
+    assert slurm.wait(job, ("CANCELLED", "PENDING", "FAILED"), 60) == "CANCELLED", _said(output)
+    time.sleep(8)
+    assert slurm.state(job) == "CANCELLED" and slurm.restarts(job) == 0
+
+
+def test_a_users_error_ends_the_job_and_is_said_once(slurm, run):
+    output = run.parent / "refused"
+    job = _submit(slurm, run, output, "student.heads=3", "--nodes", "2")
+    assert slurm.wait(job, ("COMPLETED", "FAILED"), 100) == "FAILED"
+    assert "ExitCode=2:0" in slurm.ask("scontrol", "show", "job", job)
+    assert _said(output).count("error:") - _said(output).count("srun: error:") == 1, _said(output)
+    assert "16 is not a multiple of heads 3" in _said(output).replace("\n", " ")
+
+
+def test_other_tasks_than_the_run_says_are_one_error(slurm, run):
+    command = ["srun", "--kill-on-bad-exit=1", "--nodes=2", "--ntasks-per-node=1"]
+    command += [str(DISTILL), "run", str(run), "machine.devices=1"]
+    done = subprocess.run(command, env=slurm.environment, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 2
+    assert "nodes 1 × devices 1 is not what srun started: 2 processes on 2 hosts" in done.stderr.replace("\n", " ")
+    assert done.stderr.count("error: machine") == 1, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("SIGKILL", r"rank 1 on host \S+ is gone: it was killed, or its host was lost in step 7"),
+        ("hang", r"rank 1 on host \S+ did not answer for 8 s in step 7; it is at faults.py:\d+, in _at"),
+    ],
+)
+def test_a_task_that_does_not_go_on_ends_the_step_with_its_name(slurm, run, tmp_path, kind, said):
+    command = ["srun", "--kill-on-bad-exit=1", "--nodes=2", "--ntasks-per-node=1", str(faults.script(tmp_path)), "run"]
+    command += [str(run), f"output={tmp_path / 'run'}", "machine.nodes=2", "machine.devices=1", "machine.timeout=8"]
+    environment = slurm.environment | faults.variables(tmp_path, rank=1, kind=kind, where="step", step=6)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert faults.seconds_since(tmp_path) < 8 + 20
+    assert done.returncode != 0
+    errors = re.findall(r"^error: (.*)$", done.stderr, flags=re.MULTILINE)
+    assert len(errors) == 1 and re.match(f"{said}; the same command starts the stage again", errors[0]), done.stderr
+
+
+def test_an_array_writes_texts_on_both_nodes(slurm, tmp_path, server: Server):
+    rows = 60
+    sources = [f"{text} {number}" for number, (text, _) in enumerate(pairs.sentences(rows, seed=9))]
+    (tmp_path / "alone.txt").write_text("\n".join(sources), encoding="utf-8")
+    alone = {"path": str(tmp_path / "alone.txt"), "format": "lines", "columns": {"target": None}}
+    endpoint = {"kind": "openai", "model": "echo-7b", "url": server.url, "concurrency": 1}
+    stages = {"texts": {"kind": "generate", "data": ["alone"], "shard_characters": 150, "endpoint": endpoint}}
+    teacher = {"model": str(pairs.vocabulary(tmp_path / "vocabulary"))}
+    run = pairs.run_file(tmp_path, stages, data={"alone": alone}, teacher=teacher)
+    server.delay = 0.3
+    job = _submit(slurm, run, tmp_path / "run", "--array", "2")
+    tasks = [f"{job}_{number}" for number in range(2)]
+    nodes = set()
+    for task in tasks:
+        assert slurm.wait(task, ("COMPLETED", "FAILED"), 150) == "COMPLETED", _said(tmp_path / "run")
+        nodes.add(slurm.ask("scontrol", "show", "job", task).split(" BatchHost=")[1].split()[0])
+    assert nodes == {"n1", "n2"} and len(server.asked) == rows
+    assert (tmp_path / "run/texts/stage.json").is_file()

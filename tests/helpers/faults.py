@@ -1,0 +1,83 @@
+"""`distill` with a fault in it: what one process does to itself at a place of its training.
+
+The fault is data, {"rank": 1, "kind": "hang", "where": "step", "step": 5}, in the variable FAULT.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+
+from pipelines import cli
+from pipelines.place import here
+
+ROOT = Path(__file__).parents[2]
+
+
+class Fault(pl.Callback):
+    """Do it once, at its place."""
+
+    def __init__(self, kind: str, where: str, step: int) -> None:
+        self.kind = kind
+        self.where = where
+        self.step = step
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        self._at("step", trainer)
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        self._at("validation", trainer)
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, *_: Any) -> None:
+        self._at("save", trainer)
+
+    def _at(self, where: str, trainer: pl.Trainer) -> None:
+        if where != self.where or trainer.global_step != self.step:
+            return
+        self.step = -1
+        Path(os.environ["FAULT_AT"]).write_text(str(time.time()), encoding="utf-8")
+        match self.kind:
+            case "raise":
+                raise RuntimeError("boom")
+            case "hang":
+                time.sleep(1000)
+            case name:
+                os.kill(os.getpid(), signal.Signals[name])
+
+
+def script(folder: Path) -> Path:
+    """Write an executable that is `distill` with the fault."""
+    path = folder / "distill"
+    path.write_text(f"#!{sys.executable} -P\nfrom tests.helpers.faults import main\n\nmain()\n", encoding="utf-8")
+    path.chmod(0o755)
+    return path
+
+
+def variables(folder: Path, **fault: Any) -> dict[str, str]:
+    """Return the environment that makes a rank do it, and write down when it did."""
+    at = str(folder / "fault-at")
+    return {**os.environ, "FAULT": json.dumps(fault), "FAULT_AT": at, "PYTHONPATH": str(ROOT)}
+
+
+def seconds_since(folder: Path) -> float:
+    """Return how long ago it did."""
+    return time.time() - float((folder / "fault-at").read_text(encoding="utf-8"))
+
+
+def main() -> None:
+    """Run the command line, with the fault if it is this rank's."""
+    fault = json.loads(os.environ.get("FAULT", '{"rank": -1}'))
+    place = here()
+    if fault.pop("rank") == (place.rank if place else 0):
+        original = pl.Trainer.__init__
+
+        def faulty(self: pl.Trainer, *args: Any, callbacks: list[pl.Callback], **kwargs: Any) -> None:
+            original(self, *args, callbacks=[*callbacks, Fault(**fault)], **kwargs)
+
+        pl.Trainer.__init__ = faulty  # type: ignore[method-assign]
+    cli.main()
