@@ -90,7 +90,7 @@ class Ranks:
         elif isinstance(error, RankError):
             self._publish("lost", "")
         elif _is_of_others(error):
-            self._publish("lost", "timeout" if "imed out" in str(error) else "gone")
+            self._publish("lost", "timeout" if _timed_out(error) else "gone")
         else:
             self._publish("failed", f"{type(error).__name__}: {error}".splitlines()[0])
 
@@ -204,9 +204,12 @@ def _goes_on(run: Path) -> str:
 
 def _is_of_others(error: BaseException) -> bool:
     """Whether an error only says that another process does not answer; gloo knows no type for it."""
-    return (
-        isinstance(error, dist.DistError) or "gloo/transport" in str(error) or "Connection closed by peer" in str(error)
-    )
+    words = ("gloo/transport", "caused pair closure", "Connection closed by peer", "Connection reset by peer")
+    return isinstance(error, dist.DistError) or any(word in str(error) for word in words)
+
+
+def _timed_out(error: BaseException) -> bool:
+    return any(word in str(error) for word in ("imed out", "Application timeout"))
 
 
 def _position(frame: FrameType | None) -> str:
