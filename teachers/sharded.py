@@ -17,6 +17,7 @@ from configs.data import Task
 from configs.teachers import ShardedTeacher as Choice
 from distill import capture
 from distill.errors import ModelError
+from distill.memory import given_back
 from distill.models import Loaded, ModelSource, auto_class
 from distill.protocols import Teacher
 from distill.types import Batch, Needs, Outputs
@@ -102,7 +103,7 @@ def _load(family: Any, weights: Weights, device: torch.device) -> Any:
 
     _meet(device)
     config = _config(weights)
-    with _announced(config):
+    with _announced(config), given_back():
         model, report = family.from_pretrained(
             weights.source.folder or weights.source.path,
             revision=weights.source.revision,

@@ -15,6 +15,7 @@ from tests.helpers import families, shards
 def ranks(tmp_path_factory) -> list[dict[str, dict[str, Any]]]:
     folder: Path = tmp_path_factory.mktemp("shards")
     shards.write(folder)
+    shards.write_large(folder)
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
     command = [sys.executable, *launcher, "-m", "tests.helpers.shards", str(folder)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
@@ -38,3 +39,9 @@ def test_facts_are_known_before_anything_is_loaded(ranks, kind):
 def test_each_rank_holds_its_half(ranks, kind):
     for rank in ranks:
         assert 0.5 <= rank[kind]["held"] < 0.51  # what does not divide is padded
+
+
+def test_no_rank_ever_holds_it_whole(ranks):
+    for rank in ranks:
+        assert 0.4 < rank[shards.LARGE]["held"] < 0.6
+        assert rank[shards.LARGE]["peak"] < 0.8

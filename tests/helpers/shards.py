@@ -6,12 +6,15 @@ python -m tests.helpers.shards FOLDER     writes rank-N.json there
 import json
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from transformers import AutoConfig, AutoModelForCausalLM
 
+from configs.data import Task
 from configs.teachers import ShardedTeacher as Choice
 from distill.models import ModelSource, load
 from distill.shells import shell
@@ -20,12 +23,49 @@ from teachers.live import LiveTeacher
 from teachers.sharded import ShardedTeacher, Weights
 from tests.helpers import families, tiny
 
+LARGE = "large"
+
 
 def write(folder: Path) -> None:
     """Write a model of each family."""
     for kind in families.FAMILIES:
         families.loaded(kind, seed=7).model.save_pretrained(folder / kind)
         tiny.tokenizer().save_pretrained(folder / kind)
+
+
+def write_large(folder: Path) -> None:
+    """Write a model large enough to be seen in a process's memory: 176 MB."""
+    sizes = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 8, "num_attention_heads": 8}
+    config = AutoConfig.for_model("llama", vocab_size=10_000, tie_word_embeddings=False, **sizes)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder / LARGE, max_shard_size="50MB")
+    tiny.tokenizer().save_pretrained(folder / LARGE)
+
+
+def load_large(folder: Path) -> dict[str, float]:
+    """Deal the large model out; return the memory it takes, at most and in the end, as parts of its size."""
+    task, source = Task(kind="generation"), ModelSource(str(folder / LARGE))
+    facts = shell(source, task, (), "teacher.model")
+    size = sum(parameter.numel() for parameter in facts.model.parameters()) * 4
+    choice = Choice(kind="sharded", model=source.path, dtype="float32")
+    teacher = ShardedTeacher(facts, Weights(source, choice, torch.float32), task, "")
+    before, seen, done = _private(), [0], threading.Event()
+
+    def look() -> None:
+        while not done.wait(0.005):
+            seen.append(_private())
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    teacher.to(torch.device("cpu"))
+    done.set()
+    watcher.join()
+    return {"peak": (max(seen) - before) / size, "held": (_private() - before) / size}
+
+
+def _private() -> int:
+    """Return the bytes of memory that are this process's own: no pages of files."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) * 1024
 
 
 def compare(kind: str, folder: Path) -> dict[str, Any]:
@@ -68,7 +108,7 @@ def main() -> None:
     """Compare all families."""
     folder = Path(sys.argv[1])
     dist.init_process_group("gloo")
-    found = {kind: compare(kind, folder) for kind in families.FAMILIES}
+    found = {kind: compare(kind, folder) for kind in families.FAMILIES} | {LARGE: load_large(folder)}
     (folder / f"rank-{os.environ['RANK']}.json").write_text(json.dumps(found))
 
 
