@@ -33,16 +33,20 @@ class Watch(pl.Callback):
     """Stop a run whose terms are exactly zero, constant, not finite or without gradient at its first steps.
 
     Before the first step each term's gradient is measured by itself, so that a term that drowns the others is seen.
-    A term without gradient there is measured again after a few steps where another term moves the student: a student
-    that starts as its teacher (an adapter that changes nothing yet) has nothing to learn from it until it has moved.
+    What is zero there is judged after the first windows that have something for it: their micro-batches need not (rows
+    with labels may be few), and a student that starts as its teacher (an adapter that changes nothing yet) has nothing
+    to learn from it until another term has moved it. All ranks judge the same sums, at the same step.
     """
 
     def __init__(self, mode: Literal["error", "warn"], show: Callable[[list[Share]], None]) -> None:
         """Raise, or log a warning; `show` receives the shares of the first step."""
         self.mode = mode
         self.show = show
-        self._seen: list[Tensor] = []
         self._still: set[str] = set()
+        """Terms that were zero, or had no gradient, before the first step."""
+        self._windows: dict[str, list[Tensor]] = {}
+        """Sums over each of the first windows, of each term that is still to be judged."""
+        self._sums: dict[str, Tensor] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Measure the shares on the first batch of a fresh training."""
@@ -50,35 +54,44 @@ class Watch(pl.Callback):
             return
         batch = trainer.strategy.batch_to_device(trainer.datamodule.first_batch())  # type: ignore[attr-defined]
         shares = _measured(trainer, pl_module, batch)
-        still = {share.term for share in shares if 0.0 in (share.loss, share.gradient)}
-        self._still = still if len(still) < len(shares) else set()
-        self._check([share for share in shares if share.term not in self._still])
+        self._still = {share.term for share in shares if 0.0 in (share.loss, share.gradient)}
+        self._windows = {share.term: [] for share in shares}
+        whole = trainer.accumulate_grad_batches == 1 and all(_counted(pl_module, batch, term) for term in self._still)
+        nothing_moves = whole and len(self._still) == len(shares)
+        self._check([share for share in shares if nothing_moves or share.term not in self._still])
         if trainer.is_global_zero:
             self.show(shares)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """Compare the first micro-batches: different rows must not give one and the same loss."""
-        if self._still and trainer.global_step == STEPS:
-            shares = _measured(trainer, pl_module, batch)
-            self._check([share for share in shares if share.term in self._still])
-            self._still = set()
-        if len(self._seen) == STEPS or trainer.global_step > STEPS * 2:
+        """Compare the first windows: different rows must not give one and the same loss."""
+        if not self._windows:
             return
-        terms = {name: loss for name, loss in pl_module.last_losses.items() if name in pl_module.objective.units}
-        self._seen.append(torch.stack(list(terms.values())).float())  # a model's own penalty depends on no rows
-        if len(self._seen) < STEPS:
+        for name in self._windows:
+            self._sums[name] = pl_module.last_losses[name].float() + self._sums.get(name, 0.0)
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
-        for name, values in zip(terms, torch.stack(self._seen, 1).tolist(), strict=True):
-            if len(set(values)) == 1 and name not in self._still:
-                self._complain(f"{name}: is {values[0]:.6g} on each of the first {STEPS} batches, a constant")
+        for name, seen in self._windows.items():
+            if _counted(pl_module, batch, name):
+                seen.append(self._sums[name])
+        self._sums = {}
+        self._judge(trainer, pl_module, batch)
+
+    def _judge(self, trainer: pl.Trainer, module: Any, batch: Batch) -> None:
+        """Judge the terms that enough windows were seen of."""
+        for name in [name for name, seen in self._windows.items() if len(seen) == STEPS]:
+            values = trainer.strategy.reduce(torch.stack(self._windows.pop(name)), reduce_op="sum").tolist()
+            if len(set(values)) == 1:
+                self._complain(f"{name}: {_constant(values[0])}")
+            elif name in self._still:
+                self._check([share for share in _measured(trainer, module, batch) if share.term == name])
 
     def _check(self, shares: list[Share]) -> None:
         for share in shares:
             if share.loss != share.loss or share.loss in (float("inf"), float("-inf")):
                 self._complain(f"{share.term}: is {share.loss} at the first step")
-            elif share.gradient == 0.0 and share.loss == 0.0:
+            elif share.gradient == share.loss == 0.0:
                 self._complain(f"{share.term}: is exactly 0 and gives no gradient")
             elif not share.gradient > 0.0:
                 self._complain(f"{share.term}: gives the student no gradient (norm {share.gradient})")
@@ -88,6 +101,17 @@ class Watch(pl.Callback):
         if self.mode == "error":
             raise DeadLoss(message)
         log.warning(message)
+
+
+def _counted(module: Any, batch: Batch, term: str) -> bool:
+    """Whether the window has something for a term; none counts as 1, so that it is divided by."""
+    return bool(batch["window_counts"][module.objective.units[term]] > 1)
+
+
+def _constant(value: float) -> str:
+    if value == 0.0:
+        return f"is exactly 0 in the first {STEPS} windows"
+    return f"is {value:.6g} in each of the first {STEPS} windows, a constant"
 
 
 def _measured(trainer: pl.Trainer, module: Any, batch: Batch) -> list[Share]:

@@ -107,6 +107,18 @@ def _start_as_the_teacher(folder, term):
     return train
 
 
+def test_rows_with_labels_may_be_few(tmp_path):
+    stages = _stages(objective=[{"kind": "logits"}, {"kind": "task"}], micro_batch_size=1)
+    stages["student"] |= {"data": ["few", "unlabelled"]}
+    unlabelled = tiny.csv_file(tmp_path / "unlabelled.csv", 60, seed=2, labelled=False)
+    sources = {
+        "few": {"path": str(tiny.csv_file(tmp_path / "few.csv", 4))},
+        "unlabelled": {"path": str(unlabelled), "columns": {"label": None}},
+    }
+    stage(str(tiny.run_file(tmp_path, stages, data=sources)), "student").run(tmp_path / "out")
+    assert weights(tmp_path / "out")
+
+
 def test_a_student_that_starts_as_its_teacher_may_learn(tmp_path):
     _start_as_the_teacher(tmp_path, "hidden").run(tmp_path / "out")
     assert weights(tmp_path / "out")
