@@ -16,16 +16,10 @@ class Teacher(ABC):
 
     shape: Shape | None
     """Sizes, None where there is no model."""
-
-    @property
-    @abstractmethod
-    def offers(self) -> Needs:
-        """The most this teacher can be asked for."""
-
-    @property
-    @abstractmethod
-    def fingerprint(self) -> str:
-        """A digest of what it teaches: a run is never resumed under another teacher."""
+    offers: Needs
+    """The most this teacher can be asked for."""
+    fingerprint: str
+    """A digest of what it teaches: a run is never resumed under another teacher."""
 
     @abstractmethod
     def __call__(self, batch: Batch, needs: Needs) -> Outputs:

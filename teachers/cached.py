@@ -8,7 +8,7 @@ from teachers.record import Record, TokenRecord
 
 
 class CachedTeacher(Teacher):
-    """Looks logits up by the key of the row. It knows nothing of layers."""
+    """Looks logits up by the key of the row, where the teacher's head was trained. It knows nothing of layers."""
 
     def __init__(self, shape: Shape | None, fingerprint: str, record: Record | TokenRecord | None, name: str) -> None:
         """Take the sizes of the teacher that was recorded.
@@ -16,19 +16,10 @@ class CachedTeacher(Teacher):
         `record` is none where it is still to be made; `name` is that of the stage that makes it.
         """
         self.shape = shape
-        self._fingerprint = fingerprint
+        self.offers = Needs(logits=shape is not None and shape.outputs > 0)
+        self.fingerprint = fingerprint
         self._record = record
         self._name = name
-
-    @property
-    def offers(self) -> Needs:
-        """Logits alone, where the teacher had a head that was trained."""
-        return Needs(logits=self.shape is not None and self.shape.outputs > 0)
-
-    @property
-    def fingerprint(self) -> str:
-        """The digest of the recorded teacher and its rows."""
-        return self._fingerprint
 
     def __call__(self, batch: Batch, needs: Needs) -> Outputs:
         """Return the logits of the batch's rows. Raise DataError for a row that was not recorded."""

@@ -1,7 +1,5 @@
 """A teacher that runs beside the student."""
 
-from dataclasses import replace
-
 import torch
 
 from configs.data import Task
@@ -9,11 +7,12 @@ from distill import capture
 from distill.models import Loaded
 from distill.protocols import Teacher
 from distill.types import Batch, Needs, Outputs
+from teachers.order import in_order
 from teachers.packed import settle
 
 
 class LiveTeacher(Teacher):
-    """A frozen transformers model in eval mode."""
+    """A frozen transformers model in eval mode: all its layers, and logits where its head was trained."""
 
     def __init__(
         self,
@@ -31,32 +30,19 @@ class LiveTeacher(Teacher):
         """
         self._model = loaded.model.eval().requires_grad_(False)
         self._name = loaded.source
-        self._fingerprint = fingerprint
+        self.fingerprint = fingerprint
         self._order = None if order is None else torch.tensor(order)
         self._autocast = autocast
         capture.prepare(self._model)
         self.shape = capture.shape_of(self._model, trained_head=loaded.trained_head and task.kind != "text")
-        self._offers = capture.offers_of(self._model, self.shape)
-
-    @property
-    def offers(self) -> Needs:
-        """All layers, and logits where the head was trained."""
-        return self._offers
-
-    @property
-    def fingerprint(self) -> str:
-        """The digest of its files."""
-        return self._fingerprint
+        self.offers = capture.offers_of(self._model, self.shape)
 
     @torch.no_grad()
     def __call__(self, batch: Batch, needs: Needs) -> Outputs:
         """Run on a batch; nothing it returns carries a gradient."""
         if self._model.training:
             raise RuntimeError(f"the teacher {self._name} is in train mode")
-        outputs = capture.forward(self._model, batch, needs)
-        if outputs.logits is None or self._order is None:
-            return outputs
-        return replace(outputs, logits=outputs.logits.index_select(-1, self._order))
+        return in_order(capture.forward(self._model, batch, needs), self._order)
 
     def to(self, device: torch.device) -> None:
         """Move weights to a device and hold them ready for training there."""

@@ -20,18 +20,8 @@ class OwnTeacher(Teacher):
         """Take the student's model. `shape` and `offers` are the student's own: adapters change no sizes."""
         self._model = model
         self.shape = shape
-        self._offers = offers
-        self._fingerprint = fingerprint
-
-    @property
-    def offers(self) -> Needs:
-        """All that the student offers."""
-        return self._offers
-
-    @property
-    def fingerprint(self) -> str:
-        """The digest of the frozen model's files."""
-        return self._fingerprint
+        self.offers = offers
+        self.fingerprint = fingerprint
 
     @torch.no_grad()
     def __call__(self, batch: Batch, needs: Needs) -> Outputs:

@@ -4,7 +4,7 @@ import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from distill.memory import given_back
 from distill.models import Loaded, ModelSource, auto_class
 from distill.protocols import Teacher
 from distill.types import Batch, Needs, Outputs
+from teachers.order import in_order
 
 _LOWER = {torch.bfloat16: "bf16", torch.float16: "fp16"}
 
@@ -49,22 +50,12 @@ class ShardedTeacher(Teacher):
         """
         capture.prepare(shell.model)
         self.shape = capture.shape_of(shell.model, trained_head=shell.trained_head)
-        self._offers = capture.offers_of(shell.model, self.shape)
+        self.offers = capture.offers_of(shell.model, self.shape)
         self._family = auto_class(task, shell.model.config)
         self._weights = weights
-        self._fingerprint = fingerprint
+        self.fingerprint = fingerprint
         self._order = None if order is None else torch.tensor(order)
         self._engine: Any = None
-
-    @property
-    def offers(self) -> Needs:
-        """All layers, and logits where the head was trained."""
-        return self._offers
-
-    @property
-    def fingerprint(self) -> str:
-        """The digest of its files."""
-        return self._fingerprint
 
     @property
     def model(self) -> PreTrainedModel:
@@ -77,10 +68,7 @@ class ShardedTeacher(Teacher):
     @torch.no_grad()
     def __call__(self, batch: Batch, needs: Needs) -> Outputs:
         """Run on a batch, together with all other ranks; nothing it returns carries a gradient."""
-        outputs = capture.forward(self.model, batch, needs)
-        if outputs.logits is None or self._order is None:
-            return outputs
-        return replace(outputs, logits=outputs.logits.index_select(-1, self._order))
+        return in_order(capture.forward(self.model, batch, needs), self._order)
 
     def to(self, device: torch.device) -> None:
         """Load each rank's part, on its device or beside it."""

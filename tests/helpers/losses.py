@@ -61,15 +61,8 @@ class Taught(Teacher):
 
     def __init__(self, shape: Shape | None, offers: Needs | None = None) -> None:
         self.shape = shape
-        self._offers = everything(shape) if offers is None else offers
-
-    @property
-    def offers(self) -> Needs:
-        return self._offers
-
-    @property
-    def fingerprint(self) -> str:
-        return "taught"
+        self.offers = everything(shape) if offers is None else offers
+        self.fingerprint = "taught"
 
     def __call__(self, batch: Batch, needs: Needs) -> Outputs:
         raise NotImplementedError
