@@ -12,7 +12,7 @@ import torch
 from configs.stages import TrainStage
 from configs.students import BaseStudent
 from configs.training import Training
-from distill.callbacks.checkpoints import BEST, AtomicIO, Checkpoints, checkpoints, load_best
+from distill.callbacks.checkpoints import AtomicIO, Checkpoints, checkpoints, load_best
 from distill.callbacks.clip import Clip
 from distill.callbacks.log import LossLog
 from distill.callbacks.progress import ProgressLine
@@ -28,14 +28,14 @@ from distill.models import Loaded, ModelSource, fingerprint
 from distill.module import DistillModule, Metrics, Recipe
 from distill.objective import build as build_objective
 from distill.protocols import Teacher
-from distill.strategies.build import Spread
+from distill.strategies.build import AUTOCAST, Spread
 from distill.strategies.build import build as build_strategy
 from distill.strategies.limits import check as check_strategy
 from distill.token_metrics import TokenMetrics
 from pipelines.beat import Beat
 from pipelines.frozen_teacher import frozen_teacher
 from pipelines.own_teacher import own_teacher
-from pipelines.place import environment
+from pipelines.place import environment, is_helper
 from pipelines.spread import facts_of
 from pipelines.stage import Stage
 from pipelines.train_logs import clear_logs, loggers
@@ -47,7 +47,6 @@ from teachers.cached import CachedTeacher
 from teachers.none import NoTeacher
 from teachers.record import TokenRecord, read_record
 
-AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 MODEL = "model"
 CHANGES_NOTHING = {"checkpoint_every", "log_every", "workers", "watch", "micro_batch_size", "strategy"}
 """What a training may be told without becoming another one."""
@@ -81,12 +80,14 @@ class Train(Stage[TrainStage]):
         state = output / "checkpoints" / self.fingerprint()
         module, data = self.assemble()
         saved = checkpoints(state)
-        clear_logs(output / "log", first=_step_of(saved))
+        if not is_helper():
+            clear_logs(output / "log", first=_step_of(saved))
         with ProgressLine(self._run.console, self.title) as line:
             trainer = self._trainer(output, state, (module, data), line, first=_step_of(saved))
             trainer.fit(module, datamodule=data, ckpt_path=saved[-1] if saved else None, weights_only=True)
-        if self._config.training.keep == "best" and (state / BEST).is_file():
+        if self._config.training.keep == "best":
             load_best(state, module)
+        trainer.strategy.barrier()  # the first process removes these files
         results = self._results(module, data)
         if trainer.is_global_zero:
             self._save(cast(Student, module.student), output)

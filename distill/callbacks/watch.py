@@ -1,7 +1,7 @@
 """Watch the first steps for losses that train nothing."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -46,6 +46,8 @@ class Watch(pl.Callback):
         """Terms that were zero, or had no gradient, before the first step."""
         self._windows: dict[str, list[Tensor]] = {}
         """Sums over each of the first windows, of each term that is still to be judged."""
+        self._without: set[str] = set()
+        """Terms that were still and then moved, whose gradient was not seen yet."""
         self._sums: dict[str, Tensor] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -53,7 +55,7 @@ class Watch(pl.Callback):
         if trainer.global_step > 0:
             return
         batch = trainer.strategy.batch_to_device(trainer.datamodule.first_batch())  # type: ignore[attr-defined]
-        shares = _measured(trainer, pl_module, batch)
+        shares = _measured(trainer, pl_module, batch, pl_module.objective.units)
         self._still = {share.term for share in shares if 0.0 in (share.loss, share.gradient)}
         self._windows = {share.term: [] for share in shares}
         whole = trainer.accumulate_grad_batches == 1 and all(_counted(pl_module, batch, term) for term in self._still)
@@ -66,7 +68,7 @@ class Watch(pl.Callback):
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Compare the first windows: different rows must not give one and the same loss."""
-        if not self._windows:
+        if not self._windows and not self._without:
             return
         for name in self._windows:
             self._sums[name] = pl_module.last_losses[name].float() + self._sums.get(name, 0.0)
@@ -85,7 +87,11 @@ class Watch(pl.Callback):
             if len(set(values)) == 1:
                 self._complain(f"{name}: {_constant(values[0])}")
             elif name in self._still:
-                self._check([share for share in _measured(trainer, module, batch) if share.term == name])
+                self._without.add(name)
+        if self._without:
+            shares = [share for share in _measured(trainer, module, batch, self._without) if share.loss != 0.0]
+            self._without -= {share.term for share in shares}  # the others have no row in this micro-batch
+            self._check(shares)
 
     def _check(self, shares: list[Share]) -> None:
         for share in shares:
@@ -114,14 +120,15 @@ def _constant(value: float) -> str:
     return f"is {value:.6g} in each of the first {STEPS} windows, a constant"
 
 
-def _measured(trainer: pl.Trainer, module: Any, batch: Batch) -> list[Share]:
-    """Take each term's gradient by itself, over the micro-batches of all ranks.
+def _measured(trainer: pl.Trainer, module: Any, batch: Batch, terms: Collection[str]) -> list[Share]:
+    """Take the gradient of each of some terms by itself, over the micro-batches of all ranks.
 
     Each gets a forward pass of its own: weights that are dealt out are there for one backward pass.
     """
     found = []
     trained = [p for p in module.parameters() if p.requires_grad]
-    for name, unit in module.objective.units.items():
+    units = {name: unit for name, unit in module.objective.units.items() if name in terms}
+    for name, unit in units.items():
         module.on_train_batch_start(batch, 0)
         with trainer.precision_plugin.forward_context():
             teacher = module._teacher(batch, module.objective.teacher_needs)
@@ -130,7 +137,7 @@ def _measured(trainer: pl.Trainer, module: Any, batch: Batch) -> list[Share]:
         found.append(torch.stack((loss.detach().float(), _norm(loss, trained))))
     sums = trainer.strategy.reduce(torch.stack(found), reduce_op="sum").tolist()
     whole = sum(norm for _, norm in sums) or 1.0
-    named = zip(module.objective.units, sums, strict=True)
+    named = zip(units, sums, strict=True)
     return [Share(name, loss, norm, norm / whole) for name, (loss, norm) in named]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -85,17 +86,27 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def cached(cache: Path | None, key: str, build: Callable[[], TokenTable]) -> TokenTable:
-    """Return the table kept under a key in a folder, if there is one, else what `build` makes, which is kept there."""
+    """Return the table kept under a key in a folder, if there is one, else what `build` makes, which is kept there.
+
+    Of several processes that want it at once, one builds it.
+    """
     if cache is None:
         return build()
-    folder = cache / key
-    found = TokenTable.load(folder)
+    found = TokenTable.load(cache / key)
     if found is not None:
+        return found
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / f".{key}.lock"):
+        return _made(cache / key, build)
+
+
+def _made(folder: Path, build: Callable[[], TokenTable]) -> TokenTable:
+    found = TokenTable.load(folder)
+    if found is not None:  # another process was faster
         return found
     damaged = folder.exists()
     shutil.rmtree(folder, ignore_errors=True)
-    built = build()
-    built.save(folder)
+    build().save(folder)
     found = TokenTable.load(folder)
     if found is None:
         raise DataError(f"{folder}: what was just written cannot be read back; is the disk full or failing?")

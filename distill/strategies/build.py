@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
+import torch
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from configs.strategies import StrategyName
@@ -11,6 +12,8 @@ from distill.strategies.deepspeed_config import deepspeed_config
 from distill.strategies.limits import Facts
 from distill.strategies.sharded import FullyShardedStrategy
 
+AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""The type that products are computed in, by precision; none: that of the weights."""
 _PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
@@ -36,7 +39,8 @@ def build(name: StrategyName, training: Training, machine: Machine, facts: Facts
         case "fsdp":
             return Spread(FullyShardedStrategy(offload=machine.fsdp.offload, timeout=timeout), precision)
         case "deepspeed_1" | "deepspeed_2" | "deepspeed_3":
-            from distill.strategies.zero import ZeroStrategy  # DeepSpeed takes seconds to import
+            from distill.strategies.zero import ZeroPrecision, ZeroStrategy  # DeepSpeed takes seconds to import
 
             config = deepspeed_config(int(name[-1]), training, machine.deepspeed, facts)
-            return Spread(ZeroStrategy(config, timeout=timeout), "32-true", clips=True)
+            autocast = ZeroPrecision(AUTOCAST[facts.precision], "cuda" if facts.gpu else "cpu")
+            return Spread(ZeroStrategy(config, autocast, timeout=timeout), "32-true", clips=True)

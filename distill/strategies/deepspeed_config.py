@@ -71,7 +71,12 @@ def deepspeed_config(stage: int, training: Training, options: DeepSpeed, facts: 
         "zero_force_ds_cpu_optimizer": False,
     }
     if facts.precision != "fp32":
-        config["torch_autocast"] = {"enabled": True, "dtype": _AUTOCAST[facts.precision]}
+        exact: list[str] = []  # layers whose gradients would be summed in the lower precision
+        config["torch_autocast"] = {
+            "enabled": True,
+            "dtype": _AUTOCAST[facts.precision],
+            "lower_precision_safe_modules": exact,
+        }
     return config if options.config is None else _merged(config, given(options.config))
 
 

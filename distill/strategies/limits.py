@@ -52,6 +52,11 @@ def _check_options(name: StrategyName, machine: Machine, facts: Facts) -> None:
     options, where = machine.deepspeed, "machine.deepspeed"
     if options.is_plus_plus and (name != "deepspeed_3" or not facts.gpu):
         raise UserError(f"{where}: ZeRO++ (secondary_partition, quantised_…) is for deepspeed_3 on GPUs")
+    if options.quantised_weights and facts.precision != "fp32":
+        raise UserError(
+            f"{where}.quantised_weights: DeepSpeed gathers in 8 bits without autocast alone; training.precision: "
+            f"{facts.precision} is autocast, fp32 is not"
+        )
     if facts.devices % options.secondary_partition:
         raise UserError(
             f"{where}.secondary_partition: {facts.devices} devices do not divide by {options.secondary_partition}"

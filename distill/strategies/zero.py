@@ -2,16 +2,32 @@
 
 import logging
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
+from deepspeed.runtime import torch_autocast
+from lightning.pytorch.plugins import DeepSpeedPrecision
 from lightning.pytorch.strategies import DeepSpeedStrategy, Strategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from distill.strategies.zero_state import ZeroState, gathered, make_whole
+
+
+class ZeroPrecision(DeepSpeedPrecision):
+    """Autocast around all that computes, as without DeepSpeed: its engine casts within its own forward pass alone."""
+
+    def __init__(self, dtype: torch.dtype | None, device: str) -> None:
+        """Take the type to compute products in, none for that of the weights, and the kind of device."""
+        super().__init__("32-true")
+        self._autocast = torch.autocast(device, dtype=dtype, enabled=dtype is not None)
+
+    def forward_context(self) -> AbstractContextManager[Any]:
+        """Return the context of a forward pass."""
+        return self._autocast
 
 
 class ZeroStrategy(DeepSpeedStrategy):
@@ -22,9 +38,9 @@ class ZeroStrategy(DeepSpeedStrategy):
     by parameter), so a training goes on under any strategy and any number of processes, and nothing is unpickled.
     """
 
-    def __init__(self, config: dict[str, Any], *, timeout: timedelta) -> None:
+    def __init__(self, config: dict[str, Any], precision: ZeroPrecision, *, timeout: timedelta) -> None:
         """Take a complete configuration of DeepSpeed, but for what Lightning fills in."""
-        super().__init__(config=config, timeout=timeout, logging_level=logging.ERROR)
+        super().__init__(config=config, precision_plugin=precision, timeout=timeout, logging_level=logging.ERROR)
         self._state: ZeroState | None = None
 
     @property
@@ -45,6 +61,7 @@ class ZeroStrategy(DeepSpeedStrategy):
     def _setup_model_and_optimizer(self, model: nn.Module, optimizer: Any, lr_scheduler: Any = None) -> tuple[Any, Any]:
         """Let DeepSpeed cut everything up, and remember which parameter lies where in the optimiser."""
         order = [list(group["params"]) for group in optimizer.param_groups]
+        torch_autocast.TORCH_AUTOCAST_INITIALIZED = False  # of the process: an earlier engine's would hold for this one
         engine, made = super()._setup_model_and_optimizer(model, optimizer, lr_scheduler)
         self._state = ZeroState(engine.optimizer, order)
         return engine, made

@@ -20,9 +20,9 @@ STAGES = {
 }
 
 
-def _run(folder: Path, kind: str, where: str, step: int) -> subprocess.CompletedProcess[str]:
+def _run(folder: Path, kind: str, where: str, step: int, run: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run on two processes, with a fault in rank 1."""
-    command = [str(faults.script(folder)), "run", str(tiny.run_file(folder, STAGES))]
+    command = [str(faults.script(folder)), "run", str(run or tiny.run_file(folder, STAGES))]
     command += ["machine.devices=2", f"machine.timeout={TIMEOUT}"]
     environment = faults.variables(folder, rank=1, kind=kind, where=where, step=step)
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=200, env=environment)
@@ -42,6 +42,15 @@ def test_a_rank_that_does_not_go_on_ends_the_run_with_its_name(tmp_path, kind, s
     assert done.returncode == 1, done.stderr[-3000:]
     assert re.search(f"error: {said}; the same command goes on from step 4 of seed-0/student\n$", done.stderr)
     assert done.stderr.count("error:") == 1 and done.stderr.count("Traceback") == (kind == "raise"), done.stderr
+
+
+def test_a_late_rank_is_waited_for_before_its_files_go(tmp_path):
+    body = {**STAGES["student"]["training"], "max_steps": 8, "keep": "best"}
+    run = tiny.run_file(tmp_path, {"student": {**STAGES["student"], "training": body}})
+    done = _run(tmp_path, "late", "end", 8, run)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "run/seed-0/student/model/model.safetensors").is_file()
+    assert not (tmp_path / "run/seed-0/student/checkpoints").exists()
 
 
 @pytest.mark.parametrize(("number", "where", "step"), [("SIGTERM", "validation", 8), ("SIGUSR1", "save", 12)])

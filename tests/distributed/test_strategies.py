@@ -23,6 +23,7 @@ VARIANTS = {
     "fsdp-offloaded": ("live", ("machine.strategy=fsdp", "machine.fsdp.offload=true")),
     "teacher-offloaded": ("sharded", ("machine.strategy=ddp", "teacher.offload=cpu")),
 }
+BF16 = "stages.student.training.precision=bf16"
 Case = tuple[str, str, int, str]
 CASES: list[Case] = list(itertools.product(STRATEGIES, TEACHERS, ACCUMULATE, STUDENTS))
 SOME = [case for case in CASES if case[2:] in ((1, "full"), (4, "lora"))]
@@ -62,7 +63,8 @@ def alone(runs, tmp_path_factory) -> Path:
 def trained(runs, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("some")
     variants = [(runs[kind, "full"], folder / name, more) for name, (kind, more) in VARIANTS.items()]
-    train_all([*_jobs(runs, SOME, folder), *variants], folder, processes=2)
+    lower = [(runs["live", "full"], folder / f"{name}-bf16", (f"machine.strategy={name}", BF16)) for name in STRATEGIES]
+    train_all([*lower, *_jobs(runs, SOME, folder), *variants], folder, processes=2)
     return folder
 
 
@@ -103,6 +105,15 @@ def test_and_so_for_every_other_mix(others, alone, case):
 @pytest.mark.parametrize("name", VARIANTS)
 def test_where_parts_lie_changes_nothing(trained, alone, name):
     _is_the_same(trained / name, alone / "full")
+
+
+@pytest.mark.parametrize("name", STRATEGIES[1:])
+def test_bf16_is_the_same_autocast_under_each(trained, name):
+    ours, expected = (torch.tensor(_losses(trained / f"{one}-bf16")) for one in (name, "ddp"))
+    exact = torch.tensor(_losses(trained / f"{name}-live-1-full"))
+    torch.testing.assert_close(ours[0], expected[0], atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(ours, expected, atol=1e-6, rtol=1e-3)
+    assert float((expected / exact - 1).abs().max()) > 3e-3  # eight bits of mantissa show
 
 
 def test_a_sharded_teacher_teaches_one_process_too(alone):

@@ -36,6 +36,9 @@ class Fault(pl.Callback):
     def on_save_checkpoint(self, trainer: pl.Trainer, *_: Any) -> None:
         self._at("save", trainer)
 
+    def teardown(self, trainer: pl.Trainer, *_: Any) -> None:
+        self._at("end", trainer)
+
     def _at(self, where: str, trainer: pl.Trainer) -> None:
         if where != self.where or trainer.global_step != self.step:
             return
@@ -44,6 +47,8 @@ class Fault(pl.Callback):
         match self.kind:
             case "raise":
                 raise RuntimeError("boom")
+            case "late":
+                time.sleep(5)
             case "hang":
                 time.sleep(1000)
             case name:

@@ -122,10 +122,10 @@ def test_a_row_of_which_an_answer_is_too_long_is_left_out_whole(tmp_path: Path) 
 def test_a_cache_keeps_answers_and_knows_others(tmp_path: Path) -> None:
     first = rows_of(files(tmp_path, RECORDS))
     built, again = table_of(first, cache=tmp_path / "c"), table_of(first, cache=tmp_path / "c")
-    assert np.array_equal(again.wrong, built.wrong) and len(list((tmp_path / "c").iterdir())) == 1
+    assert np.array_equal(again.wrong, built.wrong) and len(list((tmp_path / "c").glob("[!.]*"))) == 1
     fixed = Task(kind="generation", choices=("w3", "w8 w9", "w1", "w5"))
     other = table_of(rows_of(files(tmp_path, RECORDS, {}), fixed), cache=tmp_path / "c")
-    assert len(list((tmp_path / "c").iterdir())) == 2 and other.fingerprint != built.fingerprint
+    assert len(list((tmp_path / "c").glob("[!.]*"))) == 2 and other.fingerprint != built.fingerprint
 
 
 def test_tables_with_and_without_answers_are_joined(tmp_path: Path) -> None:

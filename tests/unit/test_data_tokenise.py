@@ -118,7 +118,7 @@ def test_a_cached_table_is_mapped_and_a_damaged_one_built_anew(tmp_path: Path) -
     again = tokenise(rows, unlabelled(rows), tokenizer(), LIMITS, tmp_path)
     assert isinstance(again.tokens, np.memmap)
     assert (again.fingerprint, again.notes) == (built.fingerprint, built.notes)
-    (folder,) = tmp_path.iterdir()
+    (folder,) = filter(Path.is_dir, tmp_path.iterdir())
     raw = bytearray((folder / "tokens.npy").read_bytes())
     raw[-1] ^= 1
     (folder / "tokens.npy").write_bytes(raw)
@@ -126,6 +126,16 @@ def test_a_cached_table_is_mapped_and_a_damaged_one_built_anew(tmp_path: Path) -
     assert mended.fingerprint == built.fingerprint
     assert mended.notes == {**built.notes, "damaged caches rebuilt": 1}
     assert "damaged caches rebuilt" not in tokenise(rows, unlabelled(rows), tokenizer(), LIMITS, tmp_path).notes
+
+
+def test_a_table_another_process_wrote_meanwhile_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = rows_of(["ba be"])
+    built = tokenise(rows, unlabelled(rows), tokenizer(), LIMITS, tmp_path)
+    load, looks = TokenTable.load, iter([lambda folder: None])
+    monkeypatch.setattr(TokenTable, "load", lambda folder: next(looks, load)(folder))  # not there yet at the first look
+    monkeypatch.setattr("distill.data.tokenise._tokenised", pytest.fail)
+    again = tokenise(rows, unlabelled(rows), tokenizer(), LIMITS, tmp_path)
+    assert (again.fingerprint, again.notes) == (built.fingerprint, built.notes)
 
 
 def test_the_cache_knows_what_decides_the_tokens(tmp_path: Path) -> None:
@@ -138,7 +148,7 @@ def test_the_cache_knows_what_decides_the_tokens(tmp_path: Path) -> None:
     tokenise(rows, unlabelled(rows), other, LIMITS, tmp_path)
     tokenise(rows.part(0, 1), np.array([IGNORED]), tokenizer(), LIMITS, tmp_path)
     pack(rows, tokenizer(), LIMITS, tmp_path)
-    assert len(list(tmp_path.iterdir())) == 6
+    assert len(list(tmp_path.glob("[!.]*"))) == 6
 
 
 def test_joined_tables_hold_all_rows() -> None:
