@@ -36,7 +36,7 @@ class Fault(pl.Callback):
     def on_save_checkpoint(self, trainer: pl.Trainer, *_: Any) -> None:
         self._at("save", trainer)
 
-    def teardown(self, trainer: pl.Trainer, *_: Any) -> None:
+    def teardown(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
         self._at("end", trainer)
 
     def _at(self, where: str, trainer: pl.Trainer) -> None:
