@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-DISTILL = Path(sys.executable).with_name("distill")
 SIDES = ("a", "b")
 
 
@@ -24,15 +23,15 @@ class Hosts:
         """Pull the cable of the second host, or put it back."""
         _ip("-n", self.names["b"], "link", "set", self.names["b"], state)
 
-    def torchrun(self, *arguments: str, port: int) -> "list[subprocess.Popen[str]]":
-        """Start `distill` with one process on each host."""
-        return [self._start(number, side, port, arguments) for number, side in enumerate(SIDES)]
+    def torchrun(self, *program: str, port: int) -> "list[subprocess.Popen[str]]":
+        """Start a program, by its path or as `-m MODULE`, with one process on each host."""
+        return [self._start(number, side, port, program) for number, side in enumerate(SIDES)]
 
-    def _start(self, number: int, side: str, port: int, arguments: tuple[str, ...]) -> "subprocess.Popen[str]":
+    def _start(self, number: int, side: str, port: int, program: tuple[str, ...]) -> "subprocess.Popen[str]":
         launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
         launcher += [f"--node-rank={number}", f"--master-addr={self.addresses['a']}", f"--master-port={port}"]
         environment = {**os.environ, "GLOO_SOCKET_IFNAME": self.names[side], "PYTHONPATH": str(ROOT)}
-        command = ["ip", "netns", "exec", self.names[side], *launcher, str(DISTILL), *arguments]
+        command = ["ip", "netns", "exec", self.names[side], *launcher, *program]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         return subprocess.Popen(command, env=environment, **pipes)  # type: ignore[call-overload,no-any-return]
 

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +11,12 @@ import pytest
 import torch
 
 from distill.callbacks.checkpoints import checkpoints
-from tests.cluster.hosts import DISTILL, Hosts, hosts, missing
+from tests.cluster.hosts import Hosts, hosts, missing
 from tests.helpers import tiny
 from tests.helpers.training import weights
 
 pytestmark = [pytest.mark.cluster, pytest.mark.skipif(bool(missing()), reason=missing())]
+DISTILL = str(Path(sys.executable).with_name("distill"))
 TIMEOUT = 10
 STAGES = {
     "student": {
@@ -43,7 +45,7 @@ def run(tmp_path_factory) -> Path:
 def one_host(run: Path) -> dict[str, torch.Tensor]:
     """Train by two processes of one host."""
     output = run.parent / "one"
-    command = [str(DISTILL), "run", str(run), f"output={output}", "machine.devices=2"]
+    command = [DISTILL, "run", str(run), f"output={output}", "machine.devices=2"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return weights(output / "seed-0/student")
@@ -56,7 +58,7 @@ def _equal(output: Path, expected: dict[str, torch.Tensor]) -> bool:
 
 def test_two_hosts_train_what_one_does(pair, run, one_host):
     output = run.parent / "two"
-    sides = pair.torchrun("run", str(run), f"output={output}", "machine.nodes=auto", port=29511)
+    sides = pair.torchrun(DISTILL, "run", str(run), f"output={output}", "machine.nodes=auto", port=29511)
     said = [side.communicate(timeout=200)[0] for side in sides]
     assert [side.returncode for side in sides] == [0, 0], said
     assert "2 hosts × 1 processes" in said[0] and "▸" not in said[1]
@@ -65,7 +67,7 @@ def test_two_hosts_train_what_one_does(pair, run, one_host):
 
 def test_a_pulled_cable_ends_both_sides_by_name_and_the_same_command_goes_on(pair, run, one_host):
     output = run.parent / "pulled"
-    sides = pair.torchrun("run", str(run), f"output={output}", *BOTH, port=29512)
+    sides = pair.torchrun(DISTILL, "run", str(run), f"output={output}", *BOTH, port=29512)
     until = time.monotonic() + 120
     while not list(output.rglob("step-14.ckpt")) and time.monotonic() < until:
         time.sleep(0.05)
@@ -84,14 +86,14 @@ def test_a_pulled_cable_ends_both_sides_by_name_and_the_same_command_goes_on(pai
         assert re.search(r"lost each other in step \d+: no answer for 10 s; the same command goes on from", errors[0])
     saved = [path for folder in output.glob("seed-0/student/checkpoints/*") for path in checkpoints(folder)]
     assert 14 <= int(saved[-1].stem.removeprefix("step-")) < 150
-    sides = pair.torchrun("run", str(run), f"output={output}", *BOTH, port=29513)
+    sides = pair.torchrun(DISTILL, "run", str(run), f"output={output}", *BOTH, port=29513)
     said = [side.communicate(timeout=200)[0] for side in sides]
     assert [side.returncode for side in sides] == [0, 0], said
     assert _equal(output, one_host)
 
 
 def test_other_processes_than_the_run_says_are_one_error(pair, run):
-    sides = pair.torchrun("run", str(run), f"output={run.parent / 'no'}", "machine.devices=1", port=29514)
+    sides = pair.torchrun(DISTILL, "run", str(run), f"output={run.parent / 'no'}", "machine.devices=1", port=29514)
     said = [side.communicate(timeout=100)[0] for side in sides]
     assert all(side.returncode != 0 for side in sides)
     assert "nodes 1 × devices 1 is not what torchrun started: 2 processes on 2 hosts" in said[0].replace("\n", " ")

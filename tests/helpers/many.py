@@ -17,13 +17,18 @@ Job = tuple[Path, Path, Sequence[str]]
 """A run file, a folder to train in, and overrides."""
 
 
+def listed(jobs: Sequence[Job], folder: Path, *overrides: str) -> Path:
+    """Write down jobs, each with some more overrides, for `main`."""
+    path = folder / f"jobs-{len(list(folder.glob('jobs-*')))}.json"
+    path.write_text(json.dumps([(str(run), str(output), [*given, *overrides]) for run, output, given in jobs]))
+    return path
+
+
 def train_all(jobs: Sequence[Job], folder: Path, processes: int = 1) -> None:
     """Train the stage `student` of each job, on processes of its own."""
-    listed = folder / f"jobs-{processes}.json"
-    more = [f"machine.devices={processes}"] if processes > 1 else []
-    listed.write_text(json.dumps([(str(run), str(output), [*given, *more]) for run, output, given in jobs]))
+    every = listed(jobs, folder, *([f"machine.devices={processes}"] if processes > 1 else []))
     launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--master-port=0", "--standalone"]
-    command = [sys.executable, *(launcher if processes > 1 else []), "-m", "tests.helpers.many", str(listed)]
+    command = [sys.executable, *(launcher if processes > 1 else []), "-m", "tests.helpers.many", str(every)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=900, env=environment)
     assert done.returncode == 0, done.stderr[done.stderr.find("Traceback") :][:8000]

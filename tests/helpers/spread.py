@@ -1,8 +1,24 @@
 """Runs for the tests of strategies: every kind of term, no dropout, sizes that divide by no number of processes."""
 
+import csv
+import itertools
 from pathlib import Path
 
+import torch
+
 from tests.helpers import tiny
+from tests.helpers.many import Job
+from tests.helpers.training import weights
+
+STRATEGIES = ("ddp", "fsdp", "deepspeed_1", "deepspeed_2", "deepspeed_3")
+TEACHERS = ("live", "sharded")
+ACCUMULATE = {1: 8, 4: 2}
+"""Micro-batch of each of two processes, by how many make a window of 16 rows."""
+STUDENTS = ("full", "lora")
+Case = tuple[str, str, int, str]
+CASES: list[Case] = list(itertools.product(STRATEGIES, TEACHERS, ACCUMULATE, STUDENTS))
+SOME = [case for case in CASES if case[2:] in ((1, "full"), (4, "lora"))]
+"""Each strategy beside each teacher, each way to make a window and each student with each of them."""
 
 OBJECTIVE = [{"kind": "logits", "temperature": 2}, {"kind": "hidden"}, {"kind": "attention"}, {"kind": "task"}]
 STAGES = {
@@ -26,3 +42,42 @@ def spread_run(folder: Path, kind: str, student: str) -> Path:
     adapter = {"adapter": {"kind": "lora", "rank": 3}} if student == "lora" else {}
     chosen = {"kind": "folder", "model": str(made), **adapter}
     return tiny.run_file(folder, STAGES, teacher=teacher | more, student=chosen)
+
+
+def spread_runs(folder: Path) -> dict[tuple[str, str], Path]:
+    """Write a run of each teacher and student."""
+    every = itertools.product(TEACHERS, STUDENTS)
+    return {(kind, student): spread_run(folder / kind / student, kind, student) for kind, student in every}
+
+
+def name_of(case: Case) -> str:
+    """Name a case, and the folder it is trained in."""
+    return "-".join(map(str, case))
+
+
+def jobs_of(runs: dict[tuple[str, str], Path], cases: list[Case], folder: Path) -> list[Job]:
+    """List the trainings of cases."""
+    made: list[Job] = []
+    for case in cases:
+        strategy, kind, accumulate, student = case
+        more = f"stages.student.training.micro_batch_size={ACCUMULATE[accumulate]}"
+        made.append((runs[kind, student], folder / name_of(case), (f"machine.strategy={strategy}", more)))
+    return made
+
+
+def losses_of(folder: Path) -> list[list[float]]:
+    """Read the losses of each step: their sum and each term's."""
+    with next(folder.rglob("metrics.csv")).open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["loss"]]
+    return [[float(row[key]) for key in row if key.startswith("loss")] for row in rows]
+
+
+def assert_the_same(folder: Path, as_in: Path) -> None:
+    """Compare losses of all steps, and the last weights."""
+    ours, whole = losses_of(folder), losses_of(as_in)
+    assert len(whole) == 6 and len(whole[0]) == 5
+    torch.testing.assert_close(torch.tensor(ours), torch.tensor(whole), atol=1e-6, rtol=1e-6)
+    found, expected = weights(folder), weights(as_in)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, atol=1e-5, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
