@@ -31,7 +31,7 @@ def train_all(jobs: Sequence[Job], folder: Path, processes: int = 1) -> None:
     command = [sys.executable, *(launcher if processes > 1 else []), "-m", "tests.helpers.many", str(every)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=900, env=environment)
-    assert done.returncode == 0, done.stderr[done.stderr.find("Traceback") :][:8000]
+    assert done.returncode == 0, done.stderr[done.stderr.find("Traceback") :][:5000]
 
 
 def main() -> None:
