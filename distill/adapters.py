@@ -6,14 +6,14 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
 from peft import PeftConfig, PeftModel, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from peft.tuners.adaption_prompt import AdaptionPromptModel
 from peft.utils import load_peft_weights, set_peft_model_state_dict
-from peft.utils.other import AuxiliaryTrainingWrapper
 from peft.utils.save_and_load import get_base_model_state_dict
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -81,30 +81,21 @@ class Tuner(ABC):
 
 @contextmanager
 def switched_off(model: PeftModel) -> Iterator[PreTrainedModel]:
-    """Give the model as it was before it was adapted, its own head and normalisations included."""
-    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    try:
-        with _wrappers_off(model) if model.active_peft_config.is_prompt_learning else model.disable_adapter():
-            yield transformer(model)
-    finally:  # peft lets all that it switches on again learn, adapters below and what no term depends on too
-        model.requires_grad_(False)
-        for parameter in learning:
-            parameter.requires_grad_(True)
+    """Give the model as it was before it was adapted, its own head and normalisations included.
 
-
-@contextmanager
-def _wrappers_off(model: PeftModel) -> Iterator[None]:
-    """Switch modules trained whole off: with learned tokens peft leaves them on, and fails for models that do not
-    write.
+    What learns stays marked as learning: peft's own way changes the marks (and lets all learn that it switches on
+    again), which strategies that cut up weights read at the first pass.
     """
-    wrappers = [module for module in model.modules() if isinstance(module, AuxiliaryTrainingWrapper)]
-    for wrapper in wrappers:
-        wrapper.enable_adapters(False)
+    marked: list[Any] = [part for part in model.modules() if getattr(part, "_disable_adapters", None) is False]
+    swaps = isinstance(model.base_model, AdaptionPromptModel)  # changes modules, no marks
     try:
-        yield
+        for part in marked:
+            part._disable_adapters = True
+        with model.disable_adapter() if swaps else nullcontext():
+            yield transformer(model)
     finally:
-        for wrapper in wrappers:
-            wrapper.enable_adapters(True)
+        for part in marked:
+            part._disable_adapters = False
 
 
 def adapted(model: Model, where: str) -> PeftModel:

@@ -77,6 +77,10 @@ class TrainedModel(nn.Module, ABC):
         """Run on a batch and return what is needed."""
 
     @abstractmethod
+    def frozen(self, batch: Batch, needs: Needs) -> Outputs:
+        """Run the frozen model inside an adapter, without it."""
+
+    @abstractmethod
     def parameter_groups(self, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
         """Return the trained parameters for an optimiser."""
 

@@ -22,4 +22,4 @@ def own_teacher(student: Student, fingerprint: str, where: str) -> OwnTeacher:
             f"{where}.teacher: student.adapter.init changes the frozen weights: they are no teacher any more"
         )
     shape = student.shape if student.frozen_head else replace(student.shape, outputs=0)
-    return OwnTeacher(model, shape, student.offers - Needs(logits=not student.frozen_head), fingerprint)
+    return OwnTeacher(student, shape, student.offers - Needs(logits=not student.frozen_head), fingerprint)

@@ -55,6 +55,17 @@ class Student(TrainedModel):
             adapters.begin_pass(self.model)
         return capture.forward(self.model, batch, needs)
 
+    @torch.no_grad()
+    def frozen(self, batch: Batch, needs: Needs) -> Outputs:
+        """Run the frozen model inside an adapter, in eval mode for as long as it takes."""
+        training = self.training
+        self.train(False)
+        try:
+            with adapters.switched_off(cast(PeftModel, self.model)) as model:
+                return capture.forward(model, batch, needs)
+        finally:
+            self.train(training)
+
     def penalty(self) -> Tensor | None:
         """Return what its adapter adds to the loss by itself."""
         return adapters.penalty(self.model) if self._ranks is None else self._ranks.penalty()

@@ -8,11 +8,20 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    OffloadPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from distill.protocols import TrainedModel
+
+_OWN_TEACHER = "frozen"
+"""The other pass through a student, which puts weights together too."""
 
 
 class FullyShardedStrategy(DDPStrategy):
@@ -36,6 +45,7 @@ class FullyShardedStrategy(DDPStrategy):
         for block in _blocks(student):
             self._shard(block, mesh)
         self._shard(student, mesh)
+        register_fsdp_forward_method(student, _OWN_TEACHER)
         if any(True for _ in objective.parameters()):
             self._shard(objective, mesh)
 
@@ -92,6 +102,7 @@ def _release(part: Any) -> None:
     for hooks in (part._forward_pre_hooks, part._forward_hooks):
         for key in [key for key, hook in hooks.items() if getattr(hook, "__self__", None) is state]:
             del hooks[key]
+    part.__dict__.pop(_OWN_TEACHER, None)
     part.__class__ = type(part).__bases__[1]
 
 

@@ -72,10 +72,10 @@ def losses_of(folder: Path) -> list[list[float]]:
     return [[float(row[key]) for key in row if key.startswith("loss")] for row in rows]
 
 
-def assert_the_same(folder: Path, as_in: Path) -> None:
+def assert_the_same(folder: Path, as_in: Path, terms: int = len(OBJECTIVE)) -> None:
     """Compare losses of all steps, and the last weights."""
     ours, whole = losses_of(folder), losses_of(as_in)
-    assert len(whole) == 6 and len(whole[0]) == 5
+    assert len(whole) == 6 and len(whole[0]) == terms + 1
     torch.testing.assert_close(torch.tensor(ours), torch.tensor(whole), atol=1e-6, rtol=1e-6)
     found, expected = weights(folder), weights(as_in)
     assert found.keys() == expected.keys()
