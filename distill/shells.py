@@ -28,8 +28,3 @@ def shell(
     with torch.device("meta"):
         model = auto_class(task, config).from_config(config, dtype=dtype)
     return Loaded(model.eval(), load_tokenizer(source, where), source.path, own_head and task.kind != "text")
-
-
-def is_shell(loaded: Loaded) -> bool:
-    """Whether the model has no weights."""
-    return next(loaded.model.parameters()).is_meta

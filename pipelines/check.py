@@ -27,15 +27,13 @@ from distill.models import Loaded, ModelSource, load_config
 from distill.objective import Objective
 from distill.objective import build as build_objective
 from distill.protocols import Teacher
-from distill.strategies.deepspeed_config import deepspeed_config
-from distill.strategies.limits import check as check_strategy
 from pipelines.generate import black_box, check_ensemble, writable
 from pipelines.own_teacher import own_teacher
 from pipelines.record import kept
 from pipelines.recorded import match as match_texts
 from pipelines.run import Run
 from pipelines.select import sources_of
-from pipelines.spread import facts_of
+from pipelines.spread import strategy_of
 from pipelines.words import learnt_by_students
 from students.build import build as build_student
 from students.build import build_alone
@@ -201,11 +199,13 @@ def _stages(run: Run, loaded: Loaded | None, found: Table) -> Student | None:
     for name, stage in run.config.stages.items():
         if not isinstance(stage, TrainStage):
             continue
-        if stage.trains == "student":
+        if stage.trains == "teacher":
+            strategy_of(run, name, stage, None, None)
+        else:
             last = _student(run, loaded)
             last.keep(stage.training.freeze, f"stages.{name}.training.freeze")
             objective = _objective(run, name, stage, last, loaded)
-            _strategy(run, name, stage, last)
+            strategy_of(run, name, stage, last, objective)
             pairs = "; ".join(f"{row.name} {row.layers}" for row in objective.describe() if row.layers)
             found.add_row(f"stages.{name}", pairs or ", ".join(objective.units))
     if last is not None:
@@ -213,15 +213,6 @@ def _stages(run: Run, loaded: Loaded | None, found: Table) -> Student | None:
         weights = sum(parameter.numel() for parameter in last.parameters())
         found.add_row("student", f"{last.shape.describe()}, {weights / 1e6:.1f} M")
     return last
-
-
-def _strategy(run: Run, name: str, stage: TrainStage, student: Student) -> None:
-    training, machine = stage.training, run.config.machine
-    facts = facts_of(run.device, run.device.precision(training.precision), student)
-    chosen = training.strategy or machine.strategy
-    check_strategy(chosen, machine, facts, f"stages.{name}.training.strategy")
-    if chosen.startswith("deepspeed"):
-        deepspeed_config(int(chosen[-1]), training, machine.deepspeed, facts)
 
 
 def _swapped(run: Run, student: Student) -> None:

@@ -1,22 +1,37 @@
-"""What a strategy has to know of a training."""
+"""How a training is spread over devices, once it is known that it can be."""
 
-from torch import nn
-
+from configs.stages import TrainStage
+from configs.strategies import StrategyName
 from distill import adapters
-from distill.strategies.limits import Facts
-from pipelines.machine import Device
+from distill.objective import Objective
+from distill.strategies.deepspeed_config import deepspeed_config
+from distill.strategies.limits import Facts, check
+from pipelines.run import Run
 from students.student import Student
 
 
-def facts_of(device: Device, precision: str, student: Student, *beside: nn.Module) -> Facts:
-    """Return the facts of training a student, and what learns beside it, on a device."""
-    learns = (weight for part in (student, *beside) for weight in part.parameters() if weight.requires_grad)
-    return Facts(
-        gpu=device.accelerator == "gpu",
-        devices=device.world,
-        precision=precision,
-        trained=sum(weight.numel() for weight in learns),
-        leaves_out=adapters.leaves_out(student.model),
-        looks_at_weights=student.penalty() is not None,
-        edits_weights=bool(student.callbacks()),
+def strategy_of(
+    run: Run, name: str, stage: TrainStage, student: Student | None, objective: Objective | None
+) -> tuple[StrategyName, Facts]:
+    """Return a stage's strategy, and what that has to know. Raise UserError where the two do not go together.
+
+    `student` and `objective` are those of the training, none where they are still to be made, of plain weights.
+    """
+    training, machine = stage.training, run.config.machine
+    learns = [weight for part in (student, objective) if part is not None for weight in part.parameters()]
+    facts = Facts(
+        gpu=run.device.accelerator == "gpu",
+        devices=run.device.world,
+        precision=run.device.precision(training.precision),
+        trained=sum(weight.numel() for weight in learns if weight.requires_grad) or 1,
+        leaves_out=student is not None and adapters.leaves_out(student.model),
+        looks_at_weights=student is not None and student.penalty() is not None,
+        edits_weights=student is not None and bool(student.callbacks()),
+        writes=training.validate_texts > 0,
+        chooses=run.config.task.ranks or (objective is not None and objective.student_needs.choices),
     )
+    chosen = training.strategy or machine.strategy
+    check(chosen, machine, facts, f"stages.{name}.training.strategy")
+    if chosen.startswith("deepspeed"):
+        deepspeed_config(int(chosen[-1]), training, machine.deepspeed, facts)
+    return chosen, facts

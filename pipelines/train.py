@@ -28,15 +28,15 @@ from distill.models import Loaded, ModelSource, fingerprint
 from distill.module import DistillModule, Metrics, Recipe
 from distill.objective import build as build_objective
 from distill.protocols import Teacher
-from distill.strategies.build import AUTOCAST, Spread
+from distill.strategies.build import Spread
 from distill.strategies.build import build as build_strategy
-from distill.strategies.limits import check as check_strategy
+from distill.strategies.precision import AUTOCAST
 from distill.token_metrics import TokenMetrics
 from pipelines.beat import Beat
 from pipelines.frozen_teacher import frozen_teacher
 from pipelines.own_teacher import own_teacher
 from pipelines.place import environment, is_helper
-from pipelines.spread import facts_of
+from pipelines.spread import strategy_of
 from pipelines.stage import Stage
 from pipelines.train_logs import clear_logs, loggers
 from pipelines.validate_text import WrittenValidation
@@ -240,11 +240,8 @@ class Train(Stage[TrainStage]):
         )
 
     def _spread(self, module: DistillModule) -> Spread:
-        training, machine = self._config.training, self._run.config.machine
-        name = training.strategy or machine.strategy
-        facts = facts_of(self._run.device, self._precision, cast(Student, module.student), module.objective)
-        check_strategy(name, machine, facts, f"stages.{self.name}.training.strategy")
-        return build_strategy(name, training, machine, facts)
+        name, facts = strategy_of(self._run, self.name, self._config, cast(Student, module.student), module.objective)
+        return build_strategy(name, self._config.training, self._run.config.machine, facts)
 
     def _results(self, module: DistillModule, data: DistillData) -> dict[str, Any]:
         """Score the final weights on the validation rows."""

@@ -1,5 +1,6 @@
 """Batches for Lightning: planned, padded, and resumable at any optimiser step."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ from distill.data.buckets import Indices
 from distill.data.collate import Inputs, collate
 from distill.data.table import TokenTable
 from distill.data.windows import Plan
-from distill.errors import ResumeError
+from distill.errors import DataError, ResumeError
 from distill.signals import deaf
 from distill.types import Batch
 
@@ -62,16 +63,19 @@ class _FromHere(Sampler[int]):
 
 
 class ValidationBatches(Dataset[Inputs]):
-    """The validation rows, sorted by length, dealt out to the ranks."""
+    """The validation rows, sorted by length, dealt out to the ranks: to each the same number of batches, for weights
+    that are cut up are put together by all ranks at once.
+    """
 
     def __init__(self, table: TokenTable, pad_id: int, *, rank: int = 0, world: int = 1) -> None:
-        """Take all rows of a table."""
+        """Take all rows of a table. Raise DataError where there is none for some rank."""
+        if len(table) < world:
+            raise DataError(f"validation: {len(table)} rows are too few for {world} devices; each needs one")
         order = np.argsort(table.lengths, kind="stable")[rank::world]
         size = VALIDATION_ROWS if table.masking is None and table.wrong is None else VOCABULARY_ROWS
-        cuts: list[Indices] = [order[i : i + size] for i in range(0, len(order), size)]
         self.table = table
         self.pad_id = pad_id
-        self.cuts = cuts
+        self.cuts: list[Indices] = np.array_split(order, math.ceil(len(table) / (world * size)))
 
     def __len__(self) -> int:
         return len(self.cuts)

@@ -3,18 +3,14 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
-import torch
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from configs.strategies import StrategyName
 from configs.training import Machine, Training
 from distill.strategies.deepspeed_config import deepspeed_config
+from distill.strategies.fsdp import FullyShardedStrategy
 from distill.strategies.limits import Facts
-from distill.strategies.sharded import FullyShardedStrategy
-
-AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""The type that products are computed in, by precision; none: that of the weights."""
-_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+from distill.strategies.precision import AUTOCAST, LIGHTNING, ZeroPrecision
 
 
 @dataclass(frozen=True)
@@ -30,7 +26,7 @@ class Spread:
 
 def build(name: StrategyName, training: Training, machine: Machine, facts: Facts) -> Spread:
     """Return how a training is spread over devices. Raise UserError for a bad file of DeepSpeed's keys."""
-    precision, timeout = _PRECISION[facts.precision], timedelta(seconds=machine.timeout)
+    precision, timeout = LIGHTNING[facts.precision], timedelta(seconds=machine.timeout)
     match name:
         case "auto" | "ddp" if facts.devices == 1:
             return Spread("auto", precision)
@@ -39,7 +35,7 @@ def build(name: StrategyName, training: Training, machine: Machine, facts: Facts
         case "fsdp":
             return Spread(FullyShardedStrategy(offload=machine.fsdp.offload, timeout=timeout), precision)
         case "deepspeed_1" | "deepspeed_2" | "deepspeed_3":
-            from distill.strategies.zero import ZeroPrecision, ZeroStrategy  # DeepSpeed takes seconds to import
+            from distill.strategies.zero import ZeroStrategy  # DeepSpeed takes seconds to import
 
             config = deepspeed_config(int(name[-1]), training, machine.deepspeed, facts)
             autocast = ZeroPrecision(AUTOCAST[facts.precision], "cuda" if facts.gpu else "cpu")

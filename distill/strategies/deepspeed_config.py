@@ -8,10 +8,10 @@ from configs.errors import UserError, suggest
 from configs.strategies import DeepSpeed
 from configs.training import Training
 from distill.strategies.limits import Facts
+from distill.strategies.precision import AUTOCAST
 
 BUCKET = 50_000_000
 """Most elements of gradients that are sent at once, and that a buffer is held for."""
-_AUTOCAST = {"bf16": "bfloat16", "fp16": "float16"}
 _DECIDED = {
     "train_batch_size": "training.batch_size",
     "train_micro_batch_size_per_gpu": "training.micro_batch_size",
@@ -70,11 +70,12 @@ def deepspeed_config(stage: int, training: Training, options: DeepSpeed, facts: 
         "zero_allow_untested_optimizer": True,  # AdamW is torch's, as without DeepSpeed
         "zero_force_ds_cpu_optimizer": False,
     }
-    if facts.precision != "fp32":
+    dtype = AUTOCAST[facts.precision]
+    if dtype is not None:
         exact: list[str] = []  # layers whose gradients would be summed in the lower precision
         config["torch_autocast"] = {
             "enabled": True,
-            "dtype": _AUTOCAST[facts.precision],
+            "dtype": str(dtype).removeprefix("torch."),
             "lower_precision_safe_modules": exact,
         }
     return config if options.config is None else _merged(config, given(options.config))

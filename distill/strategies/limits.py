@@ -26,6 +26,10 @@ class Facts:
     """Whether the student looks at weights outside the layers that hold them, as AdapterFusion's regulariser does."""
     edits_weights: bool
     """Whether something but the optimiser changes weights, as AdaLoRA does."""
+    writes: bool = False
+    """Whether the student writes texts between its steps."""
+    chooses: bool = False
+    """Whether some batches take a pass more than others: those with wrong answers."""
 
 
 def check(name: StrategyName, machine: Machine, facts: Facts, where: str) -> None:
@@ -35,17 +39,29 @@ def check(name: StrategyName, machine: Machine, facts: Facts, where: str) -> Non
             f"{where}: {name} cuts up the weights, and this student's adapter adds a loss on whole ones; "
             "Choices: auto, ddp, deepspeed_1, deepspeed_2"
         )
-    if name.startswith("deepspeed") and facts.leaves_out:
+    if name in _CUTS_WEIGHTS and (facts.writes or facts.chooses):
+        what = "training.validate_texts" if facts.writes else "rows with wrong answers"
         raise UserError(
-            f"{where}: {name} moves every weight in every step, and student.adapter.drop leaves some out; "
-            "Choices: auto, ddp, fsdp"
+            f"{where}: {name} puts weights together for all processes at once, and {what} take as many passes as each "
+            "process has texts; Choices: auto, ddp, deepspeed_1, deepspeed_2"
+        )
+    if (name.startswith("deepspeed") or name == "fsdp") and facts.leaves_out:
+        raise UserError(
+            f"{where}: {name} expects a gradient of every weight in every step, and student.adapter.drop leaves some "
+            "out; Choices: auto, ddp"
+        )
+    if name.startswith("deepspeed") and facts.precision == "fp16":
+        raise UserError(
+            f"{where}: {name} clips gradients that are still scaled for fp16 (DeepSpeed 0.19); Choices: auto, ddp, "
+            "fsdp, or training.precision: bf16, fp32"
         )
     if name.startswith("deepspeed") and facts.edits_weights:
         raise UserError(
             f"{where}: {name} keeps weights of its own, and this student's adapter (adalora) changes them between "
             "steps; Choices: auto, ddp"
         )
-    _check_options(name, machine, facts)
+    if name.startswith("deepspeed"):
+        _check_options(name, machine, facts)
 
 
 def _check_options(name: StrategyName, machine: Machine, facts: Facts) -> None:
@@ -61,7 +77,7 @@ def _check_options(name: StrategyName, machine: Machine, facts: Facts) -> None:
         raise UserError(
             f"{where}.secondary_partition: {facts.devices} devices do not divide by {options.secondary_partition}"
         )
-    if options.offload == "nvme" and name.startswith("deepspeed"):
+    if options.offload == "nvme":
         from deepspeed.ops.op_builder import AsyncIOBuilder
 
         if name != "deepspeed_3":

@@ -2,32 +2,21 @@
 
 import logging
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
+from deepspeed import DeepSpeedEngine
 from deepspeed.runtime import torch_autocast
-from lightning.pytorch.plugins import DeepSpeedPrecision
 from lightning.pytorch.strategies import DeepSpeedStrategy, Strategy
+from lightning.pytorch.trainer.states import TrainerStatus
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from distill.strategies.meet import meet, told_its_place
+from distill.strategies.precision import ZeroPrecision
 from distill.strategies.zero_state import ZeroState, gathered, make_whole
-
-
-class ZeroPrecision(DeepSpeedPrecision):
-    """Autocast around all that computes, as without DeepSpeed: its engine casts within its own forward pass alone."""
-
-    def __init__(self, dtype: torch.dtype | None, device: str) -> None:
-        """Take the type to compute products in, none for that of the weights, and the kind of device."""
-        super().__init__("32-true")
-        self._autocast = torch.autocast(device, dtype=dtype, enabled=dtype is not None)
-
-    def forward_context(self) -> AbstractContextManager[Any]:
-        """Return the context of a forward pass."""
-        return self._autocast
 
 
 class ZeroStrategy(DeepSpeedStrategy):
@@ -54,15 +43,18 @@ class ZeroStrategy(DeepSpeedStrategy):
         super(DeepSpeedStrategy, self).setup_environment()
 
     def setup_distributed(self) -> None:
-        """Join the others."""
-        self.set_world_ranks()
-        self._init_deepspeed_distributed()
+        """Join the others, in torch's group first; Lightning would leave variables behind that say torchrun is here."""
+        super(DeepSpeedStrategy, self).setup_distributed()
+        meet(self._get_process_group_backend())
 
     def _setup_model_and_optimizer(self, model: nn.Module, optimizer: Any, lr_scheduler: Any = None) -> tuple[Any, Any]:
         """Let DeepSpeed cut everything up, and remember which parameter lies where in the optimiser."""
         order = [list(group["params"]) for group in optimizer.param_groups]
         torch_autocast.TORCH_AUTOCAST_INITIALIZED = False  # of the process: an earlier engine's would hold for this one
-        engine, made = super()._setup_model_and_optimizer(model, optimizer, lr_scheduler)
+        with told_its_place(self.local_rank):
+            engine, made = super()._setup_model_and_optimizer(model, optimizer, lr_scheduler)
+        assert isinstance(self.precision_plugin, ZeroPrecision)
+        self.precision_plugin.partitioned = engine.module if engine.zero_optimization_partition_weights() else None
         self._state = ZeroState(engine.optimizer, order)
         return engine, made
 
@@ -83,7 +75,7 @@ class ZeroStrategy(DeepSpeedStrategy):
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """Return what learns, whole, on all ranks."""
         assert self.lightning_module is not None
-        return gathered(self.lightning_module)
+        return gathered(self.deepspeed_engine, self.lightning_module)
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """Return the state of AdamW as one device would have it."""
@@ -107,9 +99,13 @@ class ZeroStrategy(DeepSpeedStrategy):
         """Put the weights into the model, which is still whole."""
         Strategy.load_model_state_dict(self, checkpoint, strict)
 
-    def on_train_end(self) -> None:
-        """Make the model whole again: what follows scores and saves it."""
+    def teardown(self) -> None:
+        """Make the model whole again: what follows scores and saves it. A training that had no step left has come here
+        too; one that failed has lost the others.
+        """
         module = self.lightning_module
-        assert module is not None
-        make_whole(self.deepspeed_engine, module)
-        self.model = module
+        if module is not None and isinstance(self.model, DeepSpeedEngine):
+            if module.trainer.state.status is not TrainerStatus.INTERRUPTED:
+                make_whole(self.model, module)
+            self.model = module
+        super().teardown()

@@ -6,6 +6,7 @@ from typing import Any
 import deepspeed
 import lightning.pytorch as pl
 import torch
+from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
 from deepspeed.runtime.zero.stage3 import DeepSpeedZeroOptimizer_Stage3
 from deepspeed.utils import safe_get_full_optimizer_state, safe_set_local_optimizer_state
 from torch import Tensor, nn
@@ -99,8 +100,9 @@ class ZeroState:
         return groups
 
 
-def gathered(module: pl.LightningModule) -> dict[str, Any]:
+def gathered(engine: Any, module: pl.LightningModule) -> dict[str, Any]:
     """Return the module's state with the weights that stage 3 has dealt out put together, on all ranks."""
+    _settle(engine)
     named = dict(module.named_parameters(remove_duplicate=False))
     whole: dict[int, Tensor] = {}  # tied weights once
     state: dict[str, Any] = module.state_dict()
@@ -117,14 +119,27 @@ def gathered(module: pl.LightningModule) -> dict[str, Any]:
 
 def make_whole(engine: Any, module: nn.Module) -> None:
     """Put dealt-out weights together for good, and take DeepSpeed's hooks off."""
+    _settle(engine)
     partitioned = [parameter for parameter in module.parameters() if is_partitioned(parameter)]
     whole = []
     for parameter in partitioned:
         with deepspeed.zero.GatheredParameters([parameter]):
             whole.append(parameter.detach().clone())
     engine.destroy()
+    forget(engine.module)
     for parameter, value in zip(partitioned, whole, strict=True):
         parameter.data = value
+
+
+def _settle(engine: Any) -> None:
+    """Let go of the weights that stage 3 holds ready for a next pass: none can be put together for anything else."""
+    if engine.zero_optimization_partition_weights():
+        engine.empty_partition_cache()
+
+
+def forget(module: nn.Module) -> None:
+    """Let a module go that DeepSpeed has dealt out: a list of its own would hold it, and what hangs on it, for ever."""
+    FWD_MODULE_STACK[:] = [held for held in FWD_MODULE_STACK if held is not module]
 
 
 def is_partitioned(parameter: nn.Parameter) -> bool:

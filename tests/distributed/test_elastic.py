@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.helpers.spread import spread_run
+from tests.helpers.spread import overrides_of, spread_run
 from tests.helpers.training import cut_apart, train_apart
 
 EVERY = "stages.student.training.checkpoint_every=2"
@@ -30,11 +30,21 @@ def whole(run, tmp_path_factory) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("move", MOVES)
 def test_a_training_goes_on_under_another_strategy(run, whole, tmp_path, move):
     (first, before), (second, after) = MOVES[move]
-    cut_apart(run, tmp_path, 5, EVERY, f"machine.strategy={first}", processes=before)
+    cut_apart(run, tmp_path, 5, EVERY, *overrides_of(first, tmp_path), processes=before)
     saved = sorted(path.name for path in tmp_path.rglob("*.ckpt"))
     assert saved == ["step-2.ckpt", "step-4.ckpt"]
-    resumed = train_apart(run, tmp_path, EVERY, f"machine.strategy={second}", processes=after)
+    resumed = train_apart(run, tmp_path, EVERY, *overrides_of(second, tmp_path), processes=after)
     for name, value in whole.items():
         torch.testing.assert_close(
             resumed[name], value, atol=1e-5, rtol=0, msg=lambda text, name=name: f"{name}: {text}"
         )
+
+
+@pytest.mark.parametrize("strategy", ["fsdp", "deepspeed_3"])
+def test_a_training_cut_after_its_last_step_has_its_weights(run, whole, tmp_path, strategy):
+    chosen = (EVERY, *overrides_of(strategy, tmp_path))
+    cut_apart(run, tmp_path, 6, *chosen, processes=2, where="end")
+    assert sorted(path.name for path in tmp_path.rglob("*.ckpt")) == ["step-4.ckpt", "step-6.ckpt"]
+    resumed = train_apart(run, tmp_path, *chosen, processes=2)
+    for name, value in whole.items():
+        torch.testing.assert_close(resumed[name], value, atol=1e-5, rtol=0)

@@ -16,6 +16,7 @@ from tests.helpers.spread import (
     jobs_of,
     losses_of,
     name_of,
+    overrides_of,
     spread_runs,
 )
 from tests.helpers.training import weights
@@ -26,7 +27,9 @@ VARIANTS = {
     "fsdp-offloaded": ("live", ("machine.strategy=fsdp", "machine.fsdp.offload=true")),
     "teacher-offloaded": ("sharded", ("machine.strategy=ddp", "teacher.offload=cpu")),
 }
+LAST = "stages.student.training.keep=last"
 BF16 = "stages.student.training.precision=bf16"
+CUTS_WEIGHTS = ("fsdp", "deepspeed_3")
 OTHERS = [case for case in CASES if case not in SOME]
 
 
@@ -39,7 +42,9 @@ def runs(tmp_path_factory) -> dict[tuple[str, str], Path]:
 def alone(runs, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("alone")
     jobs: list[Job] = [(runs["live", student], folder / student, ()) for student in STUDENTS]
-    train_all([*jobs, (runs["sharded", "full"], folder / "alone-sharded", ())], folder)
+    one: list[Job] = [(runs["live", "full"], folder / name, overrides_of(name, folder)) for name in STRATEGIES[2:]]
+    jobs.append((runs["live", "full"], folder / "last", (LAST,)))
+    train_all([*jobs, *one, (runs["sharded", "full"], folder / "alone-sharded", ())], folder)
     return folder
 
 
@@ -47,8 +52,11 @@ def alone(runs, tmp_path_factory) -> Path:
 def trained(runs, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("some")
     variants = [(runs[kind, "full"], folder / name, more) for name, (kind, more) in VARIANTS.items()]
-    lower = [(runs["live", "full"], folder / f"{name}-bf16", (f"machine.strategy={name}", BF16)) for name in STRATEGIES]
-    train_all([*lower, *jobs_of(runs, SOME, folder), *variants], folder, processes=2)
+    told = [(f"{name}-bf16", name, BF16) for name in STRATEGIES] + [
+        (f"{name}-last", name, LAST) for name in CUTS_WEIGHTS
+    ]
+    more = [(runs["live", "full"], folder / at, (*overrides_of(name, folder), how)) for at, name, how in told]
+    train_all([*more, *jobs_of(runs, SOME, folder), *variants], folder, processes=2)
     return folder
 
 
@@ -82,6 +90,16 @@ def test_bf16_is_the_same_autocast_under_each(trained, name):
     torch.testing.assert_close(ours[0], expected[0], atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(ours, expected, atol=1e-6, rtol=1e-3)
     assert float((expected / exact - 1).abs().max()) > 3e-3  # eight bits of mantissa show
+
+
+@pytest.mark.parametrize("name", CUTS_WEIGHTS)
+def test_weights_after_a_validation_are_put_together(trained, alone, name):
+    assert_the_same(trained / f"{name}-last", alone / "last")
+
+
+@pytest.mark.parametrize("name", STRATEGIES[2:])
+def test_deepspeed_trains_one_process_too_time_after_time(alone, name):
+    assert_the_same(alone / name, alone / "full")
 
 
 def test_a_sharded_teacher_teaches_one_process_too(alone):

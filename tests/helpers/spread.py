@@ -2,10 +2,12 @@
 
 import csv
 import itertools
+import json
 from pathlib import Path
 
 import torch
 
+from distill.data.module import VALIDATION_ROWS
 from tests.helpers import tiny
 from tests.helpers.many import Job
 from tests.helpers.training import weights
@@ -32,6 +34,16 @@ STAGES = {
 }
 
 
+def overrides_of(strategy: str, folder: Path) -> tuple[str, ...]:
+    """Choose a strategy; stage 3 would keep weights as small as these whole on each device."""
+    chosen = f"machine.strategy={strategy}"
+    if strategy != "deepspeed_3":
+        return (chosen,)
+    keys = folder / "every-weight.json"
+    keys.write_text(json.dumps({"zero_optimization": {"stage3_param_persistence_threshold": 0}}))
+    return chosen, f"machine.deepspeed.config={keys}"
+
+
 def spread_run(folder: Path, kind: str, student: str) -> Path:
     """Write a run with a `live` or a `sharded` teacher and a `full` or a `lora` student."""
     teacher = {"kind": kind, "model": str(tiny.model_folder(folder / "teacher")), "dtype": "float32"}
@@ -41,7 +53,11 @@ def spread_run(folder: Path, kind: str, student: str) -> Path:
     made = tiny.model_folder(folder / "student", seed=3, **body, **still)
     adapter = {"adapter": {"kind": "lora", "rank": 3}} if student == "lora" else {}
     chosen = {"kind": "folder", "model": str(made), **adapter}
-    return tiny.run_file(folder, STAGES, teacher=teacher | more, student=chosen)
+    run = tiny.run_file(folder, STAGES, teacher=teacher | more, student=chosen)
+    tiny.csv_file(
+        folder / "validation.csv", 2 * VALIDATION_ROWS + 1, seed=1
+    )  # one process has a batch more than it fills
+    return run
 
 
 def spread_runs(folder: Path) -> dict[tuple[str, str], Path]:
@@ -61,7 +77,7 @@ def jobs_of(runs: dict[tuple[str, str], Path], cases: list[Case], folder: Path) 
     for case in cases:
         strategy, kind, accumulate, student = case
         more = f"stages.student.training.micro_batch_size={ACCUMULATE[accumulate]}"
-        made.append((runs[kind, student], folder / name_of(case), (f"machine.strategy={strategy}", more)))
+        made.append((runs[kind, student], folder / name_of(case), (*overrides_of(strategy, folder), more)))
     return made
 
 

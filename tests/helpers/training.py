@@ -33,6 +33,10 @@ class Cut(pl.Callback):
         if self.where == "step" and trainer.global_step == self.step:
             os._exit(9)
 
+    def on_train_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if self.where == "end":
+            os._exit(9)
+
     def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         if self.where == "validation" and trainer.global_step == self.step:
             os._exit(9)
@@ -59,9 +63,9 @@ def train_apart(run: Path, output: Path, *overrides: str, processes: int = 1) ->
     return weights(output)
 
 
-def cut_apart(run: Path, output: Path, step: int, *overrides: str, processes: int = 1) -> None:
-    """Train the same way, and die before a step."""
-    done = _train(run, output, overrides, processes, "--die-at", str(step))
+def cut_apart(run: Path, output: Path, step: int, *overrides: str, processes: int = 1, where: str = "step") -> None:
+    """Train the same way, and die before a step, or after the last (`where`: end)."""
+    done = _train(run, output, overrides, processes, "--die-at", str(step), "--where", where)
     assert done.returncode == (9 if processes == 1 else 1), done.stderr[-3000:]
     assert not (output / train.MODEL).exists()
 

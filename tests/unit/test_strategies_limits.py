@@ -25,7 +25,17 @@ REFUSED = {
     "whole weights, FSDP": ("fsdp", {}, {"looks_at_weights": True}, "fsdp cuts up the weights"),
     "layers left out": ("deepspeed_1", {}, {"leaves_out": True}, "student.adapter.drop leaves some out"),
     "AdaLoRA": ("deepspeed_2", {}, {"edits_weights": True}, "Choices: auto, ddp$"),
-    "ZeRO++ without ZeRO-3": ("ddp", {"quantised_weights": True}, {"gpu": True}, "is for deepspeed_3 on GPUs"),
+    "layers left out, FSDP": ("fsdp", {}, {"leaves_out": True}, "Choices: auto, ddp$"),
+    "texts between steps": ("fsdp", {}, {"writes": True}, "training.validate_texts take as many passes as each"),
+    "wrong answers": ("deepspeed_3", {}, {"chooses": True}, "rows with wrong answers take as many passes as each"),
+    "fp16": ("deepspeed_2", {}, {"precision": "fp16"}, "still scaled for fp16 .* training.precision: bf16, fp32$"),
+    "8 bits under autocast": (
+        "deepspeed_3",
+        {"quantised_weights": True},
+        {"gpu": True, "precision": "bf16"},
+        "DeepSpeed gathers in 8 bits without autocast alone",
+    ),
+    "ZeRO++ without ZeRO-3": ("deepspeed_2", {"quantised_weights": True}, {"gpu": True}, "is for deepspeed_3 on GPUs"),
     "ZeRO++ without GPUs": ("deepspeed_3", {"quantised_gradients": True}, {}, "is for deepspeed_3 on GPUs"),
     "a partition that does not divide": (
         "deepspeed_3",
@@ -43,6 +53,11 @@ def test_what_does_not_go_together_is_refused(case):
     machine = Machine(deepspeed=DeepSpeed(**options))
     with pytest.raises(UserError, match=message):
         check(name, machine, replace(PLAIN, **facts), "stages.student.training.strategy")
+
+
+def test_options_of_deepspeed_are_for_its_own_stages():
+    machine = Machine(deepspeed=DeepSpeed(quantised_weights=True))
+    check("ddp", machine, PLAIN, "stages.teacher.training.strategy")
 
 
 @pytest.mark.parametrize("name", ["auto", "ddp", "fsdp", "deepspeed_1", "deepspeed_2", "deepspeed_3"])

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.trainer.states import TrainerStatus
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import (
@@ -32,8 +33,10 @@ class FullyShardedStrategy(DDPStrategy):
 
     def __init__(self, *, offload: bool, timeout: timedelta) -> None:
         """`offload` keeps each device's part in the host's memory between its uses."""
-        super().__init__(timeout=timeout)
-        self._policy = CPUOffloadPolicy(pin_memory=torch.cuda.is_available()) if offload else OffloadPolicy()
+        gpu = torch.cuda.is_available()
+        backend = "cpu:gloo,cuda:nccl" if offload and gpu else None  # norms are summed where the parts lie
+        super().__init__(timeout=timeout, process_group_backend=backend)
+        self._policy = CPUOffloadPolicy(pin_memory=gpu) if offload else OffloadPolicy()
 
     def configure_ddp(self) -> None:
         """Cut up the weights, where DDP would copy them."""
@@ -53,9 +56,15 @@ class FullyShardedStrategy(DDPStrategy):
         fully_shard(module, mesh=mesh, offload_policy=self._policy)
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """Return what learns, whole, on all ranks."""
-        assert self.lightning_module is not None
-        return {name: _whole(value) for name, value in self.lightning_module.state_dict().items()}
+        """Return what learns, whole, on all ranks; tied weights stay tied."""
+        module = self.lightning_module
+        assert module is not None
+        state: dict[str, Any] = module.state_dict()  # FSDP cuts up again what a pass left whole
+        parameters, whole = dict(module.named_parameters(remove_duplicate=False)), dict[int, Any]()
+        for name, value in state.items():
+            one = id(parameters.get(name, value))
+            state[name] = whole[one] = whole[one] if one in whole else _whole(value)
+        return state
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """Return the state of AdamW as one device would have it."""
@@ -76,14 +85,21 @@ class FullyShardedStrategy(DDPStrategy):
         }
         optimizer.load_state_dict({**saved, "state": state})
 
-    def on_train_end(self) -> None:
-        """Make the model whole again: what follows scores and saves it."""
-        assert self.lightning_module is not None
-        make_whole(self.lightning_module)
+    def teardown(self) -> None:
+        """Make the model whole again: what follows scores and saves it. A training that had no step left has come here
+        too; one that failed has lost the others.
+        """
+        module = self.lightning_module
+        if module is not None and module.trainer.state.status is not TrainerStatus.INTERRUPTED:
+            make_whole(module)
+        super().teardown()
 
 
 def make_whole(module: nn.Module) -> None:
     """Put cut-up weights together for good, and take FSDP's hooks off."""
+    sharded = [part for part in module.modules() if isinstance(part, FSDPModule)]
+    for cut in sharded:
+        cut.reshard()  # the last pass leaves the outermost whole
     whole: dict[int, nn.Parameter] = {}  # tied weights stay tied
     for part in module.modules():
         for name, parameter in part.named_parameters(recurse=False):
@@ -91,14 +107,20 @@ def make_whole(module: nn.Module) -> None:
                 value = _whole(parameter.detach()).to(parameter.device)
                 one = whole.setdefault(id(parameter), nn.Parameter(value, requires_grad=parameter.requires_grad))
                 setattr(part, name, one)
-    for part in module.modules():
-        if isinstance(part, FSDPModule):
-            _release(part)
+    for cut in sharded:
+        _release(cut)
 
 
 def _release(part: Any) -> None:
     """Undo what `fully_shard` did to a module but for its weights: a class that was put before its own, and hooks."""
     state = part._get_fsdp_state()
+    for group in state._fsdp_param_groups:
+        saving, loading = (
+            group._module_to_pre_save_state_dict_hook_handle,
+            group._module_to_pre_load_state_dict_hook_handle,
+        )
+        for handle in (*saving.values(), *loading.values()):
+            handle.remove()
     for hooks in (part._forward_pre_hooks, part._forward_hooks):
         for key in [key for key, hook in hooks.items() if getattr(hook, "__self__", None) is state]:
             del hooks[key]
