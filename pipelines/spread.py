@@ -13,7 +13,7 @@ def facts_of(device: Device, precision: str, student: Student, *beside: nn.Modul
     learns = (weight for part in (student, *beside) for weight in part.parameters() if weight.requires_grad)
     return Facts(
         gpu=device.accelerator == "gpu",
-        devices=device.world,
+        devices=device.trainers,
         precision=precision,
         trained=sum(weight.numel() for weight in learns),
         leaves_out=adapters.leaves_out(student.model),

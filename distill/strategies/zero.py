@@ -1,7 +1,9 @@
 """DeepSpeed's ZeRO under Lightning: on GPUs and on CPU processes, with checkpoints like those of any other strategy."""
 
 import logging
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -40,12 +42,14 @@ class ZeroStrategy(DeepSpeedStrategy):
     def setup_distributed(self) -> None:
         """Join the others."""
         self.set_world_ranks()
-        self._init_deepspeed_distributed()
+        with _placed(self.global_rank, self.world_size):
+            self._init_deepspeed_distributed()
 
     def _setup_model_and_optimizer(self, model: nn.Module, optimizer: Any, lr_scheduler: Any = None) -> tuple[Any, Any]:
         """Let DeepSpeed cut everything up, and remember which parameter lies where in the optimiser."""
         order = [list(group["params"]) for group in optimizer.param_groups]
-        engine, made = super()._setup_model_and_optimizer(model, optimizer, lr_scheduler)
+        with _placed(self.global_rank, self.world_size):
+            engine, made = super()._setup_model_and_optimizer(model, optimizer, lr_scheduler)
         self._state = ZeroState(engine.optimizer, order)
         return engine, made
 
@@ -96,3 +100,21 @@ class ZeroStrategy(DeepSpeedStrategy):
         assert module is not None
         make_whole(self.deepspeed_engine, module)
         self.model = module
+
+
+@contextmanager
+def _placed(rank: int, world: int) -> Iterator[None]:
+    """Tell DeepSpeed, by the environment, which process this is of those that train. Outside, the environment tells its
+    place among all, of which some may only teach.
+    """
+    told = {"RANK": str(rank), "WORLD_SIZE": str(world)}
+    before = {name: os.environ.get(name) for name in told}
+    os.environ.update(told)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
