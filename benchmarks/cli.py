@@ -39,6 +39,10 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument("--sentences", type=int, default=200)
     search.add_argument("--rounds", type=int, default=5)
     search.set_defaults(run=_search)
+    apart = commands.add_parser("apart", help="a teacher on devices of its own against one on those that train")
+    apart.add_argument("--rounds", type=int, default=3)
+    apart.add_argument("--json", type=Path, default=None, help="where to write; benchmarks/results/ by default")
+    apart.set_defaults(run=_apart)
     tasks = commands.add_parser("tasks", help="put finished runs into the table of results")
     tasks.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     tasks.set_defaults(run=_tasks)
@@ -74,6 +78,13 @@ def _search(given: argparse.Namespace, console: Console) -> int:
 
     options = search.Options(given.model, given.sources, given.sentences, threads=given.threads, rounds=given.rounds)
     return search.run(options, console, given.json or RESULTS / "search.json")
+
+
+def _apart(given: argparse.Namespace, console: Console) -> int:
+    from benchmarks import apart
+    from benchmarks.report import RESULTS
+
+    return apart.run(given.rounds, console, given.json or RESULTS / "apart.json")
 
 
 def _tasks(given: argparse.Namespace, console: Console) -> int:

@@ -4,6 +4,7 @@ from configs.adapters import Bottleneck, MixAndMatch, Prefix
 from configs.choice_checks import check_choices
 from configs.data import Held, StageData
 from configs.learning_checks import check_generate, check_record, check_recorded, check_select, check_train
+from configs.machine_checks import check_machine
 from configs.objective import CustomTerm
 from configs.origins import Path, hint
 from configs.pipeline import Pipeline
@@ -40,6 +41,7 @@ def check(parts: Parts) -> Findings:
     yield from _check_sources(parts)
     yield from check_vocabulary(parts)
     yield from check_choices(parts)
+    yield from check_machine(parts)
     for name, stage in parts.stages.items():
         if name == "fresh":
             yield ("stages", name), "`fresh` means a new model where a stage starts; give the stage another name"

@@ -8,6 +8,9 @@ from configs.stages import GenerateStage, RecordedStage, RecordStage, SelectStag
 from configs.students import BaseStudent, LayersStudent, SizedStudent
 from configs.teachers import FreshTeacher, ShardedTeacher
 
+_POSITIONS = ("generation", "tagging", "masked_lm")
+"""Tasks whose rows have many target positions."""
+
 
 def check_train(parts: Parts, name: str, stage: TrainStage) -> Findings:
     """Check a train stage's rows, start, teacher, cache, sizes and terms."""
@@ -24,6 +27,8 @@ def check_train(parts: Parts, name: str, stage: TrainStage) -> Findings:
     yield from _check_sharded(parts, name, stage)
     if stage.cache is not None:
         yield from _check_cache(parts, name, stage, stage.cache)
+    if stage.top_k is not None:
+        yield from _check_top_k(parts, name, stage)
     yield from _check_validation(parts, name, stage)
     if training.freeze and _is_new(parts, stage):
         what = f"keeps weights as they are, and those of the {stage.trains} are random when this stage starts"
@@ -175,6 +180,17 @@ def _check_cache(parts: Parts, name: str, stage: TrainStage, cache: str) -> Find
     for source in dict.fromkeys(stage.data):
         if source not in record.data:
             yield path, f"stage `{cache}` does not record source `{source}`; Recorded: {', '.join(record.data)}"
+
+
+def _check_top_k(parts: Parts, name: str, stage: TrainStage) -> Findings:
+    """Check that there are outputs to choose from."""
+    path = ("stages", name, "top_k")
+    if parts.task is not None and parts.task.kind not in _POSITIONS:
+        yield path, f"is for {', '.join(_POSITIONS)}, and `task.kind` is `{parts.task.kind}`; leave it out"
+    elif stage.cache is not None:
+        yield path, f"stage `{stage.cache}` has recorded a number of them (its `top_k`); leave it out"
+    elif stage.teacher == "none" or stage.trains == "teacher":
+        yield path, "is of a teacher's outputs, and this stage has none; leave it out"
 
 
 def _not_recording(stage: Stage) -> str:

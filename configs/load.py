@@ -21,6 +21,7 @@ from configs.shape import shape_of
 from configs.stages import Stage
 from configs.students import Student
 from configs.teachers import Teacher
+from configs.training import Machine
 from configs.tree import Node, node_of
 
 
@@ -90,7 +91,8 @@ def _validate(tree: Node, problems: list[Problem]) -> Pipeline | None:
     pipeline: Pipeline | None = None
     try:
         pipeline = Pipeline.model_validate_json(json.dumps(tree.plain()), strict=True)
-        parts = Parts(pipeline.task, pipeline.data, pipeline.stages, pipeline.teacher, pipeline.student)
+        given = (pipeline.teacher, pipeline.student, pipeline.machine)
+        parts = Parts(pipeline.task, pipeline.data, pipeline.stages, *given)
     except ValidationError as error:
         problems += explain(error, tree, _PIPELINE)
         parts = _sound(tree)
@@ -100,7 +102,8 @@ def _validate(tree: Node, problems: list[Problem]) -> Pipeline | None:
 
 def _sound(tree: Node) -> Parts:
     """Return the parts of a wrong configuration that are right in themselves; none if one of the tables is no table."""
-    task, data, stages, teacher, student = map(tree.table.get, ("task", "data", "stages", "teacher", "student"))
+    task, data, stages = map(tree.table.get, ("task", "data", "stages"))
+    teacher, student, machine = map(tree.table.get, ("teacher", "student", "machine"))
     if data is None or stages is None or not isinstance(data.value, dict):
         return Parts(None, {}, {})
     return Parts(
@@ -109,6 +112,7 @@ def _sound(tree: Node) -> Parts:
         {name: _part(Stage, node) for name, node in stages.table.items()},
         _part(Teacher, teacher) if teacher else None,
         _part(Student, student) if student else None,
+        _part(Machine, machine) if machine else None,
     )
 
 

@@ -9,6 +9,7 @@ from configs.origins import Path, hint
 from configs.stages import AugmentStage, SelectStage, Stage, TrainStage
 from configs.students import SizedStudent, Student
 from configs.teachers import Teacher
+from configs.training import Machine
 
 Findings = Iterator[tuple[Path, str]]
 
@@ -25,6 +26,7 @@ class Parts:
     stages: Mapping[str, Stage | None]
     teacher: Teacher | None = None
     student: Student | None = None
+    machine: Machine | None = None
 
     @property
     def adapter(self) -> Adapter | None:

@@ -25,6 +25,9 @@ class TrainStage(Section):
     its adapter off, which takes no memory of its own; `none`: no teacher."""
     cache: str | None = None
     """Record stage whose logits are read back instead of running the teacher in every step."""
+    top_k: PositiveInt | None = None
+    """Learn from the teacher's so many most likely outputs at every target position, and not from all its logits, as
+    from a record: for `generation`, `tagging` and `masked_lm`."""
     start: str = "fresh"
     """`fresh` builds the model as configured; a stage's name goes on from what that stage trained."""
     data: tuple[str, ...]
@@ -35,6 +38,11 @@ class TrainStage(Section):
     training: Training
     once: bool = False
     """Run under the first seed only and share the result among all repeats."""
+
+    @property
+    def runs_teacher(self) -> bool:
+        """Whether a teacher model, and not the student's own, runs in every step."""
+        return self.trains == "student" and self.teacher in ("task", "base") and self.cache is None
 
 
 class AugmentStage(Section):

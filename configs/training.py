@@ -86,6 +86,9 @@ class Machine(Section):
     as `fsdp` does. Changes memory and speed, never the result."""
     deepspeed: DeepSpeed = DeepSpeed()
     fsdp: Fsdp = Fsdp()
+    teachers: NonNegativeInt = 0
+    """Devices of all that only teach, the last ones: they run the teacher and answer the others, which train. 0: each
+    device that trains runs the teacher too. Changes memory and speed, never the result."""
     timeout: PositiveInt = 1800
     """Seconds after which a process that the others wait for counts as lost, and ends the run."""
     threads: PositiveInt | Literal["auto"] = "auto"

@@ -44,3 +44,7 @@ class RankError(Exception):
         """Say who did, and how to go on; leave with an exit code."""
         super().__init__(message)
         self.code = code
+
+
+class PeerLost(Exception):
+    """Another process that this one works with hung up, or does not answer."""

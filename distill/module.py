@@ -78,6 +78,11 @@ class DistillModule(pl.LightningModule):
         self._teacher = teacher
         self._recipe = recipe
 
+    @property
+    def teacher(self) -> Teacher:
+        """Who teaches."""
+        return self._teacher
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return this micro-batch's part of the window's loss."""
         teacher = self._teacher(batch, self.objective.teacher_needs)

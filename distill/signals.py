@@ -25,6 +25,28 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+class Remembered:
+    """The first signal that asks for a stop, remembered and not heeded; a second of its kind acts at once."""
+
+    def __init__(self) -> None:
+        """Remember none yet."""
+        self.number = 0
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take over the signals, and give them back."""
+        before = {number: signal.signal(number, self._remember) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self.number = number
+        signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
+
+
 def deaf(worker: int) -> None:
     """Let a process that pads batches ignore signals: it gets those meant for the training, which needs it until the
     end of the step; when the training is gone, it ends by itself.

@@ -34,6 +34,7 @@ from pipelines.recorded import match as match_texts
 from pipelines.run import Run
 from pipelines.select import sources_of
 from pipelines.spread import strategy_of
+from pipelines.stage_teacher import cut_down
 from pipelines.words import learnt_by_students
 from students.build import build as build_student
 from students.build import build_alone
@@ -245,13 +246,13 @@ def _stand_in(run: Run, stage: TrainStage, loaded: Loaded | None, student: Stude
     if loaded is None or stage.teacher == "none":
         return NoTeacher()
     if stage.teacher == "student":
-        return own_teacher(student, "", "student.adapter")
+        return cut_down(own_teacher(student, "", "student.adapter"), stage)
     will_be_trained = stage.teacher == "task" and run.teacher_stage is not None
     order = None if will_be_trained else run.label_order(loaded)
     head = Loaded(loaded.model, loaded.tokenizer, loaded.source, loaded.trained_head or will_be_trained)
     live = LiveTeacher(head, run.config.task, "", order)
     if stage.cache is None or live.shape is None:
-        return live
+        return cut_down(live, stage)
     record = run.config.stages[stage.cache]
     outputs = kept(run, record) if isinstance(record, RecordStage) else None
     return CachedTeacher(replace(live.shape, kept=outputs), "", None, stage.cache)

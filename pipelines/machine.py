@@ -36,11 +36,23 @@ class Device:
     """Whether it computes in bf16 by itself; elsewhere bf16 is slower than fp32."""
     nodes: int = 1
     """Hosts."""
+    teachers: int = 0
+    """Devices of all that only teach, the last ones."""
 
     @property
     def world(self) -> int:
-        """Devices of all hosts: the processes that train together."""
+        """Devices of all hosts."""
         return self.nodes * self.devices
+
+    @property
+    def trainers(self) -> int:
+        """Devices that train together, the first ones."""
+        return self.world - self.teachers
+
+    @property
+    def training_nodes(self) -> tuple[int, int]:
+        """Hosts on which they lie, and how many of them each host has."""
+        return max(1, self.trainers // self.devices), min(self.trainers, self.devices)
 
     def precision(self, wanted: str) -> str:
         """Return the precision to train in, with `auto` decided."""
@@ -57,11 +69,15 @@ class Device:
         """Return one line for the terminal and the report."""
         hosts = f"{self.nodes} hosts × " if self.nodes > 1 else ""
         if self.accelerator == "gpu":
-            return f"{hosts}{self.devices} × {torch.cuda.get_device_name()}, {self.threads} CPU threads each"
+            many = f"{hosts}{self.devices} × {torch.cuda.get_device_name()}, {self.threads} CPU threads each"
+            return many + self._teach()
         many = f"{hosts}{self.devices} processes × {self.threads} threads"
-        parts = ["CPU", many if self.world > 1 else self._threads()]
+        parts = ["CPU", many + self._teach() if self.world > 1 else self._threads()]
         parts += ["fp32 products by oneDNN"] if self.fast_fp32 else []
         return ", ".join([*parts, "bf16" if self.native_bf16 else "no bf16"])
+
+    def _teach(self) -> str:
+        return f", {self.teachers} of them only teach{'es' if self.teachers == 1 else ''}" if self.teachers else ""
 
     def _threads(self) -> str:
         return f"{self.threads} thread{'s' if self.threads > 1 else ''}"
@@ -85,7 +101,28 @@ def prepare(machine: Machine) -> Device:
     threads = _threads(devices, place) if machine.threads == "auto" else machine.threads
     torch.set_num_threads(threads)
     fast_fp32 = accelerator == "cpu" and machine.fast_fp32 and _use_fast_fp32()
-    return Device(accelerator, devices, threads, fast_fp32, _has_bf16(accelerator), nodes)
+    device = Device(accelerator, devices, threads, fast_fp32, _has_bf16(accelerator), nodes, machine.teachers)
+    _check_teachers(device)
+    return device
+
+
+def _check_teachers(device: Device) -> None:
+    """Raise UserError where devices that only teach leave too few that train, or uneven numbers on hosts."""
+    if not device.teachers:
+        return
+    each = device.devices
+    fits = [
+        teachers
+        for teachers in range(1, device.world // 2 + 1)
+        if device.world - teachers <= each or (device.world - teachers) % each == 0
+    ]
+    if device.teachers not in fits:
+        choices = f"Choices: {', '.join(map(str, fits))}" if fits else "with one device nothing can lie apart"
+        on = f"{device.nodes} hosts of {each} devices" if device.nodes > 1 else f"{device.world} devices"
+        raise UserError(
+            f"machine.teachers: {device.teachers} of {on} cannot only teach: each needs one that trains, and hosts on "
+            f"which any train need equally many of those; {choices}"
+        )
 
 
 def usable_cores() -> int:

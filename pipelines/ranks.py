@@ -20,7 +20,7 @@ from types import FrameType, TracebackType
 import torch.distributed as dist
 
 from configs.errors import UserError
-from distill.errors import RankError, Stopped
+from distill.errors import PeerLost, RankError, Stopped
 from distill.files import digest
 from distill.signals import SIGNALS
 from pipelines.blame import Word, blame
@@ -93,6 +93,11 @@ class Ranks:
             self._publish("lost", "timeout" if _timed_out(error) else "gone")
         else:
             self._publish("failed", f"{type(error).__name__}: {error}".splitlines()[0])
+
+    @property
+    def folder(self) -> Path:
+        """Where the processes of this start meet."""
+        return self._folder
 
     def look(self) -> None:
         """Raise RankError where another process will not go on: whoever waits for it waits in vain."""
@@ -205,7 +210,7 @@ def _goes_on(run: Path) -> str:
 def _is_of_others(error: BaseException) -> bool:
     """Whether an error only says that another process does not answer; gloo knows no type for it."""
     words = ("gloo/transport", "caused pair closure", "Connection closed by peer", "Connection reset by peer")
-    return isinstance(error, dist.DistError) or any(word in str(error) for word in words)
+    return isinstance(error, dist.DistError | PeerLost) or any(word in str(error) for word in words)
 
 
 def _timed_out(error: BaseException) -> bool:

@@ -21,7 +21,7 @@ def strategy_of(
     learns = [weight for part in (student, objective) if part is not None for weight in part.parameters()]
     facts = Facts(
         gpu=run.device.accelerator == "gpu",
-        devices=run.device.world,
+        devices=run.device.trainers,
         precision=run.device.precision(training.precision),
         trained=sum(weight.numel() for weight in learns if weight.requires_grad) or 1,
         leaves_out=student is not None and adapters.leaves_out(student.model),

@@ -2,7 +2,7 @@
 
 import math
 import shutil
-from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,25 +27,21 @@ from distill.metrics import AnswerMetrics, TargetMetrics, TaskMetrics, validatio
 from distill.models import Loaded, ModelSource, fingerprint
 from distill.module import DistillModule, Metrics, Recipe
 from distill.objective import build as build_objective
-from distill.protocols import Teacher
 from distill.strategies.build import Spread
 from distill.strategies.build import build as build_strategy
-from distill.strategies.precision import AUTOCAST
 from distill.token_metrics import TokenMetrics
 from pipelines.beat import Beat
-from pipelines.frozen_teacher import frozen_teacher
-from pipelines.own_teacher import own_teacher
-from pipelines.place import environment, is_helper
+from pipelines.place import is_helper
 from pipelines.spread import strategy_of
 from pipelines.stage import Stage
+from pipelines.stage_teacher import StageTeacher, asking
 from pipelines.train_logs import clear_logs, loggers
+from pipelines.trainers import only_teaches, training_environment
 from pipelines.validate_text import WrittenValidation
 from students.build import build as build_student
 from students.build import build_alone, from_folder, sources_of
 from students.student import Student
-from teachers.cached import CachedTeacher
-from teachers.none import NoTeacher
-from teachers.record import TokenRecord, read_record
+from teachers.remote import RemoteTeacher
 
 MODEL = "model"
 CHANGES_NOTHING = {"checkpoint_every", "log_every", "workers", "watch", "micro_batch_size", "strategy"}
@@ -62,13 +58,19 @@ class Train(Stage[TrainStage]):
         """The seed of all that is drawn."""
         return self._run.config.seed if self.seed is None else self.seed
 
+    @cached_property
+    def _teacher(self) -> StageTeacher:
+        return StageTeacher(self._run, self.name, self.seed, self._config)
+
     def fingerprint(self) -> str:
         """Depend on the section, the task, the models and the rows."""
         run, config = self._run, self._config
         start = self._start_fingerprint()
         sources = [run.source_fingerprint(name) for name in (*config.data, *filter(None, [config.validation]))]
-        section = config.model_dump_json(exclude={"training": CHANGES_NOTHING})
-        teacher = run.teacher_fingerprint(self._teacher_kind())
+        unsaid = {} if config.top_k else {"top_k": True}  # trainings from before there was such a key are still good
+        left_out: dict[str, Any] = {"training": CHANGES_NOTHING, **unsaid}
+        section = config.model_dump_json(exclude=left_out)
+        teacher = run.teacher_fingerprint(self._teacher.kind)
         if config.cache is not None:
             sources.append(run.stage_fingerprint(config.cache, None))
         words = run.words_fingerprint() if config.trains == "student" else ""
@@ -76,13 +78,17 @@ class Train(Stage[TrainStage]):
         return digest("train", section, task, start, teacher, words, str(self._number), *sources)
 
     def run(self, output: Path) -> dict[str, Any]:
-        """Train, or go on with a training that was cut, and save the model."""
+        """Train, or go on with a training that was cut, and save the model; or only teach those that do."""
+        if only_teaches(self._run.device):
+            if self._teacher.is_apart:
+                self._teacher.teach()
+            return {}
         state = output / "checkpoints" / self.fingerprint()
         module, data = self.assemble()
         saved = checkpoints(state)
         if not is_helper():
             clear_logs(output / "log", first=_step_of(saved))
-        with ProgressLine(self._run.console, self.title) as line:
+        with ProgressLine(self._run.console, self.title) as line, asking(module.teacher):
             trainer = self._trainer(output, state, (module, data), line, first=_step_of(saved))
             trainer.fit(module, datamodule=data, ckpt_path=saved[-1] if saved else None, weights_only=True)
         if self._config.training.keep == "best":
@@ -97,10 +103,9 @@ class Train(Stage[TrainStage]):
         """Build teacher, student, data and objective, and check that they fit; nothing is written or trained."""
         run, config = self._run, self._config
         torch.manual_seed(self._number)  # all that is new: heads, students, projectors
-        alone = config.trains == "student" and run.student_is_alone
-        loaded = None if alone else run.load_teacher(self._teacher_kind())
+        loaded = self._teacher.load()
         student = self._student(loaded)
-        teacher = self._teacher(loaded, student)
+        teacher = self._teacher.beside(loaded, student)
         data = self._data()
         objective = build_objective(
             config.objective,
@@ -111,6 +116,8 @@ class Train(Stage[TrainStage]):
             where=f"stages.{self.name}",
             allow_code=run.allow_code,
         )
+        if isinstance(teacher, RemoteTeacher):
+            data.announce = partial(teacher.ahead, needs=objective.teacher_needs)
         student.keep(config.training.freeze, f"stages.{self.name}.training.freeze")
         frozen = student.freeze_unused(data.probe(), objective.student_needs)
         run.screen.parts(student, teacher, objective, data, frozen)
@@ -121,28 +128,6 @@ class Train(Stage[TrainStage]):
     @property
     def _precision(self) -> str:
         return self._run.device.precision(self._config.training.precision)
-
-    def _teacher_kind(self) -> str:
-        given = self._config.trains == "teacher" or self._config.teacher in ("none", "student")
-        return "base" if given else self._config.teacher
-
-    def _teacher(self, loaded: Loaded | None, student: Student) -> Teacher:
-        run, config = self._run, self._config
-        if loaded is None or config.trains == "teacher" or config.teacher == "none":
-            return NoTeacher()
-        if config.teacher == "student":
-            return own_teacher(student, run.teacher_fingerprint("base"), f"stages.{self.name}")
-        live = frozen_teacher(run, config.teacher, loaded, AUTOCAST[self._precision])
-        return live if config.cache is None else self._cached(live, config.cache)
-
-    def _cached(self, live: Teacher, name: str) -> CachedTeacher:
-        """Read what a stage recorded, and see that it holds every row."""
-        record = read_record(self._run.stage_folder(name, None))
-        record.of(torch.from_numpy(self._run.table(self._config.data, "teacher").example_ids))
-        shape = live.shape
-        if shape is not None and isinstance(record, TokenRecord):
-            shape = replace(shape, kept=record.indices.shape[-1])
-        return CachedTeacher(shape, self._run.stage_fingerprint(name, None), record, name)
 
     def _student(self, loaded: Loaded | None) -> Student:
         run, config = self._run, self._config
@@ -167,7 +152,7 @@ class Train(Stage[TrainStage]):
         plan = Plan(
             lengths=train.lengths,
             labelled=train.labelled,
-            batching=batching(training, run.device.world),
+            batching=batching(training, run.device.trainers),
             seed=self._number,
             epochs=training.epochs,
             max_steps=training.max_steps,
@@ -205,12 +190,14 @@ class Train(Stage[TrainStage]):
         training, run = self._config.training, self._run
         student, data = cast(Student, parts[0].student), parts[1]
         per_epoch = data.plan.steps_of(0)
-        accumulate = data.plan.batching.parts // run.device.world
+        accumulate = data.plan.batching.parts // run.device.trainers
         metric = validation_metric(run.config.task, texts=training.validate_texts > 0)
         monitor = f"validation/{metric}" if training.keep == "best" else None
         saver = Checkpoints(state, training.checkpoint_every, monitor)
         log = LossLog(training.log_every, data.plan.steps, per_epoch, line.report)
-        callbacks: list[pl.Callback] = [Beat(run.ranks), *student.callbacks(), log, saver, Stop(saver)]
+        teacher, (nodes, devices) = parts[0].teacher, run.device.training_nodes
+        elsewhere = (lambda: teacher.stopping) if isinstance(teacher, RemoteTeacher) else (lambda: 0)
+        callbacks: list[pl.Callback] = [Beat(run.ranks), *student.callbacks(), log, saver, Stop(saver, elsewhere)]
         spread = self._spread(parts[0])
         if training.gradient_clip and not spread.clips:
             callbacks.append(Clip(training.gradient_clip))
@@ -218,8 +205,8 @@ class Train(Stage[TrainStage]):
             callbacks.append(Watch(training.watch, lambda shares: run.screen.shares(shares)))
         return pl.Trainer(
             accelerator=run.device.accelerator,
-            devices=run.device.devices,
-            num_nodes=run.device.nodes,
+            devices=devices,
+            num_nodes=nodes,
             strategy=spread.strategy,
             precision=spread.precision,  # type: ignore[arg-type]
             max_steps=data.plan.steps,
@@ -229,7 +216,7 @@ class Train(Stage[TrainStage]):
             limit_val_batches=None if data.validation is not None else 0,
             logger=loggers(run.config.machine.loggers, output, first),
             callbacks=callbacks,
-            plugins=[AtomicIO(), environment()],
+            plugins=[AtomicIO(), training_environment(run.device)],
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
             log_every_n_steps=min(50, data.plan.steps * accumulate),  # Lightning's own; ours is `log_every`

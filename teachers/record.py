@@ -17,6 +17,7 @@ from distill.errors import DataError, ModelError
 from distill.files import digest, write_atomically
 from distill.protocols import Teacher
 from distill.types import IGNORED, Batch, Needs, Outputs, TopK
+from teachers.most_likely import most_likely, placed
 
 ROWS_A_PART = 8192
 """Rows whose logits go into one file."""
@@ -69,13 +70,8 @@ class TokenRecord:
     def outputs(self, batch: Batch) -> Outputs:
         """Return what was said of a batch's target tokens; elsewhere anything."""
         positions = self.of(batch["example_ids"])
-        labels = batch["labels"]
-        shape = (*labels.shape, self.indices.shape[-1])
-        indices = torch.zeros(shape, dtype=torch.int64, device=labels.device)
-        log_probs = torch.zeros(shape, device=labels.device)
-        here = labels != IGNORED
-        indices[here], log_probs[here] = self.indices[positions].long(), self.log_probs[positions]
-        return Outputs(top_k=TopK(indices, log_probs))
+        found = TopK(self.indices[positions], self.log_probs[positions])
+        return Outputs(top_k=placed(found, batch["labels"] != IGNORED))
 
     def to(self, device: torch.device) -> "TokenRecord":
         """Return the record on a device."""
@@ -179,8 +175,8 @@ def _said(
 def _most_likely(logits: Tensor, labels: Tensor, top_k: int) -> dict[str, Tensor]:
     """Return the K most likely tokens at every target position, and how many positions each row has."""
     here = labels != IGNORED
-    best = logits[here.to(logits.device)].float().log_softmax(-1).topk(min(top_k, logits.shape[-1]))
-    return {"indices": best.indices.int().cpu(), "log_probs": best.values.cpu(), "sizes": here.sum(1)}
+    best = most_likely(logits[here.to(logits.device)], top_k)
+    return {"indices": best.indices.int().cpu(), "log_probs": best.log_probs.cpu(), "sizes": here.sum(1)}
 
 
 def _write(place: Path, tensors: dict[str, Tensor], fingerprint: str) -> None:

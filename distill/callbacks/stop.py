@@ -1,6 +1,7 @@
 """Stop at a step boundary when asked to, with everything saved."""
 
 import signal
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -23,9 +24,12 @@ class Stop(pl.Callback):
     get lost. In a distributed run all ranks stop at the same step, whichever of them was asked.
     """
 
-    def __init__(self, saver: Checkpoints) -> None:
-        """Save through `saver`. What signals do now, before Lightning takes them, they will do again afterwards."""
+    def __init__(self, saver: Checkpoints, elsewhere: Callable[[], int] = lambda: 0) -> None:
+        """Save through `saver`. What signals do now, before Lightning takes them, they will do again afterwards.
+        `elsewhere` tells which signal a process was sent that does not train; 0 is none.
+        """
         self.saver = saver
+        self.elsewhere = elsewhere
         self.asked: int | None = None
         self._before: dict[int, Any] = {number: signal.getsignal(number) for number in SIGNALS}
 
@@ -64,8 +68,9 @@ class Stop(pl.Callback):
 
     def _agreed(self, trainer: pl.Trainer) -> int:
         """Return the signal any rank was sent, or 0."""
+        own = self.asked or self.elsewhere()
         if trainer.world_size == 1:
-            return self.asked or 0
-        flag = torch.tensor(self.asked or 0, device=trainer.strategy.root_device)
+            return own
+        flag = torch.tensor(own, device=trainer.strategy.root_device)
         dist.all_reduce(flag, op=dist.ReduceOp.MAX)
         return int(flag)

@@ -1,7 +1,7 @@
 """Batches for Lightning: planned, padded, and resumable at any optimiser step."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import lightning.pytorch as pl
@@ -62,6 +62,25 @@ class _FromHere(Sampler[int]):
         return self.total
 
 
+class _Announced:
+    """Batches of which each is announced before the one before it is given out."""
+
+    def __init__(self, batches: DataLoader[Batch], announce: Callable[[Batch], Batch]) -> None:
+        self.batches = batches
+        self.announce = announce
+
+    def __iter__(self) -> Iterator[Batch]:
+        held: list[Batch] = []
+        for batch in self.batches:
+            held.append(self.announce(batch))
+            if len(held) > 1:
+                yield held.pop(0)
+        yield from held
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
 class ValidationBatches(Dataset[Inputs]):
     """The validation rows, sorted by length, dealt out to the ranks: to each the same number of batches, for weights
     that are cut up are put together by all ranks at once.
@@ -101,6 +120,8 @@ class DistillData(pl.LightningDataModule):
         self.plan = plan
         self.pad_id = pad_id
         self.workers = workers
+        self.announce: Callable[[Batch], Batch] | None = None
+        """Is told of each micro-batch of the training while the one before it is trained on; returns it."""
         self._first_step = 0
 
     @property
@@ -118,11 +139,12 @@ class DistillData(pl.LightningDataModule):
         inputs = collate(self.train, rows, self.pad_id)
         return Batch(**inputs, window_counts=self.plan.counts(0), progress=0.0, step=0)
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> DataLoader[Batch] | _Announced:
         """Return the micro-batches from the current step on."""
         batches = self._batches()
         sampler = _FromHere(self._first_step * batches.accumulate, len(batches))
-        return DataLoader(batches, sampler=sampler, batch_size=None, num_workers=self.workers, worker_init_fn=deaf)
+        loader = DataLoader(batches, sampler=sampler, batch_size=None, num_workers=self.workers, worker_init_fn=deaf)
+        return loader if self.announce is None else _Announced(loader, self.announce)
 
     def val_dataloader(self) -> DataLoader[Inputs] | list[Any]:
         """Return the validation batches of this rank; none where there are no validation rows."""

@@ -7,8 +7,6 @@ from contextlib import contextmanager, redirect_stdout
 
 import deepspeed
 
-_PLACE = "LOCAL_RANK"
-
 
 def meet(backend: str) -> None:
     """Let DeepSpeed join torch's group of processes, which is there already."""
@@ -17,12 +15,18 @@ def meet(backend: str) -> None:
 
 
 @contextmanager
-def told_its_place(local_rank: int) -> Iterator[None]:
-    """Set the variable DeepSpeed reads; left behind, it would tell a later training of a launcher that is not there."""
-    before = os.environ.get(_PLACE)
-    os.environ[_PLACE] = str(local_rank)
+def placed(rank: int, world: int, local: int) -> Iterator[None]:
+    """Tell DeepSpeed, by the environment, which process this is of those that train. Outside, the environment tells its
+    place among all that were started, if anything: some of them may only teach.
+    """
+    told = {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(local)}
+    before = {name: os.environ.get(name) for name in told}
+    os.environ.update(told)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[_PLACE]
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from lightning.pytorch.trainer.states import TrainerStatus
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from distill.strategies.meet import meet, told_its_place
+from distill.strategies.meet import meet, placed
 from distill.strategies.precision import ZeroPrecision
 from distill.strategies.zero_state import ZeroState, gathered, make_whole
 
@@ -45,13 +46,14 @@ class ZeroStrategy(DeepSpeedStrategy):
     def setup_distributed(self) -> None:
         """Join the others, in torch's group first; Lightning would leave variables behind that say torchrun is here."""
         super(DeepSpeedStrategy, self).setup_distributed()
-        meet(self._get_process_group_backend())
+        with self._placed():
+            meet(self._get_process_group_backend())
 
     def _setup_model_and_optimizer(self, model: nn.Module, optimizer: Any, lr_scheduler: Any = None) -> tuple[Any, Any]:
         """Let DeepSpeed cut everything up, and remember which parameter lies where in the optimiser."""
         order = [list(group["params"]) for group in optimizer.param_groups]
         torch_autocast.TORCH_AUTOCAST_INITIALIZED = False  # of the process: an earlier engine's would hold for this one
-        with told_its_place(self.local_rank):
+        with self._placed():
             engine, made = super()._setup_model_and_optimizer(model, optimizer, lr_scheduler)
         assert isinstance(self.precision_plugin, ZeroPrecision)
         self.precision_plugin.partitioned = engine.module if engine.zero_optimization_partition_weights() else None
@@ -61,6 +63,9 @@ class ZeroStrategy(DeepSpeedStrategy):
     def backward(self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any) -> Tensor:
         """Let DeepSpeed go backward; Lightning has divided by the micro-batches already, which DeepSpeed does again."""
         return super().backward(closure_loss, optimizer, *args, scale_wrt_gas=False, **kwargs)
+
+    def _placed(self) -> AbstractContextManager[None]:
+        return placed(self.global_rank, self.world_size, self.local_rank)
 
     @property
     def restore_checkpoint_after_setup(self) -> bool:

@@ -49,8 +49,8 @@ def logits_term(section: LogitsTerm, sides: Sides, teacher: Shape, where: str) -
         raise ConfigError([f"{where}: `reduction: huawei` is a classifier's, and the run's task is a {sides.task}"])
     if teacher.kept is not None and section.divergence not in _TOP_K:
         raise UnmetNeeds(
-            f"{where}: `{section.divergence}` needs all of the teacher's logits, and the {teacher.kept} most likely "
-            f"tokens were recorded; use {' or '.join(f'`{name}`' for name in _TOP_K)}, or a live teacher"
+            f"{where}: `{section.divergence}` needs all of the teacher's logits, and it gives the {teacher.kept} most "
+            f"likely; use {' or '.join(f'`{name}`' for name in _TOP_K)}, or a live teacher without `top_k`"
         )
     return TokenLogits(_divergence(section, where), section.temperature, _TOP_K.get(section.divergence))
 

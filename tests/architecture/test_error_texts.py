@@ -27,7 +27,7 @@ CASES = [
     ("data.train.columns.txt=a", "data.train.columns.txt: unknown key; did you mean `text`? "
      "Choices: choices, id, label, pair, tags, target, text, words"),
     ("machine.gpus=2", "machine.gpus: unknown key; "
-     "Choices: accelerator, deepspeed, devices, fast_fp32, fsdp, loggers, nodes, strategy, threads, timeout"),
+     "Choices: accelerator, deepspeed, devices, fast_fp32, fsdp, loggers, nodes, strategy, teachers, threads, timeout"),
     # kinds
     ("student.kind=size", "student.kind: unknown kind `size`; did you mean `sizes`? "
      "Choices: folder, sizes, teacher, teacher_layers"),

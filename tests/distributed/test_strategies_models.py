@@ -9,7 +9,8 @@ import pytest
 
 from tests.helpers import pairs, tiny
 from tests.helpers.many import train_all
-from tests.helpers.spread import assert_the_same, overrides_of
+from tests.helpers.same import is_the_same
+from tests.helpers.spread import overrides_of
 
 STRATEGIES = ("fsdp", "deepspeed_1", "deepspeed_2", "deepspeed_3")
 MODELS = ("tied", "shared", "own teacher")
@@ -57,4 +58,4 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_two_processes_train_what_one_does(trained: Path, strategy: str, model: str) -> None:
-    assert_the_same(trained / model / strategy, trained / model / "alone", terms=3)
+    is_the_same(trained / model / strategy, trained / model / "alone", terms=3)

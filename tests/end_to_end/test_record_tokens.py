@@ -30,6 +30,7 @@ STAGES = {
     "live": WORD,
     "cached": {**WORD, "cache": "all"},
     "cut": {**WORD, "cache": "few"},
+    "cut_live": {**WORD, "top_k": 8},
 }
 
 
@@ -44,8 +45,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-def difference(folder: Path, other: str) -> float:
-    live, cached = (weights(folder / "seed-0" / name) for name in ("live", other))
+def difference(folder: Path, other: str, of: str = "live") -> float:
+    live, cached = (weights(folder / "seed-0" / name) for name in (of, other))
     return max(float((live[name] - cached[name]).abs().max()) for name in live)
 
 
@@ -57,6 +58,10 @@ def test_a_few_tokens_kept_come_near_and_take_little_room(folder: Path) -> None:
     assert 1e-5 < difference(folder, "cut") < 0.05
     sizes = {name: sum(p.stat().st_size for p in (folder / name).glob("part-*")) for name in ("all", "few")}
     assert sizes["few"] < sizes["all"] / 20
+
+
+def test_as_many_of_a_live_teacher_are_those_of_a_record(folder: Path) -> None:
+    assert difference(folder, "cut_live", of="cut") < 1e-5
 
 
 def test_what_was_not_recorded_is_refused(folder: Path) -> None:
@@ -74,5 +79,5 @@ def test_a_divergence_over_all_tokens_needs_a_live_teacher(folder: Path) -> None
     loaded = load(str(folder.parent / "run.yaml"), overrides)
     run = Run(loaded.pipeline, prepare(loaded.pipeline.machine), Console(quiet=True))
     train = next(stage for stage in stages(run) if stage.name == "cut")
-    with pytest.raises(UnmetNeeds, match="`rkl` needs all of the teacher's logits, and the 8 most likely tokens were"):
+    with pytest.raises(UnmetNeeds, match="`rkl` needs all of the teacher's logits, and it gives the 8 most likely"):
         train.assemble()  # type: ignore[attr-defined]

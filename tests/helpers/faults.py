@@ -15,6 +15,8 @@ import lightning.pytorch as pl
 
 from pipelines import cli
 from pipelines.place import here
+from pipelines.serve import Server
+from teachers.wire import Message, Wire
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,6 +44,9 @@ class Fault(pl.Callback):
     def _at(self, where: str, trainer: pl.Trainer) -> None:
         if where != self.where or trainer.global_step != self.step:
             return
+        self.do()
+
+    def do(self) -> None:
         self.step = -1
         Path(os.environ["FAULT_AT"]).write_text(str(time.time()), encoding="utf-8")
         match self.kind:
@@ -74,11 +79,27 @@ def seconds_since(folder: Path) -> float:
     return time.time() - float((folder / "fault-at").read_text(encoding="utf-8"))
 
 
+def _while_it_teaches(fault: Fault) -> None:
+    """Do it to a process that only teaches, when it is asked about a step."""
+    original = Server._answer
+
+    def faulty(self: Server, asked: Message, wire: Wire) -> None:
+        self._ranks.step = asked.words["step"] + 1
+        if asked.words["step"] == fault.step:
+            fault.do()
+        original(self, asked, wire)
+
+    Server._answer = faulty  # type: ignore[method-assign]
+
+
 def main() -> None:
     """Run the command line, with the fault if it is this rank's."""
     fault = json.loads(os.environ.get("FAULT", '{"rank": -1}'))
     place = here()
-    if fault.pop("rank") == (place.rank if place else 0):
+    mine = fault.pop("rank") == (place.rank if place else 0)
+    if mine and fault["where"] == "answer":
+        _while_it_teaches(Fault(**fault))
+    elif mine:
         original = pl.Trainer.__init__
 
         def faulty(self: pl.Trainer, *args: Any, callbacks: list[pl.Callback], **kwargs: Any) -> None:

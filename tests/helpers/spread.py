@@ -1,16 +1,12 @@
 """Runs for the tests of strategies: every kind of term, no dropout, sizes that divide by no number of processes."""
 
-import csv
 import itertools
 import json
 from pathlib import Path
 
-import torch
-
 from distill.data.module import VALIDATION_ROWS
 from tests.helpers import tiny
 from tests.helpers.many import Job
-from tests.helpers.training import weights
 
 STRATEGIES = ("ddp", "fsdp", "deepspeed_1", "deepspeed_2", "deepspeed_3")
 TEACHERS = ("live", "sharded")
@@ -79,21 +75,3 @@ def jobs_of(runs: dict[tuple[str, str], Path], cases: list[Case], folder: Path) 
         more = f"stages.student.training.micro_batch_size={ACCUMULATE[accumulate]}"
         made.append((runs[kind, student], folder / name_of(case), (*overrides_of(strategy, folder), more)))
     return made
-
-
-def losses_of(folder: Path) -> list[list[float]]:
-    """Read the losses of each step: their sum and each term's."""
-    with next(folder.rglob("metrics.csv")).open(encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["loss"]]
-    return [[float(row[key]) for key in row if key.startswith("loss")] for row in rows]
-
-
-def assert_the_same(folder: Path, as_in: Path, terms: int = len(OBJECTIVE)) -> None:
-    """Compare losses of all steps, and the last weights."""
-    ours, whole = losses_of(folder), losses_of(as_in)
-    assert len(whole) == 6 and len(whole[0]) == terms + 1
-    torch.testing.assert_close(torch.tensor(ours), torch.tensor(whole), atol=1e-6, rtol=1e-6)
-    found, expected = weights(folder), weights(as_in)
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, atol=1e-5, rtol=0, msg=lambda text, name=name: f"{name}: {text}")

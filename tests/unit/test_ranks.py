@@ -1,6 +1,7 @@
 import pytest
 import torch.distributed as dist
 
+from distill.errors import PeerLost
 from pipelines.ranks import Ranks
 from pipelines.run_files import read_json
 
@@ -17,6 +18,8 @@ TORCHRUN = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "GROUP_RANK": "0"
             "timeout",
         ),
         (RuntimeError("Application timeout caused pair closure"), "lost", "timeout"),
+        (PeerLost("it hung up"), "lost", "gone"),
+        (PeerLost("rank 1, which teaches, timed out after 8 s"), "lost", "timeout"),
         (dist.DistNetworkError("failed to recv, got 0 bytes"), "lost", "gone"),
         (RuntimeError("boom\nmore"), "failed", "RuntimeError: boom"),
     ],

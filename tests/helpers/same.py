@@ -1,0 +1,31 @@
+"""Trainings that have to come to the same."""
+
+import csv
+from pathlib import Path
+
+import torch
+
+from tests.helpers.training import weights
+
+
+def losses(folder: Path) -> list[list[float]]:
+    """Return what a training logged of its losses, step after step."""
+    with next(folder.rglob("metrics.csv")).open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["loss"]]
+    return [[float(row[key]) for key in row if key.startswith("loss")] for row in rows]
+
+
+def is_the_same(folder: Path, as_in: Path, *, terms: int, steps: int = 6) -> None:
+    """See that every loss agrees to 1e-6, and every weight to 1e-5."""
+    ours, whole = losses(folder), losses(as_in)
+    assert len(whole) == steps and len(whole[0]) == terms + 1
+    torch.testing.assert_close(torch.tensor(ours), torch.tensor(whole), atol=1e-6, rtol=1e-6)
+    weighs_the_same(folder, as_in)
+
+
+def weighs_the_same(folder: Path, as_in: Path) -> None:
+    """See that every weight agrees to 1e-5."""
+    found, expected = weights(folder), weights(as_in)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, atol=1e-5, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
