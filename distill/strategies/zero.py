@@ -1,6 +1,7 @@
 """DeepSpeed's ZeRO under Lightning: on GPUs and on CPU processes, with checkpoints like those of any other strategy."""
 
 import logging
+import os
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -40,7 +41,10 @@ class ZeroStrategy(DeepSpeedStrategy):
     def setup_distributed(self) -> None:
         """Join the others."""
         self.set_world_ranks()
+        launched = "RANK" in os.environ
         self._init_deepspeed_distributed()
+        if not launched:
+            del os.environ["RANK"]  # Lightning's: to later stages it would look as if torchrun had started this process
 
     def _setup_model_and_optimizer(self, model: nn.Module, optimizer: Any, lr_scheduler: Any = None) -> tuple[Any, Any]:
         """Let DeepSpeed cut everything up, and remember which parameter lies where in the optimiser."""
