@@ -92,6 +92,10 @@ class Train(Stage[TrainStage]):
             self._save(cast(Student, module.student), output)
         return results
 
+    def help(self, output: Path) -> None:
+        """Train beside rank 0."""
+        self.run(output)
+
     def assemble(self) -> tuple[DistillModule, DistillData]:
         """Build teacher, student, data and objective, and check that they fit; nothing is written or trained."""
         run, config = self._run, self._config
