@@ -11,8 +11,9 @@ import torch
 
 from configs.stages import TrainStage
 from configs.students import BaseStudent
-from configs.training import Training
-from distill.callbacks.checkpoints import BEST, AtomicIO, Checkpoints, checkpoints, load_best
+from configs.training import CHANGES_NOTHING, Training
+from distill.callbacks.checkpoint_io import checkpoints
+from distill.callbacks.checkpoints import BEST, Checkpoints, load_best
 from distill.callbacks.clip import Clip
 from distill.callbacks.log import LossLog
 from distill.callbacks.progress import ProgressLine
@@ -49,8 +50,6 @@ from teachers.record import TokenRecord, read_record
 
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 MODEL = "model"
-CHANGES_NOTHING = {"checkpoint_every", "log_every", "workers", "watch", "micro_batch_size", "strategy"}
-"""What a training may be told without becoming another one."""
 
 
 class Train(Stage[TrainStage]):
@@ -68,7 +67,7 @@ class Train(Stage[TrainStage]):
         run, config = self._run, self._config
         start = self._start_fingerprint()
         sources = [run.source_fingerprint(name) for name in (*config.data, *filter(None, [config.validation]))]
-        section = config.model_dump_json(exclude={"training": CHANGES_NOTHING})
+        section = config.model_dump_json(exclude={"training": set(CHANGES_NOTHING)})
         teacher = run.teacher_fingerprint(self._teacher_kind())
         if config.cache is not None:
             sources.append(run.stage_fingerprint(config.cache, None))
@@ -211,7 +210,7 @@ class Train(Stage[TrainStage]):
         accumulate = data.plan.batching.parts // run.device.world
         metric = validation_metric(run.config.task, texts=training.validate_texts > 0)
         monitor = f"validation/{metric}" if training.keep == "best" else None
-        saver = Checkpoints(state, training.checkpoint_every, monitor)
+        saver = Checkpoints(state, training.checkpoint_every, monitor, background=training.checkpoint_async)
         log = LossLog(training.log_every, data.plan.steps, per_epoch, line.report)
         callbacks: list[pl.Callback] = [Beat(run.ranks), *student.callbacks(), log, saver, Stop(saver)]
         spread = self._spread(parts[0])
@@ -232,7 +231,7 @@ class Train(Stage[TrainStage]):
             limit_val_batches=None if data.validation is not None else 0,
             logger=loggers(run.config.machine.loggers, output, first),
             callbacks=callbacks,
-            plugins=[AtomicIO(), environment()],
+            plugins=[saver.io, environment()],
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
             log_every_n_steps=min(50, data.plan.steps * accumulate),  # Lightning's own; ours is `log_every`
