@@ -43,6 +43,9 @@ def _parser() -> argparse.ArgumentParser:
     apart.add_argument("--rounds", type=int, default=3)
     apart.add_argument("--json", type=Path, default=None, help="where to write; benchmarks/results/ by default")
     apart.set_defaults(run=_apart)
+    saving = commands.add_parser("saving", help="what a checkpoint costs: written in the training's time, or beside it")
+    saving.add_argument("--small", action="store_true", help="a tiny model: tries the benchmark")
+    saving.set_defaults(run=_saving)
     tasks = commands.add_parser("tasks", help="put finished runs into the table of results")
     tasks.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     tasks.set_defaults(run=_tasks)
@@ -50,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     child.add_argument("variant")
     child.add_argument("folder", type=Path)
     child.set_defaults(run=_peak_memory)
-    for command in (tiny, relations, search, child):
+    for command in (tiny, relations, search, saving, child):
         command.add_argument("--threads", type=int, default=2)
         command.add_argument("--json", type=Path, default=None, help="where to write; benchmarks/results/ by default")
     return parser
@@ -85,6 +88,14 @@ def _apart(given: argparse.Namespace, console: Console) -> int:
     from benchmarks.report import RESULTS
 
     return apart.run(given.rounds, console, given.json or RESULTS / "apart.json")
+
+
+def _saving(given: argparse.Namespace, console: Console) -> int:
+    from benchmarks import saving
+    from benchmarks.report import RESULTS
+
+    options = saving.Options(given.threads, layers=1 if given.small else saving.LAYERS)
+    return saving.run(options, console, given.json or RESULTS / "saving.json")
 
 
 def _tasks(given: argparse.Namespace, console: Console) -> int:

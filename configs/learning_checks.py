@@ -109,7 +109,6 @@ def check_record(parts: Parts, name: str, stage: RecordStage) -> Findings:
         yield ("stages", name, "top_k"), f"is for texts, and `task.kind` is `{parts.task.kind}`; leave it out"
     if stage.teacher == "task":
         yield from _check_trained(parts, name, "records")
-    yield from _check_whole(parts, name, "records what one process computes")
 
 
 def check_generate(parts: Parts, name: str, stage: GenerateStage) -> Findings:
@@ -120,13 +119,9 @@ def check_generate(parts: Parts, name: str, stage: GenerateStage) -> Findings:
         yield ("stages", name, "kind"), f"`generate` writes texts, and `task.kind` is `{parts.task.kind}`"
     if stage.teacher == "task":
         yield from _check_trained(parts, name, "writes with")
-    if stage.endpoint is None:
-        yield from _check_whole(parts, name, "writes with a model that each process holds")
-
-
-def _check_whole(parts: Parts, name: str, does: str) -> Findings:
-    if isinstance(parts.teacher, ShardedTeacher):
-        yield ("stages", name, "kind"), f"{does}, and teacher.kind is `sharded`; take `live`"
+    if stage.endpoint is None and isinstance(parts.teacher, ShardedTeacher):
+        what = "writes with a model that each process holds, and teacher.kind is `sharded`; take `live`"
+        yield ("stages", name, "kind"), what
 
 
 def check_recorded(parts: Parts, name: str, stage: RecordedStage) -> Findings:

@@ -55,6 +55,9 @@ class Training(Section):
     targets are."""
     checkpoint_every: PositiveInt = 500
     """Optimiser steps between two checkpoints."""
+    checkpoint_async: bool = False
+    """Write checkpoints beside the training: a step waits for a copy in the host's memory alone, as large as the file.
+    Under every strategy rank 0 writes."""
     log_every: PositiveInt = 20
     """Optimiser steps between two rows of the log."""
     strategy: StrategyName | None = None
@@ -69,6 +72,12 @@ class Training(Section):
         if (self.epochs is None) == (self.max_steps is None):
             raise ValueError("exactly one of `epochs` and `max_steps` must be given")
         return self
+
+
+CHANGES_NOTHING = frozenset(
+    {"checkpoint_every", "checkpoint_async", "log_every", "workers", "watch", "micro_batch_size", "strategy"}
+)
+"""What a training may be told without becoming another one."""
 
 
 class Machine(Section):

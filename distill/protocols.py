@@ -20,6 +20,8 @@ class Teacher(ABC):
     """The most this teacher can be asked for."""
     fingerprint: str
     """A digest of what it teaches: a run is never resumed under another teacher."""
+    in_step = False
+    """Whether all ranks have to ask it at the same time, and so equally often."""
 
     @abstractmethod
     def __call__(self, batch: Batch, needs: Needs) -> Outputs:

@@ -27,6 +27,7 @@ from distill.models import Loaded, ModelSource, load_config
 from distill.objective import Objective
 from distill.objective import build as build_objective
 from distill.protocols import Teacher
+from pipelines.frozen_teacher import part_held
 from pipelines.generate import black_box, check_ensemble, writable
 from pipelines.own_teacher import own_teacher
 from pipelines.record import kept
@@ -272,7 +273,7 @@ def _teacher_score(run: Run, loaded: Loaded, found: Table) -> None:
 def _memory(run: Run, loaded: Loaded | None, student: Student | None, found: Table) -> None:
     """Estimate what weights, gradients and optimiser take; activations come on top and follow the micro-batch."""
     held = [] if loaded is None else list(loaded.model.parameters())
-    teacher = sum(p.numel() * p.element_size() for p in held)
+    teacher = part_held(run) * sum(p.numel() * p.element_size() for p in held)
     trained = sum(p.numel() for p in (held if student is None else student.parameters())) * ADAM_BYTES
     if run.teacher_stage is not None:
         trained = max(trained, sum(p.numel() for p in held) * ADAM_BYTES)

@@ -74,11 +74,13 @@ def generate(
     if dry_run:
         _estimate(source, overrides, sample)
         return
-    with stoppable():
-        loaded, run = _started(source, overrides, allow_code=False)
-        from pipelines.runner import join
+    _walk(source, overrides, False, frozenset({"generate", "recorded"}), joins=True)
 
-        join(run, loaded)
+
+@app.command()
+def record(source: Source, overrides: Overrides = None) -> None:
+    """Run the record stages only, beside any number of processes that do the same in the same folder."""
+    _walk(source, overrides, False, frozenset({"record"}), joins=True)
 
 
 @app.command()
@@ -173,7 +175,9 @@ def slurm(
     time: Annotated[str | None, typer.Option(help="Longest time, as 08:00:00; it comes back until it is done.")] = None,
     partition: Annotated[str | None, typer.Option()] = None,
     account: Annotated[str | None, typer.Option()] = None,
-    array: Annotated[int | None, typer.Option(min=1, help="Have this many jobs write the texts together.")] = None,
+    array: Annotated[
+        int | None, typer.Option(min=1, help="Have this many jobs write the texts, or record the teacher, together.")
+    ] = None,
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="The batch file; by default in the run.")] = None,
     submit: Annotated[bool, typer.Option("--submit/--no-submit", help="Or only write the batch file.")] = True,
 ) -> None:
@@ -184,7 +188,8 @@ def slurm(
     loaded = load(source, overrides or [])
     arguments = [source, *(overrides or []), *(["--allow-code"] if allow_code and not array else [])]
     given = (nodes, gpus, cpus, time, partition, account, array)
-    job = jobs.Job(loaded.name, arguments, loaded.pipeline.output, *given)
+    verb = jobs.shared(loaded.pipeline.stages) if array else "run"
+    job = jobs.Job(loaded.name, arguments, loaded.pipeline.output, *given, verb)
     path = jobs.write(job, output)
     say = partial(Console().print, highlight=False, soft_wrap=True)
     say(f"wrote {path}")
@@ -246,12 +251,14 @@ def _complain(text: str) -> None:
     Console(stderr=True).print(text, highlight=False, soft_wrap=True)
 
 
-def _walk(source: str, overrides: list[str] | None, allow_code: bool, kinds: frozenset[str]) -> None:
+def _walk(
+    source: str, overrides: list[str] | None, allow_code: bool, kinds: frozenset[str], *, joins: bool = False
+) -> None:
     with stoppable():
         loaded, run = _started(source, overrides, allow_code)
-        from pipelines.runner import walk
+        from pipelines.runner import join, walk
 
-        walk(run, loaded, kinds)
+        (join if joins else walk)(run, loaded, kinds)
 
 
 def _estimate(source: str, overrides: list[str] | None, sample: int) -> None:

@@ -27,6 +27,17 @@ Progress = Callable[[Role, int], object]
 
 
 @dataclass(frozen=True)
+class Known:
+    """What a model was found to say before the comparison."""
+
+    seed: int
+    described: Mapping[str, Any]
+    """See `describe`."""
+    logits: Tensor
+    """[N V], labels in the order of the run"""
+
+
+@dataclass(frozen=True)
 class Comparison:
     """What is compared, and on what."""
 
@@ -40,6 +51,8 @@ class Comparison:
     orders: Mapping[Role, Sequence[int] | None] = field(default_factory=dict)
     """For roles whose models number the labels otherwise: the model's output for each label of the run."""
     device: str = "cpu"
+    known: Mapping[Role, Known] = field(default_factory=dict)
+    """Roles whose models have been run already. They are shown first, and are not timed."""
 
 
 def evaluate(
@@ -58,6 +71,8 @@ def evaluate(
     metric = _metric(comparison)
     models: dict[Role, dict[str, Any]] = {}
     logits: dict[Role, dict[int, Tensor]] = {}
+    for role, known in comparison.known.items():
+        models[role], logits[role] = dict(known.described), {known.seed: known.logits}
     for role in comparison.models:
         models[role], logits[role] = _run(comparison, role, progress)
     for role, by_seed in logits.items():

@@ -21,7 +21,7 @@ from distill.files import digest
 from distill.models import Loaded, ModelSource, fingerprint, load, load_config, load_tokenizer
 from distill.protocols import TextTeacher
 from distill.types import Completion
-from pipelines.place import here, share
+from pipelines.place import own_device, share
 from pipelines.stage import Stage
 from teachers.text.build import Asked, Built, build
 from teachers.text.huggingface import check_same, check_searchable
@@ -126,7 +126,7 @@ class Generate(Stage[GenerateStage]):
                 compute_type=config.compute_type,
                 folder=Path(scratch),
                 probes=texts[:: max(1, len(texts) // 32)],
-                device=_own_device(run.device.torch_name),
+                device=own_device(run.device.torch_name),
                 threads=run.device.threads,
                 ensemble=tuple(self._others()),
             )
@@ -203,9 +203,3 @@ def different(rows: Rows) -> Rows:
     keep = np.zeros(len(rows), dtype=np.bool_)
     keep[first] = True
     return rows.take(keep)
-
-
-def _own_device(name: str) -> str:
-    """Return the device of this process: of several started together on a host, each has its own GPU."""
-    place = here()
-    return f"cuda:{place.local}" if name == "cuda" and place is not None else name

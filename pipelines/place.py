@@ -90,11 +90,22 @@ def environment() -> "ClusterEnvironment":
 
 def share() -> tuple[int, int]:
     """Return which of how many workers this process is, those of the other jobs of an array counted."""
-    place = here()
+    place, (job, jobs) = here(), job_of_array()
     rank, world = (place.rank, place.world) if place else (0, 1)
+    return (job * world + rank) % (jobs * world), jobs * world
+
+
+def job_of_array() -> tuple[int, int]:
+    """Return which of how many jobs of an array this one is."""
     job = int(os.environ.get("SLURM_ARRAY_TASK_ID", "0")) - int(os.environ.get("SLURM_ARRAY_TASK_MIN", "0"))
-    workers = int(os.environ.get("SLURM_ARRAY_TASK_COUNT", "1")) * world
-    return (job * world + rank) % workers, workers
+    jobs = int(os.environ.get("SLURM_ARRAY_TASK_COUNT", "1"))
+    return job % jobs, jobs
+
+
+def own_device(name: str) -> str:
+    """Return the device of this process: of several started together on a host, each has its own GPU."""
+    place = here()
+    return f"cuda:{place.local}" if name == "cuda" and place is not None else name
 
 
 def _of_torchrun() -> Place:

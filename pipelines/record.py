@@ -9,15 +9,26 @@ from configs.stages import RecordStage
 from distill.callbacks.progress import ProgressLine
 from distill.files import digest
 from pipelines.frozen_teacher import frozen_teacher
+from pipelines.meet import meet
+from pipelines.place import job_of_array, own_device, share
 from pipelines.run import Run
 from pipelines.stage import Stage
-from teachers.record import write_record
+from teachers.recording import Recording, write_record
 
 
 class RecordTeacher(Stage[RecordStage]):
-    """Writes logits in parts; a recording that was cut goes on at the next."""
+    """Writes logits in parts; a recording that was cut goes on at the next, and any number of processes may take part.
+
+    The ranks of a sharded teacher work as one: they share the rows of each part.
+    """
 
     kind = "record"
+    joint = True
+
+    @property
+    def in_step(self) -> bool:
+        """Whether its teacher is asked by all ranks."""
+        return self._run.teacher_is_sharded
 
     def fingerprint(self) -> str:
         """Depend on the teacher, the task and the rows."""
@@ -29,21 +40,15 @@ class RecordTeacher(Stage[RecordStage]):
     def run(self, output: Path) -> dict[str, Any]:
         """Write the logits of all rows, in fp32."""
         run, config = self._run, self._config
-        device = torch.device(run.device.torch_name)
+        device = meet(run) if self.in_step else torch.device(own_device(run.device.torch_name))
         loaded = run.load_teacher(config.teacher)
         teacher = frozen_teacher(run, config.teacher, loaded)
         teacher.to(device)
-        table = run.table(config.data, "teacher")
-        with ProgressLine(run.console, self.title, "rows") as line:
-            rows = write_record(
-                teacher,
-                table,
-                output,
-                pad_id=loaded.tokenizer.pad_token_id,
-                device=device,
-                top_k=kept(run, config),
-                progress=line.advance,
-            )
+        table, pad = run.table(config.data, "teacher"), loaded.tokenizer.pad_token_id
+        what = Recording(teacher, table, pad, device, kept(run, config))
+        rank, ranks = job_of_array() if self.in_step else share()
+        with ProgressLine(run.console, self.title, "parts") as line:
+            rows = write_record(what, output, rank=rank, ranks=ranks, progress=line.advance)
         return {"rows": rows}
 
 

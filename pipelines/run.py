@@ -24,6 +24,7 @@ from distill.files import digest
 from distill.metrics import Kind, score
 from distill.models import Loaded, ModelSource, fingerprint, load
 from distill.models import label_names as model_labels
+from distill.protocols import Teacher
 from distill.shells import shell
 from pipelines.machine import Device
 from pipelines.ranks import Ranks
@@ -60,6 +61,8 @@ class Run:
         self.folder = config.output
         self.cache = cache or config.output / "cache"
         self.ranks = Ranks(self.folder, config.machine.timeout)
+        self.held: dict[str, Teacher] = {}
+        """Teachers that stay between stages: to deal one out again takes as long as the first time."""
         self._rows: dict[str, Rows] = {}
         self._tables: dict[tuple[str, ...], TokenTable] = {}
         register()  # folders of our own adapters are read like any

@@ -16,12 +16,14 @@ from configs.show import show
 from distill.files import write_json
 from pipelines.check import preflight
 from pipelines.machine import facts
+from pipelines.meet import meet
 from pipelines.place import identity, is_helper
 from pipelines.report import write_report
 from pipelines.run import Run
 from pipelines.run_files import RunFiles
 from pipelines.stage import Stage, carry_out, is_done, results_of
 from pipelines.stages import stages
+from teachers.in_step import told
 
 POLL_SECONDS = 1.0
 
@@ -29,8 +31,8 @@ POLL_SECONDS = 1.0
 def walk(run: Run, loaded: Loaded, kinds: frozenset[str] = frozenset()) -> None:
     """Carry out the stages of a run (of the given kinds, if any are given) and write the report.
 
-    Rank 0 of a distributed run does everything; the others join it in training and wait for the rest. They wait for its
-    checks too: a user's error is said once.
+    Rank 0 of a distributed run does everything; the others help it with some stages and wait for the rest. They wait
+    for its checks too: a user's error is said once.
     """
     run.folder.mkdir(parents=True, exist_ok=True)
     with run.ranks:
@@ -48,9 +50,9 @@ def walk(run: Run, loaded: Loaded, kinds: frozenset[str] = frozenset()) -> None:
             run.screen.ended(run.folder)
 
 
-def join(run: Run, loaded: Loaded) -> None:
-    """Carry out the stages that write texts, together with whoever else is at work in the folder: the run itself, or
-    any number of processes that come and go. Raise ModelError where their teacher is still to be trained.
+def join(run: Run, loaded: Loaded, kinds: frozenset[str]) -> None:
+    """Carry out joint stages, of the given kinds, together with whoever else is at work in the folder: the run itself,
+    or any number of processes that come and go. Raise ModelError where their teacher is still to be trained.
     """
     run.folder.mkdir(parents=True, exist_ok=True)
     with FileLock(run.folder / ".join"):
@@ -60,12 +62,12 @@ def join(run: Run, loaded: Loaded) -> None:
             _write_run(run, loaded)
     if not first:
         preflight(run)
-    for stage in _chosen(run, frozenset({"generate", "recorded"})):
+    for stage in _chosen(run, kinds):
         _step(run, stage)
 
 
 def _step(run: Run, stage: Stage[Any]) -> None:
-    if is_done(stage, run.folder):
+    if _was_done(run, stage):
         run.screen.skipped(stage, results_of(stage.folder(run.folder)))
         return
     run.screen.started(stage)
@@ -73,11 +75,22 @@ def _step(run: Run, stage: Stage[Any]) -> None:
 
 
 def _follow(run: Run, chosen: Iterable[Stage[Any]]) -> None:
-    """Train and write texts beside rank 0; wait for its other stages, whose marks it writes last."""
+    """Help rank 0 with each stage, and wait for its mark, which it writes last."""
     for stage in chosen:
-        if (stage.kind == "train" or stage.joint) and not is_done(stage, run.folder):
-            stage.run(stage.folder(run.folder))
+        if not _was_done(run, stage):
+            stage.help(stage.folder(run.folder))
         _wait(run, partial(is_done, stage, run.folder))
+
+
+def _was_done(run: Run, stage: Stage[Any]) -> bool:
+    """Whether a stage is done before it begins; of one that ranks carry out at the same time, all say what rank 0 says:
+    another job may be about to mark it.
+    """
+    done = is_done(stage, run.folder)
+    if not stage.in_step:
+        return done
+    meet(run)
+    return bool(told(int(done)))
 
 
 def _is_checked(run: Run) -> bool:

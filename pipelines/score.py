@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,10 @@ from distill.data.table import TokenTable
 from distill.errors import DataError, ModelError
 from distill.losses.choices import answer_scores
 from distill.metrics import TargetMetrics
+from distill.protocols import Teacher
 from distill.token_metrics import at, labelled_places, told
-from distill.types import Batch, Needs
+from distill.types import Batch, Needs, Outputs
+from teachers.in_step import in_step
 
 Inputs = Mapping[str, Tensor]
 """input_ids, attention_mask and perhaps token_type_ids: each [B T] int64; other keys are not looked at."""
@@ -100,13 +102,37 @@ def predict(
     parts = []
     with evaluating(model):
         for batch in batches:
-            parts.append(_said(model, batch).float().cpu())
+            parts.append(_scored(answer(model, batch), batch).float().cpu())
             if advance is not None:
                 advance(len(parts[-1]))
-    logits = torch.cat(parts)
+    return _finite(torch.cat(parts), str(model.name_or_path))
+
+
+def predict_in_step(
+    teacher: Teacher, rows: EncodedRows, device: torch.device, advance: Callable[[int], object] | None = None
+) -> Tensor:
+    """Return what `predict_rows` does, on every rank, of a teacher that all of them ask at the same time; its outputs
+    are in the order of the run. Raise `ModelError` as `predict` does.
+    """
+
+    def said(places: Indices) -> dict[str, Tensor]:
+        batch = cast(Batch, move_data_to_device(dict(rows.collate(places)), device))
+        outputs = teacher(batch, Needs(logits=True, choices="answers" in batch))
+        return {"logits": _scored(_taken(outputs, batch), batch).float()}
+
+    order, parts = np.argsort(rows.lengths, kind="stable"), []
+    batches = [order[start : start + rows.at_once] for start in range(0, len(order), rows.at_once)]
+    for found in in_step(said, batches):
+        parts.append(found["logits"])
+        if advance is not None:
+            advance(len(parts[-1]))
+    return _put_back(_finite(torch.cat(parts), teacher.describe()), order)
+
+
+def _finite(logits: Tensor, who: str) -> Tensor:
     if not logits.isfinite().all():
         bad = int((~logits.isfinite()).flatten(1).any(-1).sum())
-        raise ModelError(f"{model.name_or_path}: {bad} of {len(logits)} rows get logits that are not finite numbers")
+        raise ModelError(f"{who}: {bad} of {len(logits)} rows get logits that are not finite numbers")
     return logits
 
 
@@ -115,12 +141,19 @@ def answer(model: PreTrainedModel, batch: Inputs) -> Tensor:
     if "answers" not in batch:
         return head_output(model, batch)
     moved = cast(Batch, move_data_to_device(dict(batch), model.device))
-    outputs = capture.forward(model, moved, Needs(logits=True, choices=True))
-    return answer_scores(outputs, moved["labels"], moved.get("choices"), int(batch["answers"]))
+    return _taken(capture.forward(model, moved, Needs(logits=True, choices=True)), moved)
 
 
-def _said(model: PreTrainedModel, batch: Inputs) -> Tensor:
-    output = answer(model, batch)
+def _taken(outputs: Outputs, batch: Mapping[str, Any]) -> Tensor:
+    """Return the scores of answers [B K] where rows are ranked by them, elsewhere the logits."""
+    if "answers" in batch:
+        return answer_scores(outputs, batch["labels"], batch.get("choices"), int(batch["answers"]))
+    assert outputs.logits is not None
+    return outputs.logits
+
+
+def _scored(output: Tensor, batch: Mapping[str, Any]) -> Tensor:
+    """Return what is scored of an output: all, or what is said at the batch's places."""
     if "places" not in batch:
         return output
     taken = at(batch["places"].to(output.device), output)
@@ -151,7 +184,10 @@ def evaluating(model: PreTrainedModel) -> Iterator[None]:
 def predict_rows(model: PreTrainedModel, rows: EncodedRows, advance: Callable[[int], object] | None = None) -> Tensor:
     """Return the logits [N V] of all rows in their order; they are batched by length, so that little is padding."""
     order = np.argsort(rows.lengths, kind="stable")
-    logits = predict(model, rows.batches(order), advance)
+    return _put_back(predict(model, rows.batches(order), advance), order)
+
+
+def _put_back(logits: Tensor, order: Indices) -> Tensor:
     back = torch.empty_like(logits)
     back[torch.from_numpy(order)] = logits
     return back

@@ -90,7 +90,7 @@ class Screen:
         for column in ("", TITLES[metric], *more, "agrees", "size", "MB", *(("p50 ms", "p95 ms") if timed else ())):
             table.add_column(column, justify="left" if not column else "right")
         for role, model in results["models"].items():
-            latency = [f"{model['latency']['1'][key]:.1f}" for key in ("p50_ms", "p95_ms")] if timed else []
+            latency = [_milliseconds(model, key) for key in ("p50_ms", "p95_ms")] if timed else []
             without_search = [over_seeds(model, greedy)] if written else []
             agree = [seed["agreement"] for seed in model["seeds"].values() if "agreement" in seed]
             agreement = f"{100 * sum(agree) / len(agree):.1f} %" if agree else ""
@@ -105,6 +105,10 @@ class Screen:
             )
         self.console.print(table)
         self.console.print(f"\n  [bold]{results['verdict']['sentence']}[/]", highlight=False)
+
+
+def _milliseconds(model: dict[str, Any], key: str) -> str:
+    return f"{model['latency']['1'][key]:.1f}" if "latency" in model else "–"
 
 
 def _summary(done: dict[str, Any]) -> str:

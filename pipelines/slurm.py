@@ -5,11 +5,12 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from configs.errors import UserError
+from configs.stages import Stage
 from distill.files import write_text
 
 NOTICE_SECONDS = 120
@@ -34,12 +35,25 @@ class Job:
     partition: str | None = None
     account: str | None = None
     array: int | None = None
-    """Jobs that write texts together, instead of one that does everything."""
+    """Jobs that do one thing together, instead of one that does everything."""
+    verb: str = "run"
+    """The command each carries out."""
 
     @property
     def log(self) -> Path:
         """The file SLURM writes what the job says to."""
         return self.folder / ("slurm-%A_%a.log" if self.array else "slurm-%j.log")
+
+
+def shared(stages: Mapping[str, Stage]) -> str:
+    """Return the command whose work an array of jobs can share. Raise UserError where a run has no such stage."""
+    kinds = {stage.kind for stage in stages.values()}
+    for verb in ("generate", "record"):
+        if verb in kinds:
+            return verb
+    raise UserError(
+        "--array: jobs share what `generate` and `record` stages write, and this run has none; leave it out"
+    )
 
 
 def batch_file(job: Job) -> str:
@@ -132,5 +146,4 @@ def _command(job: Job) -> list[str]:
     script = Path(sys.executable).with_name("distill")
     device = ["machine.accelerator=gpu", f"machine.devices={job.gpus}"]
     device = device if job.gpus else ["machine.accelerator=cpu", "machine.devices=1"]
-    verb = "generate" if job.array else "run"
-    return [str(script), verb, *job.arguments, f"machine.nodes={job.nodes}", *device]
+    return [str(script), job.verb, *job.arguments, f"machine.nodes={job.nodes}", *device]

@@ -3,7 +3,7 @@
 import json
 import time
 from abc import ABC, abstractmethod
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -33,6 +33,11 @@ class Stage(ABC, Generic[Config]):
         self._config = config
 
     @property
+    def in_step(self) -> bool:
+        """Whether the ranks of one start have to carry it out at the same time, though others may join in."""
+        return False
+
+    @property
     def title(self) -> str:
         """Its name for the screen."""
         return self.name if self.seed is None else f"{self.name} · seed {self.seed}"
@@ -48,6 +53,11 @@ class Stage(ABC, Generic[Config]):
     @abstractmethod
     def run(self, output: Path) -> dict[str, Any]:
         """Do the work under `output`; return results that JSON can hold."""
+
+    def help(self, output: Path) -> None:
+        """Do what a rank beside rank 0 does for it: its share of a joint stage, of most others nothing."""
+        if self.joint:
+            self.run(output)
 
 
 def is_done(stage: Stage[Any], run: Path) -> bool:
@@ -66,12 +76,13 @@ def carry_out(stage: Stage[Any], run: Path) -> dict[str, Any]:
     """
     folder = stage.folder(run)
     folder.mkdir(parents=True, exist_ok=True)
-    if not stage.joint:
-        (folder / MARKER).unlink(missing_ok=True)
+    with _alone(stage, folder):
+        if not (stage.joint and is_done(stage, run)):
+            (folder / MARKER).unlink(missing_ok=True)
     began = time.monotonic()
     results = stage.run(folder)
     seconds = round(time.monotonic() - began, 1)
-    with FileLock(folder / ".lock") if stage.joint else nullcontext():
+    with _alone(stage, folder):
         if stage.joint and is_done(stage, run):
             return results_of(folder)
         done = {
@@ -84,6 +95,11 @@ def carry_out(stage: Stage[Any], run: Path) -> dict[str, Any]:
         }
         write_json(folder / MARKER, done)
     return done
+
+
+def _alone(stage: Stage[Any], folder: Path) -> AbstractContextManager[object]:
+    """Keep others who carry out a joint stage from its mark."""
+    return FileLock(folder / ".lock") if stage.joint else nullcontext()
 
 
 def results_of(folder: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The stages of a run, in the order they are walked."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,15 +17,18 @@ from configs.stages import (
 )
 from distill.callbacks.progress import ProgressLine
 from distill.files import digest
-from distill.models import ModelSource, auto_class, load_config
+from distill.models import Loaded, ModelSource, auto_class, load_config
 from pipelines import evaluate, export, export_text
 from pipelines.augment import Augment
 from pipelines.card import model_card
 from pipelines.compare_texts import EvaluateText
+from pipelines.frozen_teacher import frozen_teacher
 from pipelines.generate import Generate
+from pipelines.meet import meet
 from pipelines.record import RecordTeacher
 from pipelines.recorded import Recorded
 from pipelines.run import Run
+from pipelines.score import EncodedRows, predict_in_step
 from pipelines.select import Select
 from pipelines.stage import Stage
 from pipelines.train import Train
@@ -73,9 +77,8 @@ class Evaluate(Stage[EvaluateStage]):
         if config.baseline is not None:
             models["baseline"] = every_seed(run, config.baseline, config.below)
         loaded = run.load_teacher("task") if run.has_teacher else None
-        if run.teacher_is_sharded:
-            run.screen.warning(f"stages.{self.name}: the teacher is sharded and is not scored itself")
-        elif loaded is not None and loaded.trained_head:
+        scored = loaded is not None and loaded.trained_head
+        if scored and not run.teacher_is_sharded:
             models = {"teacher": [(run.config.seed, run.teacher_source("task"))], **models}
         order = None if loaded is None else run.label_order(loaded)
         comparison = evaluate.Comparison(
@@ -87,12 +90,31 @@ class Evaluate(Stage[EvaluateStage]):
             orders={"teacher": order},
             device=run.device.torch_name,
         )
-        total = len(rows) * sum(len(folders) for folders in models.values())
+        total = len(rows) * (sum(len(folders) for folders in models.values()) + run.teacher_is_sharded)
         with ProgressLine(run.console, self.title, "rows") as line:
             progress = line.counter(total)
+            if scored and loaded is not None and run.teacher_is_sharded:
+                comparison = replace(comparison, known={"teacher": self._sharded(loaded, rows, progress)})
             results = evaluate.evaluate(comparison, output, timed=config.latency, progress=progress)
         run.screen.comparison(results)
         return {"verdict": results["verdict"], "metric": results["metric"]}
+
+    def help(self, output: Path) -> None:
+        """Ask a sharded teacher together with rank 0."""
+        if not self._run.teacher_is_sharded:
+            return
+        loaded = self._run.load_teacher("task")
+        if loaded.trained_head:
+            self._sharded(loaded, self._run.scored_rows(self._config.data), lambda role, rows: None)
+
+    def _sharded(self, loaded: Loaded, rows: EncodedRows, progress: evaluate.Progress) -> evaluate.Known:
+        """Return what a teacher that no process holds says, in the type it teaches in."""
+        run = self._run
+        device, source = meet(run), run.teacher_source("task")
+        teacher = frozen_teacher(run, "task", loaded)
+        teacher.to(device)
+        logits = predict_in_step(teacher, rows, device, lambda more: progress("teacher", more))
+        return evaluate.Known(run.config.seed, evaluate.describe(loaded.model, source), logits)
 
 
 class Export(Stage[ExportStage]):

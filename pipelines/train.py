@@ -11,8 +11,9 @@ import torch
 
 from configs.stages import TrainStage
 from configs.students import BaseStudent
-from configs.training import Training
-from distill.callbacks.checkpoints import AtomicIO, Checkpoints, checkpoints, load_best
+from configs.training import CHANGES_NOTHING, Training
+from distill.callbacks.checkpoint_io import checkpoints
+from distill.callbacks.checkpoints import Checkpoints, load_best
 from distill.callbacks.clip import Clip
 from distill.callbacks.log import LossLog
 from distill.callbacks.progress import ProgressLine
@@ -44,8 +45,6 @@ from students.student import Student
 from teachers.remote import RemoteTeacher
 
 MODEL = "model"
-CHANGES_NOTHING = {"checkpoint_every", "log_every", "workers", "watch", "micro_batch_size", "strategy"}
-"""What a training may be told without becoming another one."""
 
 
 class Train(Stage[TrainStage]):
@@ -68,7 +67,7 @@ class Train(Stage[TrainStage]):
         start = self._start_fingerprint()
         sources = [run.source_fingerprint(name) for name in (*config.data, *filter(None, [config.validation]))]
         unsaid = {} if config.top_k else {"top_k": True}  # trainings from before there was such a key are still good
-        left_out: dict[str, Any] = {"training": CHANGES_NOTHING, **unsaid}
+        left_out: dict[str, Any] = {"training": set(CHANGES_NOTHING), **unsaid}
         section = config.model_dump_json(exclude=left_out)
         teacher = run.teacher_fingerprint(self._teacher.kind)
         if config.cache is not None:
@@ -98,6 +97,10 @@ class Train(Stage[TrainStage]):
         if trainer.is_global_zero:
             self._save(cast(Student, module.student), output)
         return results
+
+    def help(self, output: Path) -> None:
+        """Train beside rank 0."""
+        self.run(output)
 
     def assemble(self) -> tuple[DistillModule, DistillData]:
         """Build teacher, student, data and objective, and check that they fit; nothing is written or trained."""
@@ -193,7 +196,7 @@ class Train(Stage[TrainStage]):
         accumulate = data.plan.batching.parts // run.device.trainers
         metric = validation_metric(run.config.task, texts=training.validate_texts > 0)
         monitor = f"validation/{metric}" if training.keep == "best" else None
-        saver = Checkpoints(state, training.checkpoint_every, monitor)
+        saver = Checkpoints(state, training.checkpoint_every, monitor, background=training.checkpoint_async)
         log = LossLog(training.log_every, data.plan.steps, per_epoch, line.report)
         teacher, (nodes, devices) = parts[0].teacher, run.device.training_nodes
         elsewhere = (lambda: teacher.stopping) if isinstance(teacher, RemoteTeacher) else (lambda: 0)
@@ -216,7 +219,7 @@ class Train(Stage[TrainStage]):
             limit_val_batches=None if data.validation is not None else 0,
             logger=loggers(run.config.machine.loggers, output, first),
             callbacks=callbacks,
-            plugins=[AtomicIO(), training_environment(run.device)],
+            plugins=[saver.io, training_environment(run.device)],
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
             log_every_n_steps=min(50, data.plan.steps * accumulate),  # Lightning's own; ours is `log_every`

@@ -18,6 +18,7 @@ class MostLikely(Teacher):
         shape = teacher.shape
         self.shape = None if shape is None else replace(shape, kept=min(top_k, shape.outputs))
         self.offers = teacher.offers
+        self.in_step = teacher.in_step
         self.fingerprint = digest(teacher.fingerprint, "most likely", str(top_k))
         self._teacher = teacher
         self._top_k = top_k

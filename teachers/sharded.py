@@ -38,8 +38,10 @@ class Weights:
 class ShardedTeacher(Teacher):
     """A frozen transformers model in a ZeRO-3 engine of its own, loaded straight into its parts.
 
-    Every rank has to ask it equally often: a layer is put together by all of them.
+    A layer is put together by all ranks.
     """
+
+    in_step = True
 
     def __init__(
         self, shell: Loaded, weights: Weights, task: Task, fingerprint: str, order: list[int] | None = None

@@ -1,37 +1,30 @@
-"""Checkpoints that are whole or not there, written where a training can go on from exactly."""
+"""Checkpoints, written where a training can go on from exactly."""
 
-import re
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from safetensors.torch import load_file, save_file
 
+from distill.callbacks.checkpoint_io import AtomicIO
 from distill.errors import ResumeError
 from distill.files import write_atomically
 
-_NAME = re.compile(r"step-(\d+)\.ckpt")
 BEST = "best.safetensors"
 
 
-class AtomicIO(TorchCheckpointIO):
-    """Write to a sibling file, sync, rename: Lightning's own way goes through TMPDIR and can leave half a file."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Write atomically."""
-        write_atomically(Path(path), lambda partial: torch.save(checkpoint, partial))
-
-
 class Checkpoints(pl.Callback):
-    """Save every so many optimiser steps, after the validation if one falls on the step; keep the newest two.
+    """Save every so many optimiser steps, after the validation if one falls on the step; the newest stay.
 
     With a `monitor`, the student's weights are kept apart whenever that score is the best so far.
     """
 
-    def __init__(self, folder: Path, every: int, monitor: str | None = None) -> None:
-        """Write into `folder`; `monitor` names a validation score, higher is better."""
+    def __init__(self, folder: Path, every: int, monitor: str | None = None, *, background: bool = False) -> None:
+        """Write into `folder`, beside the training if in the `background`; `monitor` names a validation score: higher
+        is better.
+        """
+        self.io = AtomicIO(background=background)
         self.folder = folder
         self.every = every
         self.monitor = monitor
@@ -53,7 +46,8 @@ class Checkpoints(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save at the end of a window."""
+        """Save at the end of a window, and hear how the last save went."""
+        self.io.look()
         at_boundary = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         validates = bool(trainer.val_dataloaders) and (batch_idx + 1) % int(trainer.val_check_interval) == 0
         if at_boundary and not validates:
@@ -70,26 +64,21 @@ class Checkpoints(pl.Callback):
                     self._keep(weights)
         self._save_if_due(trainer)
 
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Hear how the last save went: the folder is no more needed once the model is saved."""
+        self.io.wait()
+
     def _save_if_due(self, trainer: pl.Trainer) -> None:
         if trainer.global_step % self.every == 0:
             self.save(trainer)
 
     def save(self, trainer: pl.Trainer) -> None:
-        """Save now, at the end of a window, and drop all but the newest two."""
+        """Save now, at the end of a window."""
         trainer.save_checkpoint(self.folder / f"step-{trainer.global_step}.ckpt")
-        if trainer.is_global_zero:
-            for old in checkpoints(self.folder)[:-2]:
-                old.unlink()
 
     def _keep(self, found: dict[str, torch.Tensor]) -> None:
         weights = {name: value.detach().cpu().contiguous() for name, value in found.items()}
         write_atomically(self.folder / BEST, lambda partial: save_file(weights, partial))
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """Return the checkpoints of a folder, oldest first; half-written files are none."""
-    found = [(int(match[1]), path) for path in folder.glob("*.ckpt") if (match := _NAME.fullmatch(path.name))]
-    return [path for _, path in sorted(found)]
 
 
 def load_best(folder: Path, module: pl.LightningModule) -> None:

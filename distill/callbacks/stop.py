@@ -64,6 +64,7 @@ class Stop(pl.Callback):
         number = self._agreed(trainer)
         if number:
             self.saver.save(trainer)
+            self.saver.io.wait()
             raise Stopped(number, trainer.global_step)
 
     def _agreed(self, trainer: pl.Trainer) -> int:

@@ -1,16 +1,11 @@
 """What a teacher wrote, on disk: shards that are whole or not there, whoever writes them, however often it is killed.
 
-A plan says which rows make which shard. It is a pure function of rows, teacher and decoding, so that every worker makes
-the same one and none has to ask another: any number of ranks or array jobs may work on one folder, and another number
-may go on. Who writes a shard holds a lock on it, which the system gives back when its holder dies: a claim is never
-stale. Where a file system keeps no locks between hosts, workers begin at different shards; two that meet write the same
-bytes. A row is known by its id, a hash of its content, never by its number in a file.
+A plan says which rows make which shard. It is a pure function of rows, teacher and decoding; `teachers.shares` says who
+writes which. A row is known by its id, a hash of its content, never by its number in a file.
 """
 
 import json
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +14,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from distill.data.hashing import mix
@@ -27,11 +21,8 @@ from distill.data.rows import Rows
 from distill.errors import DataError
 from distill.files import digest, write_atomically
 from distill.types import Completion
+from teachers.shares import Parts, share_out
 
-CLAIMS = ".claims"
-"""Folder of the locks, beside the shards."""
-_POLL_SECONDS = 0.2
-"""Between two looks at shards that others are writing."""
 _ABOUT = b"distill.shard"
 _NAME = "shard-{:05d}-of-{:05d}.parquet"
 SCHEMA = pa.schema(
@@ -78,12 +69,6 @@ class Plan:
         """Where a shard lies."""
         return folder / _NAME.format(number, len(self.shards))
 
-    def turn(self, rank: int, ranks: int) -> Iterator[int]:
-        """Yield the shards in the order a rank takes them: its own, then those of the others, the last ones first."""
-        own = range(rank, len(self.shards), ranks)
-        yield from own
-        yield from (number for number in reversed(range(len(self.shards))) if number not in own)
-
 
 def write_shards(
     plan: Plan,
@@ -97,65 +82,27 @@ def write_shards(
 ) -> None:
     """Have all shards written that are not there: a shard is there if its content is what its footer says.
 
-    `write` returns the completions of rows by their places; `about` goes into every footer. A rank that is through
-    with its own shards helps the others; what others are writing it waits for, and takes over if they die. `progress`
-    is told how many of how many shards are there. Raises DataError where somebody else writes for another plan.
+    `write` returns the completions of rows by their places; `about` goes into every footer. `progress` is told how many
+    of how many shards are there. Raises DataError where somebody else writes for another plan.
     """
-    waiting, total, there = list(plan.turn(rank, ranks)), len(plan.shards), 0
-    while waiting:
-        held = []
-        for number in waiting:
-            if not _have(plan, folder, number, write, about or {}):
-                held.append(number)
-                continue
-            there += 1
-            if progress is not None:
-                progress(there, total)
-        waiting = held
-        time.sleep(_POLL_SECONDS if held else 0.0)
+
+    def make(number: int) -> None:
+        rows = plan.shards[number]
+        table = _table(plan.ids[rows], write(rows))
+        said = {"key": plan.key, "content": _content(table), **(about or {})}
+        described = table.replace_schema_metadata({_ABOUT: json.dumps(said, sort_keys=True)})
+        target = plan.place(folder, number)
+        write_atomically(target, partial(pq.write_table, described, compression="zstd"), shared=True)
+
+    total = len(plan.shards)
+    there = partial(_is_whole, plan, folder)
+    share_out(Parts(folder, total, there, make), rank=rank, ranks=ranks, progress=progress)
     foreign = [number for number in range(total) if footer(plan.place(folder, number)).get("key") != plan.key]
     if foreign:
         raise DataError(
             f"{folder}: {len(foreign)} of {total} shards were written over by a run of another configuration; give one "
             "of the two another `output`"
         )
-
-
-def _have(
-    plan: Plan,
-    folder: Path,
-    number: int,
-    write: Callable[[NDArray[np.int64]], Sequence[Completion]],
-    about: Mapping[str, Any],
-) -> bool:
-    """Return whether a shard is there, once it is written if nobody else is at it."""
-    place = plan.place(folder, number)
-    if _is_whole(place, plan, number):
-        return True
-    with _claim(folder / CLAIMS / f"{number}.lock") as mine:
-        if mine and not _is_whole(place, plan, number):  # whoever held the claim may just have written it
-            rows = plan.shards[number]
-            table = _table(plan.ids[rows], write(rows))
-            said = {"key": plan.key, "content": _content(table), **about}
-            described = table.replace_schema_metadata({_ABOUT: json.dumps(said, sort_keys=True)})
-            write_atomically(place, partial(pq.write_table, described, compression="zstd"), shared=True)
-    return mine
-
-
-@contextmanager
-def _claim(path: Path) -> Iterator[bool]:
-    """Hold a lock, and say so; say that it is not ours where somebody else holds it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
 
 
 def size_on_disk(ids: NDArray[np.int64], completions: Sequence[Completion]) -> int:
@@ -167,7 +114,7 @@ def size_on_disk(ids: NDArray[np.int64], completions: Sequence[Completion]) -> i
 
 def missing(plan: Plan, folder: Path) -> list[int]:
     """Return the numbers of the shards that are not there, or not as they were written."""
-    return [number for number in range(len(plan.shards)) if not _is_whole(plan.place(folder, number), plan, number)]
+    return [number for number in range(len(plan.shards)) if not _is_whole(plan, folder, number)]
 
 
 def collect(plan: Plan, folder: Path) -> pa.Table:
@@ -210,7 +157,8 @@ def footer(path: Path) -> dict[str, Any]:
     return found
 
 
-def _is_whole(place: Path, plan: Plan, number: int) -> bool:
+def _is_whole(plan: Plan, folder: Path, number: int) -> bool:
+    place = plan.place(folder, number)
     said = footer(place)
     if said.get("key") != plan.key:
         return False

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from distill.callbacks.checkpoints import checkpoints
+from distill.callbacks.checkpoint_io import checkpoints
 from distill.errors import ResumeError
 from tests.helpers import tiny
 from tests.helpers.training import stage, weights

@@ -48,21 +48,21 @@ def load_large(folder: Path) -> dict[str, float]:
     size = sum(parameter.numel() for parameter in facts.model.parameters()) * 4
     choice = Choice(kind="sharded", model=source.path, dtype="float32")
     teacher = ShardedTeacher(facts, Weights(source, choice, torch.float32), task, "")
-    before, seen, done = _private(), [0], threading.Event()
+    before, seen, done = private(), [0], threading.Event()
 
     def look() -> None:
         while not done.wait(0.005):
-            seen.append(_private())
+            seen.append(private())
 
     watcher = threading.Thread(target=look)
     watcher.start()
     teacher.to(torch.device("cpu"))
     done.set()
     watcher.join()
-    return {"peak": (max(seen) - before) / size, "held": (_private() - before) / size}
+    return {"peak": (max(seen) - before) / size, "held": (private() - before) / size}
 
 
-def _private() -> int:
+def private() -> int:
     """Return the bytes of memory that are this process's own: no pages of files."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) * 1024

@@ -56,6 +56,16 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, WHOLE)
 
 
+SHARDED = "teacher={kind: sharded, model: teacher}"
+
+
+def test_a_sharded_teacher_teaches_and_is_recorded_and_nothing_else() -> None:
+    found = problems("run.yaml", SHARDED)
+    what = "a sharded teacher (teacher.kind) only teaches; train it as `kind: live`"
+    assert [problem.partition(": ")[2] for problem in found] == [f"stages.teacher.trains: {what}"], found
+    assert load("run.yaml", [SHARDED, "stages.teacher.trains=student"]).pipeline.stages["answers"].kind == "record"
+
+
 def test_parts_that_fit_are_no_problem() -> None:
     pipeline = load("run.yaml").pipeline
     teacher = pipeline.stages["teacher"]

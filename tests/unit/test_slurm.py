@@ -6,7 +6,8 @@ import subprocess
 import pytest
 
 from configs.errors import UserError
-from pipelines.slurm import Job, batch_file
+from configs.stages import RecordStage
+from pipelines.slurm import Job, batch_file, shared
 
 
 def _options(text: str) -> dict[str, str]:
@@ -60,10 +61,17 @@ def test_comes_back_only_where_it_stopped_and_was_not_cancelled(tmp_path, end, s
 
 
 def test_writes_texts_by_an_array(tmp_path):
-    text = batch_file(Job("x", ["x.yaml"], tmp_path, gpus=0, array=8))
+    text = batch_file(Job("x", ["x.yaml"], tmp_path, gpus=0, array=8, verb="generate"))
     assert _options(text)["array"] == "0-7" and "%A_%a" in _options(text)["output"] and " generate x.yaml" in text
     with pytest.raises(UserError, match="each of its jobs is on one host"):
         batch_file(Job("x", ["x.yaml"], tmp_path, nodes=2, array=8))
+
+
+def test_an_array_shares_what_can_be_shared():
+    record = RecordStage(kind="record", data=("train",))
+    assert shared({"answers": record}) == "record"
+    with pytest.raises(UserError, match="--array: jobs share what `generate` and `record` stages write"):
+        shared({})
 
 
 def test_refuses_what_would_end_a_line(tmp_path):

@@ -12,11 +12,13 @@ from distill.errors import DataError, ModelError, UnmetNeeds
 from distill.models import ModelSource, fingerprint, load
 from distill.objective import build
 from distill.types import Needs, Outputs
-from teachers import record
+from teachers import recording
 from teachers.cached import CachedTeacher
 from teachers.live import LiveTeacher
-from teachers.record import read_record, write_record
+from teachers.record import parts_of, read_record
+from teachers.recording import Recording, write_record
 from tests.helpers import tiny
+from tests.helpers.recorded import made_up_table
 
 TASK = Task(labels=tiny.LABELS)
 CPU = torch.device("cpu")
@@ -30,23 +32,19 @@ def live(tmp_path_factory) -> LiveTeacher:
 
 @pytest.fixture(scope="module")
 def table() -> TokenTable:
-    """Forty rows, of which ten come twice."""
-    draw = np.random.default_rng(0)
-    rows = [[2, *draw.integers(5, 90, draw.integers(2, 12)), 3] for _ in range(30)]
-    ids = draw.integers(-(2**62), 2**62, 30)
-    return TokenTable.of([*rows, *rows[:10]], np.full(40, -100), np.concatenate([ids, ids[:10]]))
+    return made_up_table()
 
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(record, "ROWS_A_PART", 8)
-    monkeypatch.setattr(record, "ROWS_A_BATCH", 3)
+    monkeypatch.setattr(recording, "ROWS_A_PART", 8)
+    monkeypatch.setattr(recording, "ROWS_A_BATCH", 3)
 
 
 def _write(teacher, table, folder) -> list[tuple[int, int]]:
     told: list[tuple[int, int]] = []
-    rows = write_record(teacher, table, folder, pad_id=0, device=CPU, progress=lambda *done: told.append(done))
-    assert rows == 30 and told[-1] == (30, 30)
+    rows = write_record(Recording(teacher, table, 0, CPU), folder, progress=lambda *done: told.append(done))
+    assert rows == 30 and told[-1] == (4, 4)
     return told
 
 
@@ -85,7 +83,7 @@ def test_a_row_nobody_recorded_is_an_error(live, table, tmp_path):
 
 def test_goes_on_where_it_was_cut_and_writes_the_same(live, table, tmp_path):
     _write(live, table, tmp_path / "whole")
-    parts = sorted((tmp_path / "whole").iterdir())
+    parts = parts_of(tmp_path / "whole")
     assert len(parts) == 4
     _write(live, table, tmp_path / "cut")
     (tmp_path / "cut" / parts[2].name).unlink()
@@ -97,10 +95,48 @@ def test_goes_on_where_it_was_cut_and_writes_the_same(live, table, tmp_path):
     assert all((tmp_path / "cut" / part.name).read_bytes() == part.read_bytes() for part in parts)
 
 
+def test_parts_are_made_once_by_any_number_of_ranks(live, table, tmp_path):
+    _write(live, table, tmp_path / "whole")
+
+    class Mortal(CachedTeacher):
+        asked = 0
+
+        def __call__(self, batch, needs):
+            self.asked += 1
+            if self.asked == 5:
+                raise KeyboardInterrupt
+            return live(batch, needs)
+
+    dies = Mortal(live.shape, live.fingerprint, None, "x")
+    with pytest.raises(KeyboardInterrupt):
+        write_record(Recording(dies, table, 0, CPU), tmp_path / "cut", rank=1, ranks=2)
+    there = {part.name: part.stat().st_mtime_ns for part in parts_of(tmp_path / "cut")}
+    assert list(there) == ["part-00001.safetensors"]
+    for rank in (2, 0, 1):
+        write_record(Recording(live, table, 0, CPU), tmp_path / "cut", rank=rank, ranks=3)
+    whole = {part.name: part.read_bytes() for part in parts_of(tmp_path / "whole")}
+    found = {part.name: part.read_bytes() for part in parts_of(tmp_path / "cut")}
+    assert found == whole
+    assert all((tmp_path / "cut" / name).stat().st_mtime_ns == when for name, when in there.items())
+
+
+def test_two_that_record_different_teachers_in_one_folder_are_told(live, table, tmp_path):
+    class Other(CachedTeacher):
+        def __call__(self, batch, needs):
+            return live(batch, needs)
+
+    def overwrite(done: int, total: int) -> None:
+        if done == total:
+            write_record(Recording(Other(live.shape, "other", None, "x"), table, 0, CPU), tmp_path)
+
+    with pytest.raises(DataError, match="written over by a run of another configuration"):
+        write_record(Recording(live, table, 0, CPU), tmp_path, progress=overwrite)
+
+
 def test_another_teacher_or_fewer_rows_leave_nothing_of_the_old_ones(live, table, tmp_path):
     _write(live, table, tmp_path)
     first = TokenTable.of([table.tokens[:4].tolist()], np.full(1, -100), np.array([7]))
-    assert write_record(live, first, tmp_path, pad_id=0, device=CPU) == 1
+    assert write_record(Recording(live, first, 0, CPU), tmp_path) == 1
     assert read_record(tmp_path).ids.tolist() == [7]
 
 
@@ -110,7 +146,7 @@ def test_logits_that_are_no_numbers_are_refused(live, table, tmp_path):
             return Outputs(logits=torch.full((len(batch["input_ids"]), 2), float("nan")))
 
     with pytest.raises(ModelError, match="not finite"):
-        write_record(Broken(live.shape, "x", None, "x"), table, tmp_path, pad_id=0, device=CPU)
+        write_record(Recording(Broken(live.shape, "x", None, "x"), table, 0, CPU), tmp_path)
     assert not list(tmp_path.glob("part-*"))
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from configs.training import Training
-from distill.callbacks.checkpoints import AtomicIO, checkpoints
+from distill.callbacks.checkpoint_io import AtomicIO, checkpoints
 from distill.callbacks.watch import Share, Watch
 from distill.errors import DeadLoss
 from distill.files import digest, write_atomically
