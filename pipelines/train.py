@@ -1,6 +1,5 @@
 """The train stage: one loop for students under a teacher, students alone, and teachers on the task."""
 
-import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,13 +14,12 @@ from configs.training import Training
 from distill.callbacks.checkpoints import BEST, AtomicIO, Checkpoints, checkpoints, load_best
 from distill.callbacks.clip import Clip
 from distill.callbacks.log import LossLog
+from distill.callbacks.peak import Peak
 from distill.callbacks.progress import ProgressLine
 from distill.callbacks.stop import Stop
 from distill.callbacks.watch import Watch
-from distill.data.buckets import Batching
 from distill.data.module import DistillData
 from distill.data.rows import by_source
-from distill.data.windows import Plan
 from distill.files import digest
 from distill.metrics import AnswerMetrics, TargetMetrics, TaskMetrics, validation_metric
 from distill.models import Loaded, ModelSource, fingerprint
@@ -32,6 +30,7 @@ from distill.strategies.build import Spread
 from distill.strategies.build import build as build_strategy
 from distill.strategies.limits import check as check_strategy
 from distill.token_metrics import TokenMetrics
+from pipelines.batches import plan_of
 from pipelines.beat import Beat
 from pipelines.frozen_teacher import frozen_teacher
 from pipelines.own_teacher import own_teacher
@@ -57,6 +56,7 @@ class Train(Stage[TrainStage]):
     """Train one model; ends with `model/`, a folder that transformers loads."""
 
     kind = "train"
+    _peak: Peak
 
     @property
     def _number(self) -> int:
@@ -79,6 +79,7 @@ class Train(Stage[TrainStage]):
     def run(self, output: Path) -> dict[str, Any]:
         """Train, or go on with a training that was cut, and save the model."""
         state = output / "checkpoints" / self.fingerprint()
+        self._peak = Peak()
         module, data = self.assemble()
         saved = checkpoints(state)
         clear_logs(output / "log", first=_step_of(saved))
@@ -87,7 +88,7 @@ class Train(Stage[TrainStage]):
             trainer.fit(module, datamodule=data, ckpt_path=saved[-1] if saved else None, weights_only=True)
         if self._config.training.keep == "best" and (state / BEST).is_file():
             load_best(state, module)
-        results = self._results(module, data)
+        results = self._results(module, data) | self._memory()
         if trainer.is_global_zero:
             self._save(cast(Student, module.student), output)
         return results
@@ -163,19 +164,7 @@ class Train(Stage[TrainStage]):
         training = config.training
         train = run.table(config.data, config.trains)
         validation = run.table((config.validation,), config.trains) if config.validation else None
-        plan = Plan(
-            lengths=train.lengths,
-            labelled=train.labelled,
-            batching=batching(training, run.device.world),
-            seed=self._number,
-            epochs=training.epochs,
-            max_steps=training.max_steps,
-            pad_to=run.config.task.max_length if training.padding == "fixed" else None,
-            targets=train.target_lengths,
-            weights=train.weights,
-            wrong=train.wrong_lengths,
-            beside=train.start is not None,
-        )
+        plan = plan_of(training, run.config.task, train, run.device.world, self._number)
         pad = run.words(config.trains).tokenizer.pad_token_id
         return DistillData(train, validation, plan, pad_id=pad, workers=training.workers)
 
@@ -209,7 +198,7 @@ class Train(Stage[TrainStage]):
         monitor = f"validation/{metric}" if training.keep == "best" else None
         saver = Checkpoints(state, training.checkpoint_every, monitor)
         log = LossLog(training.log_every, data.plan.steps, per_epoch, line.report)
-        callbacks: list[pl.Callback] = [Beat(run.ranks), *student.callbacks(), log, saver, Stop(saver)]
+        callbacks: list[pl.Callback] = [Beat(run.ranks), self._peak, *student.callbacks(), log, saver, Stop(saver)]
         spread = self._spread(parts[0])
         if training.gradient_clip and not spread.clips:
             callbacks.append(Clip(training.gradient_clip))
@@ -257,6 +246,13 @@ class Train(Stage[TrainStage]):
             results["notes"] = dict(data.train.notes)
         return results
 
+    def _memory(self) -> dict[str, Any]:
+        """Return the most bytes a device took, beside what was planned."""
+        if self._peak.bytes is None:
+            return {}
+        planned = self._run.planned.get(self.name)
+        return {"memory": {"planned": planned, "measured": self._peak.bytes}}
+
     def _save(self, student: Student, output: Path) -> None:
         partial = output / f".{MODEL}.partial"
         shutil.rmtree(partial, ignore_errors=True)
@@ -274,13 +270,6 @@ class Train(Stage[TrainStage]):
         student = run.config.student
         given = [run.base] if isinstance(student, BaseStudent) else []
         return digest(student.model_dump_json(), *map(fingerprint, [*given, *sources_of(student)]))
-
-
-def batching(training: Training, world: int) -> Batching:
-    """Translate the sizes of a training into windows and their parts."""
-    micro = training.micro_batch_size or math.ceil(training.batch_size / world)
-    accumulate = math.ceil(training.batch_size / (micro * world)) if training.tokens_per_batch is None else 1
-    return Batching(training.batch_size, training.tokens_per_batch, training.bucket_window, world * accumulate)
 
 
 def _validation_interval(training: Training, per_epoch: int, steps: int) -> int:
