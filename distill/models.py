@@ -92,10 +92,12 @@ def auto_class(task: Task, config: PretrainedConfig) -> Any:
             return AutoModel
 
 
-def load_tokenizer(source: ModelSource, where: str) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a model. Raise ModelError where there is none."""
+def load_tokenizer(source: ModelSource, where: str, *, weights: bool = True) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a model. Raise ModelError where there is none, and unless `weights` do not matter where
+    they are missing.
+    """
     source = _described(source, where)
-    path = _checked(source, where)
+    path = _checked(source, where, weights=weights)
     try:
         found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, revision=source.revision, use_fast=True)
     except (OSError, ValueError) as error:
@@ -110,10 +112,12 @@ def fast(tokenizer: PreTrainedTokenizerBase, where: str) -> PreTrainedTokenizerF
     return tokenizer
 
 
-def load_config(source: ModelSource, where: str) -> PretrainedConfig:
-    """Load the configuration of a model alone. Raise ModelError where there is none."""
+def load_config(source: ModelSource, where: str, *, weights: bool = True) -> PretrainedConfig:
+    """Load the configuration of a model alone. Raise ModelError where there is none, and unless `weights` and tokenizer
+    do not matter where they are missing.
+    """
     source = _described(source, where)
-    path = _checked(source, where)
+    path = _checked(source, where, words=weights, weights=weights)
     try:
         found: PretrainedConfig = AutoConfig.from_pretrained(path, revision=source.revision)
     except (OSError, ValueError) as error:
@@ -135,7 +139,7 @@ def load(
     to inside it, with the adapter frozen unless it is `trainable`; that model's configuration and tokenizer too where
     the folder holds none. Raise ModelError on anything missing.
     """
-    weights = _base(source, where)
+    weights = resting_on(source, where)
     described = describing(source, where)
     config = load_config(described, where)
     tokenizer = load_tokenizer(described, where)
@@ -171,14 +175,14 @@ def load(
 
 def describing(source: ModelSource, where: str) -> ModelSource:
     """Return where a model's configuration and tokenizer lie: of an adapter written by peft alone, with its base."""
-    base, folder = _base(source, where), source.folder
+    base, folder = resting_on(source, where), source.folder
     if base is source or folder is None:
         return source
     held = (folder / "config.json").is_file() and any((folder / name).is_file() for name in _TOKENIZERS)
     return source if held else base
 
 
-def _base(source: ModelSource, where: str) -> ModelSource:
+def resting_on(source: ModelSource, where: str) -> ModelSource:
     """Return where the weights lie: of an adapter, those of the model it belongs to."""
     folder = source.folder
     if folder is None or not adapters.is_adapter(folder):
@@ -194,7 +198,7 @@ def _described(source: ModelSource, where: str) -> ModelSource:
     if folder is None or not adapters.is_adapter(folder):
         return source
     beside = (folder / "config.json").is_file() and any((folder / name).is_file() for name in _TOKENIZERS)
-    return source if beside else _base(source, where)
+    return source if beside else resting_on(source, where)
 
 
 def set_labels(config: PretrainedConfig, task: Task, labels: tuple[str, ...]) -> None:
@@ -229,22 +233,25 @@ def fingerprint(source: ModelSource) -> str:
     every = folder.rglob("*") if adapters.is_adapter(folder) else folder.iterdir()  # an adapter stands on others inside
     files = sorted(path for path in every if path.suffix in (".json", ".safetensors", ".txt", ".model"))
     own = [f"{path.relative_to(folder)}:{digest_file(path)}" for path in files]
-    base = _base(source, source.path)
+    base = resting_on(source, source.path)
     return digest(*own, *([] if base is source else [fingerprint(base)]))
 
 
-def _checked(source: ModelSource, where: str, *, words: bool = True) -> str:
-    """Return the path to hand to transformers, after naming what a local folder lacks; `words`: a tokenizer too."""
+def _checked(source: ModelSource, where: str, *, words: bool = True, weights: bool = True) -> str:
+    """Return the path to hand to transformers, after naming what a local folder lacks; without `words` a tokenizer may,
+    without `weights` those.
+    """
     folder = source.folder
     if folder is None:
         return source.path
     if not folder.is_dir():
         near = [path.name for path in folder.parent.iterdir()] if folder.parent.is_dir() else []
         raise ModelError(f"{where}: folder {folder} not found{suggest(folder.name, near) if near else ''}")
-    lacking = [name for name in ("config.json",) if not (folder / name).is_file()]
-    if not any(folder.glob("*.safetensors")):
+    has_config = (folder / "config.json").is_file()
+    lacking = [] if has_config else ["config.json"]
+    if (weights or not has_config) and not any(folder.glob("*.safetensors")):
         lacking.append("*.safetensors")
-    if words and not any((folder / name).is_file() for name in _TOKENIZERS):
+    if (words or not has_config) and not any((folder / name).is_file() for name in _TOKENIZERS):
         lacking.append("tokenizer.json")
     if lacking:
         raise ModelError(f"{where}: folder {folder} lacks {', '.join(lacking)}")

@@ -85,15 +85,19 @@ class DistillModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return this micro-batch's part of the window's loss."""
-        teacher = self._teacher(batch, self.objective.teacher_needs)
-        student = self.student(batch, self.objective.student_needs)
-        totals = self.objective(student, teacher, batch)
-        losses = {name: total / batch["window_counts"][self.objective.units[name]] for name, total in totals.items()}
+        losses = self.losses(batch)
         penalty = self.student.penalty()
         if penalty is not None:
             losses["penalty"] = penalty / self._window_scale  # once a window, however many parts it has
         self._log(losses)
         return torch.stack(list(losses.values())).sum() * self._window_scale
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return each term's part of the window's loss."""
+        teacher = self._teacher(batch, self.objective.teacher_needs)
+        student = self.student(batch, self.objective.student_needs)
+        totals = self.objective(student, teacher, batch)
+        return {name: total / batch["window_counts"][self.objective.units[name]] for name, total in totals.items()}
 
     def on_fit_start(self) -> None:
         """Bring student and teacher to one device and into their modes: `from_pretrained` returns models in eval mode,

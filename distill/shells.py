@@ -1,11 +1,24 @@
-"""Models without their weights: what can be known of a model that is too large to be loaded whole."""
+"""Models without their weights: what can be known of a model before it is loaded, or that is too large to be."""
+
+import warnings
 
 import torch
+from torch import nn
 
 from configs.data import Task
 from distill import adapters
 from distill.errors import ModelError
-from distill.models import Loaded, ModelSource, auto_class, has_head, load_config, load_tokenizer, set_labels
+from distill.models import (
+    Loaded,
+    ModelSource,
+    auto_class,
+    describing,
+    has_head,
+    load_config,
+    load_tokenizer,
+    resting_on,
+    set_labels,
+)
 
 
 def shell(
@@ -16,7 +29,25 @@ def shell(
     """
     if adapters.is_adapter(source.folder):
         raise ModelError(f"{where}: {source.path} is an adapter; merge it first (`distill adapters merge`)")
-    config = load_config(source, where)
+    return outline(source, task, labels, where, dtype, weights=True)
+
+
+def outline(
+    source: ModelSource,
+    task: Task,
+    labels: tuple[str, ...],
+    where: str,
+    dtype: torch.dtype = torch.float32,
+    *,
+    trainable: bool = False,
+    weights: bool = False,
+) -> Loaded:
+    """Return what `distill.models.load` returns, on torch's meta device: an adapter's folder too gives the model it
+    belongs to inside it. Configuration and tokenizer have to be there, `weights` only where that is asked. Raise
+    ModelError on anything missing.
+    """
+    body, described = resting_on(source, where), describing(source, where)
+    config = load_config(described, where, weights=weights)
     own_head = has_head(config, task)
     if not own_head:
         if task.kind == "generation":
@@ -25,6 +56,17 @@ def shell(
                 f"{where}: {source.path} is a {made}, which writes no text; the run's task is a generation"
             )
         set_labels(config, task, labels)
-    with torch.device("meta"):
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*meta parameter.*")  # weights of an adapter go nowhere here
         model = auto_class(task, config).from_config(config, dtype=dtype)
-    return Loaded(model.eval(), load_tokenizer(source, where), source.path, own_head and task.kind != "text")
+        new = () if own_head else _head(model)
+        if body is not source and source.folder is not None:
+            model = adapters.attach(model, source.folder, where, trainable=trainable, below=source.below)
+    words = load_tokenizer(described, where, weights=weights)
+    return Loaded(model.eval(), words, source.path, own_head and task.kind != "text", new)
+
+
+def _head(model: nn.Module) -> tuple[str, ...]:
+    """Return the names of weights outside of a model's body."""
+    inside = f"{model.base_model_prefix}."
+    return tuple(name for name, _ in model.named_parameters() if not name.startswith(inside))

@@ -4,8 +4,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import psutil
-import torch
 from rich.table import Table
 from transformers import PretrainedConfig
 
@@ -27,8 +25,8 @@ from distill.models import Loaded, ModelSource, load_config
 from distill.objective import Objective
 from distill.objective import build as build_objective
 from distill.protocols import Teacher
-from pipelines.frozen_teacher import part_held
 from pipelines.generate import black_box, check_ensemble, writable
+from pipelines.memory_plan import check_memory
 from pipelines.own_teacher import own_teacher
 from pipelines.record import kept
 from pipelines.recorded import match as match_texts
@@ -46,17 +44,16 @@ from teachers.none import NoTeacher
 
 SAMPLE = 500
 """Validation rows the teacher is tried on."""
-ADAM_BYTES = 16
-"""fp32 weight, gradient and two moments of a trained parameter."""
 
 
 def preflight(run: Run) -> None:
-    """Check rows, labels, models, layers and memory; say what was found. Raise UserError for what cannot work."""
+    """Check rows, labels, memory, models and layers; say what was found. Raise UserError for what cannot work."""
     found = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
     found.add_row("[bold]run[/]", run.config.about)
     found.add_row("machine", run.device.describe())
     _precision(run)
     _rows(run, found)
+    run.planned = check_memory(run)
     loaded = run.load_teacher("base") if run.has_teacher else None
     if loaded is not None:
         _tokens(run, loaded, found)
@@ -64,10 +61,9 @@ def preflight(run: Run) -> None:
         _own_words(run)
     _generations(run, loaded)
     _adapter(run)
-    student = _stages(run, loaded, found)
+    _stages(run, loaded, found)
     if loaded is not None:
         _teacher_score(run, loaded, found)
-    _memory(run, loaded, student, found)
     run.console.print(found)
 
 
@@ -195,7 +191,7 @@ def _adapter(run: Run) -> None:
         )
 
 
-def _stages(run: Run, loaded: Loaded | None, found: Table) -> Student | None:
+def _stages(run: Run, loaded: Loaded | None, found: Table) -> None:
     """Pair teacher and student of every train stage; models that are still to be trained are stood in for."""
     last = None
     for name, stage in run.config.stages.items():
@@ -214,7 +210,6 @@ def _stages(run: Run, loaded: Loaded | None, found: Table) -> Student | None:
         _swapped(run, last)
         weights = sum(parameter.numel() for parameter in last.parameters())
         found.add_row("student", f"{last.shape.describe()}, {weights / 1e6:.1f} M")
-    return last
 
 
 def _swapped(run: Run, student: Student) -> None:
@@ -268,21 +263,3 @@ def _teacher_score(run: Run, loaded: Loaded, found: Table) -> None:
     scores = run.score(loaded.model, table, run.label_order(loaded), at_most=SAMPLE, side="teacher")
     shown = ", ".join(f"{metric} {value:.3f}" for metric, value in scores.items())
     found.add_row("teacher's score", f"{shown} on {min(SAMPLE, len(table))} rows of {name}")
-
-
-def _memory(run: Run, loaded: Loaded | None, student: Student | None, found: Table) -> None:
-    """Estimate what weights, gradients and optimiser take; activations come on top and follow the micro-batch."""
-    held = [] if loaded is None else list(loaded.model.parameters())
-    teacher = part_held(run) * sum(p.numel() * p.element_size() for p in held)
-    trained = sum(p.numel() for p in (held if student is None else student.parameters())) * ADAM_BYTES
-    if run.teacher_stage is not None:
-        trained = max(trained, sum(p.numel() for p in held) * ADAM_BYTES)
-    free = torch.cuda.mem_get_info()[0] if run.device.accelerator == "gpu" else psutil.virtual_memory().available
-    found.add_row(
-        "memory", f"teacher {teacher / 1e9:.2f} GB + training {trained / 1e9:.2f} GB; free {free / 1e9:.1f} GB"
-    )
-    if teacher + trained > free:
-        raise ModelError(
-            f"memory: teacher and training need {(teacher + trained) / 1e9:.1f} GB before activations, "
-            f"{free / 1e9:.1f} GB are free"
-        )

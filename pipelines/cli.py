@@ -17,7 +17,8 @@ from rich.table import Table
 from configs.errors import UserError
 from distill.errors import RankError, Stopped
 from distill.signals import stoppable
-from pipelines import adapters_cli
+from pipelines import adapters_cli, plan_cli
+from pipelines.arguments import AllowCode, Overrides, Source
 
 if TYPE_CHECKING:
     from configs.load import Loaded
@@ -32,17 +33,7 @@ app = typer.Typer(
 )
 
 app.add_typer(adapters_cli.app, name="adapters")
-
-Source = Annotated[
-    str, typer.Argument(metavar="PRESET|FILE", help="Name of a preset (see `distill list`) or a YAML file.")
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]…", help="Changes, as teacher.model=PATH or task.max_length=64."),
-]
-AllowCode = Annotated[
-    bool, typer.Option("--allow-code", help="Run `kind: custom` terms, which are code of the file's author.")
-]
+app.command()(plan_cli.plan)
 
 USER_ERROR = 2
 STOPPED = 75

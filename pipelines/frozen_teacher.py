@@ -26,11 +26,3 @@ def frozen_teacher(run: Run, kind: str, loaded: Loaded, autocast: torch.dtype | 
         weights = Weights(run.teacher_source(kind), choice, run.dtype)
         run.held[key] = ShardedTeacher(loaded, weights, run.config.task, fingerprint, order)
     return run.held[key]
-
-
-def part_held(run: Run) -> float:
-    """Return the part of the teacher's weights that lies on each device."""
-    teacher = run.config.teacher
-    if not isinstance(teacher, Sharded):
-        return 1.0
-    return 0.0 if teacher.offload == "cpu" and run.device.accelerator == "gpu" else 1 / run.device.world

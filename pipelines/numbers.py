@@ -48,6 +48,12 @@ def megabytes(number: float) -> str:
     return f"{number:.1f}" if number < 100 else f"{number:.0f}"
 
 
+def gigabytes(number: float) -> str:
+    """Write bytes in GB, in two or three digits."""
+    size = number / 1e9
+    return f"{size:.2f}" if size < 10 else f"{size:.1f}" if size < 100 else f"{size:.0f}"
+
+
 def duration(seconds: float) -> str:
     """Write a time as 8.4 s, 3 min 20 s or 2 h 05 min."""
     if seconds < 59.95:

@@ -181,6 +181,7 @@ def templates() -> Environment:
         "value": written,
         "code": code,
         "metric": metric_title,
+        "memory": memory,
     }
     found.filters |= {"over_seeds": over_seeds, "classes": classes}
     return found
@@ -189,6 +190,15 @@ def templates() -> Environment:
 def metric_title(name: str) -> str:
     """Return what a metric is called in text."""
     return {**TITLES, "agreement": "agreement", "agreement_kl": "KL to teacher"}.get(name, name)
+
+
+def memory(found: Mapping[str, int | None] | None) -> str:
+    """Write what a stage was planned to need of a device, and what it took."""
+    if not found:
+        return "–"
+    return " / ".join(
+        "–" if size is None else numbers.gigabytes(size) for size in (found["planned"], found["measured"])
+    )
 
 
 def classes(labels: Sequence[str]) -> str:

@@ -60,6 +60,8 @@ class Run:
         self.allow_code = allow_code
         self.folder = config.output
         self.cache = cache or config.output / "cache"
+        self.planned: dict[str, int] = {}
+        """Bytes that each train stage is to need of a device, once they were planned."""
         self.ranks = Ranks(self.folder, config.machine.timeout)
         self.held: dict[str, Teacher] = {}
         """Teachers that stay between stages: to deal one out again takes as long as the first time."""

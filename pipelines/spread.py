@@ -18,20 +18,25 @@ def strategy_of(
     `student` and `objective` are those of the training, none where they are still to be made, of plain weights.
     """
     training, machine = stage.training, run.config.machine
-    learns = [weight for part in (student, objective) if part is not None for weight in part.parameters()]
-    facts = Facts(
-        gpu=run.device.accelerator == "gpu",
-        devices=run.device.trainers,
-        precision=run.device.precision(training.precision),
-        trained=sum(weight.numel() for weight in learns if weight.requires_grad) or 1,
-        leaves_out=student is not None and adapters.leaves_out(student.model),
-        looks_at_weights=student is not None and student.penalty() is not None,
-        edits_weights=student is not None and bool(student.callbacks()),
-        writes=training.validate_texts > 0,
-        chooses=run.config.task.ranks or (objective is not None and objective.student_needs.choices),
-    )
+    facts = facts_of(run, stage, student, objective)
     chosen = training.strategy or machine.strategy
     check(chosen, machine, facts, f"stages.{name}.training.strategy")
     if chosen.startswith("deepspeed"):
         deepspeed_config(int(chosen[-1]), training, machine.deepspeed, facts)
     return chosen, facts
+
+
+def facts_of(run: Run, stage: TrainStage, student: Student | None, objective: Objective | None) -> Facts:
+    """Return what a strategy has to know of a stage."""
+    learns = [weight for part in (student, objective) if part is not None for weight in part.parameters()]
+    return Facts(
+        gpu=run.device.accelerator == "gpu",
+        devices=run.device.trainers,
+        precision=run.device.precision(stage.training.precision),
+        trained=sum(weight.numel() for weight in learns if weight.requires_grad) or 1,
+        leaves_out=student is not None and adapters.leaves_out(student.model),
+        looks_at_weights=student is not None and student.penalty() is not None,
+        edits_weights=student is not None and bool(student.callbacks()),
+        writes=stage.training.validate_texts > 0,
+        chooses=run.config.task.ranks or (objective is not None and objective.student_needs.choices),
+    )

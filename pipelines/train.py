@@ -1,6 +1,5 @@
 """The train stage: one loop for students under a teacher, students alone, and teachers on the task."""
 
-import math
 import shutil
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,13 +15,12 @@ from distill.callbacks.checkpoint_io import checkpoints
 from distill.callbacks.checkpoints import Checkpoints, load_best
 from distill.callbacks.clip import Clip
 from distill.callbacks.log import LossLog
+from distill.callbacks.peak import Peak
 from distill.callbacks.progress import ProgressLine
 from distill.callbacks.stop import Stop
 from distill.callbacks.watch import Watch
-from distill.data.buckets import Batching
 from distill.data.module import DistillData
 from distill.data.rows import by_source
-from distill.data.windows import Plan
 from distill.files import digest
 from distill.metrics import AnswerMetrics, TargetMetrics, TaskMetrics, validation_metric
 from distill.models import Loaded, ModelSource, fingerprint
@@ -31,6 +29,7 @@ from distill.objective import build as build_objective
 from distill.strategies.build import Spread
 from distill.strategies.build import build as build_strategy
 from distill.token_metrics import TokenMetrics
+from pipelines.batches import plan_of
 from pipelines.beat import Beat
 from pipelines.place import is_helper
 from pipelines.spread import strategy_of
@@ -51,6 +50,7 @@ class Train(Stage[TrainStage]):
     """Train one model; ends with `model/`, a folder that transformers loads."""
 
     kind = "train"
+    _peak: Peak
 
     @property
     def _number(self) -> int:
@@ -83,6 +83,7 @@ class Train(Stage[TrainStage]):
                 self._teacher.teach()
             return {}
         state = output / "checkpoints" / self.fingerprint()
+        self._peak = Peak()
         module, data = self.assemble()
         saved = checkpoints(state)
         if not is_helper():
@@ -93,7 +94,7 @@ class Train(Stage[TrainStage]):
         if self._config.training.keep == "best":
             load_best(state, module)
         trainer.strategy.barrier()  # the first process removes these files
-        results = self._results(module, data)
+        results = self._results(module, data) | self._memory()
         if trainer.is_global_zero:
             self._save(cast(Student, module.student), output)
         return results
@@ -152,19 +153,7 @@ class Train(Stage[TrainStage]):
         training = config.training
         train = run.table(config.data, config.trains)
         validation = run.table((config.validation,), config.trains) if config.validation else None
-        plan = Plan(
-            lengths=train.lengths,
-            labelled=train.labelled,
-            batching=batching(training, run.device.trainers),
-            seed=self._number,
-            epochs=training.epochs,
-            max_steps=training.max_steps,
-            pad_to=run.config.task.max_length if training.padding == "fixed" else None,
-            targets=train.target_lengths,
-            weights=train.weights,
-            wrong=train.wrong_lengths,
-            beside=train.start is not None,
-        )
+        plan = plan_of(training, run.config.task, train, run.device.trainers, self._number)
         pad = run.words(config.trains).tokenizer.pad_token_id
         return DistillData(train, validation, plan, pad_id=pad, workers=training.workers)
 
@@ -200,7 +189,8 @@ class Train(Stage[TrainStage]):
         log = LossLog(training.log_every, data.plan.steps, per_epoch, line.report)
         teacher, (nodes, devices) = parts[0].teacher, run.device.training_nodes
         elsewhere = (lambda: teacher.stopping) if isinstance(teacher, RemoteTeacher) else (lambda: 0)
-        callbacks: list[pl.Callback] = [Beat(run.ranks), *student.callbacks(), log, saver, Stop(saver, elsewhere)]
+        callbacks: list[pl.Callback] = [Beat(run.ranks), self._peak, *student.callbacks(), log, saver]
+        callbacks.append(Stop(saver, elsewhere))
         spread = self._spread(parts[0])
         if training.gradient_clip and not spread.clips:
             callbacks.append(Clip(training.gradient_clip))
@@ -245,6 +235,13 @@ class Train(Stage[TrainStage]):
             results["notes"] = dict(data.train.notes)
         return results
 
+    def _memory(self) -> dict[str, Any]:
+        """Return the most bytes a device took, beside what was planned."""
+        if self._peak.bytes is None:
+            return {}
+        planned = self._run.planned.get(self.name)
+        return {"memory": {"planned": planned, "measured": self._peak.bytes}}
+
     def _save(self, student: Student, output: Path) -> None:
         partial = output / f".{MODEL}.partial"
         shutil.rmtree(partial, ignore_errors=True)
@@ -262,13 +259,6 @@ class Train(Stage[TrainStage]):
         student = run.config.student
         given = [run.base] if isinstance(student, BaseStudent) else []
         return digest(student.model_dump_json(), *map(fingerprint, [*given, *sources_of(student)]))
-
-
-def batching(training: Training, world: int) -> Batching:
-    """Translate the sizes of a training into windows and their parts."""
-    micro = training.micro_batch_size or math.ceil(training.batch_size / world)
-    accumulate = math.ceil(training.batch_size / (micro * world)) if training.tokens_per_batch is None else 1
-    return Batching(training.batch_size, training.tokens_per_batch, training.bucket_window, world * accumulate)
 
 
 def _validation_interval(training: Training, per_epoch: int, steps: int) -> int:

@@ -49,7 +49,7 @@ class Words:
 
 def of_model(source: ModelSource, where: str) -> Words:
     """Return the words of a model."""
-    return Words(load_config(source, where), where, lambda: load_tokenizer(source, where))
+    return Words(load_config(source, where, weights=False), where, lambda: load_tokenizer(source, where))
 
 
 def learnt_by_students(config: Pipeline) -> list[str]:

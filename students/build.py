@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from typing import Protocol
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
@@ -17,14 +18,26 @@ from students.adapters.ranks import RankSchedule
 from students.student import Student
 
 
+class Take(Protocol):
+    """Brings a model out of a folder, with its weights (`load`) or without (`outline`)."""
+
+    def __call__(
+        self, source: ModelSource, task: Task, labels: tuple[str, ...], where: str, *, trainable: bool = False
+    ) -> Loaded:
+        """Raise ModelError on anything missing."""
+
+
 def build(
     config: SizedStudent | LayersStudent | FolderStudent | BaseStudent,
     task: Task,
     labels: tuple[str, ...],
     teacher: Loaded,
     seed: int,
+    take: Take = load,
 ) -> Student:
-    """Build a student in fp32 that shares the teacher's vocabulary. Raise UserError where the two do not fit."""
+    """Build a student in fp32 that shares the teacher's vocabulary; `take` brings models out of folders. Raise
+    UserError where the two do not fit.
+    """
     match config:
         case SizedStudent():
             return from_config.build(config, task, labels, teacher.model.config, seed)
@@ -33,7 +46,7 @@ def build(
             return _student(replace(teacher, model=model), config.adapter, task)
         case FolderStudent():
             source = ModelSource(config.model, config.revision)
-            return _student(_from_folder(source, task, labels, teacher.tokenizer), config.adapter, task)
+            return _student(_from_folder(source, task, labels, teacher.tokenizer, take=take), config.adapter, task)
         case BaseStudent():
             return _student(replace(teacher, model=copy.deepcopy(teacher.model)), config.adapter, task)
 
@@ -44,6 +57,7 @@ def build_alone(
     labels: tuple[str, ...],
     like: PretrainedConfig,
     seed: int,
+    take: Take = load,
 ) -> Student:
     """Build a student that takes nothing from a teacher; sizes become a model with the vocabulary of the configuration
     `like`. Raise ModelError for one that is made of a teacher.
@@ -54,7 +68,7 @@ def build_alone(
         case FolderStudent():
             source = ModelSource(config.model, config.revision)
             words = load_tokenizer(source, "student.model")
-            return _student(_from_folder(source, task, labels, words), config.adapter, task)
+            return _student(_from_folder(source, task, labels, words, take=take), config.adapter, task)
         case LayersStudent() | BaseStudent():
             raise ModelError(f"student.kind: {config.kind} needs a teacher; Choices: folder, sizes")
 
@@ -77,9 +91,15 @@ def _student(loaded: Loaded, adapter: Adapter | None, task: Task) -> Student:
 
 
 def _from_folder(
-    source: ModelSource, task: Task, labels: tuple[str, ...], words: PreTrainedTokenizerBase, *, trainable: bool = False
+    source: ModelSource,
+    task: Task,
+    labels: tuple[str, ...],
+    words: PreTrainedTokenizerBase,
+    *,
+    trainable: bool = False,
+    take: Take = load,
 ) -> Loaded:
-    loaded = load(source, task, labels, "student.model", trainable=trainable)
+    loaded = take(source, task, labels, "student.model", trainable=trainable)
     if loaded.tokenizer.get_vocab() != words.get_vocab():
         raise ModelError(
             f"student.model: {source.path} and {words.name_or_path} have different vocabularies "

@@ -45,7 +45,7 @@ class FullyShardedStrategy(DDPStrategy):
         mesh = init_device_mesh(self.root_device.type, (self.world_size,))
         student, objective = module.student, module.objective
         assert isinstance(student, TrainedModel) and isinstance(objective, nn.Module)
-        for block in _blocks(student):
+        for block in blocks(student):
             self._shard(block, mesh)
         self._shard(student, mesh)
         register_fsdp_forward_method(student, _OWN_TEACHER)
@@ -128,7 +128,7 @@ def _release(part: Any) -> None:
     part.__class__ = type(part).__bases__[1]
 
 
-def _blocks(model: nn.Module) -> list[nn.Module]:
+def blocks(model: nn.Module) -> list[nn.Module]:
     """Return the layers of a transformer: the members of its longest lists, innermost lists not."""
     lists = [part for part in model.modules() if isinstance(part, nn.ModuleList) and len(part) > 1]
     return [block for part in lists for block in part if not any(inner in lists for inner in block.modules())]

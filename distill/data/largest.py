@@ -1,0 +1,43 @@
+"""The micro-batch of a training that is largest in memory."""
+
+import numpy as np
+
+from distill.data.buckets import Batching, Indices
+from distill.data.table import TokenTable
+from distill.data.windows import Plan
+from distill.types import IGNORED
+
+
+def largest(plan: Plan) -> Indices:
+    """Return the rows of the micro-batch that has the most padded positions, in the first epoch; of equals, the one
+    with the longest rows: attention grows with their square.
+    """
+    first = min(plan.steps, plan.steps_of(0))
+    return max((part for step in range(first) for part in plan.parts(step)), key=lambda part: _size(plan, part))
+
+
+def _size(plan: Plan, rows: Indices) -> tuple[int, int]:
+    longest = plan.pad_to or int(plan.lengths[rows].max())
+    targets = int(plan.targets[rows].max()) if plan.beside and plan.targets is not None else 0
+    return len(rows) * (longest + targets), longest
+
+
+def assumed(batching: Batching, length: int, targets: int | None, start: int | None) -> TokenTable:
+    """Return the rows of one window where they are not known yet: all as long as the run lets them be.
+
+    `targets` is the length of the texts to be written; a decoder beside an encoder begins them with the token `start`.
+    """
+    joined = length + (targets or 1) - 1 if start is None else length
+    positions = joined if start is None else length + (targets or 0)
+    window = batching.batch_size if batching.tokens is None else max(1, batching.tokens // positions)
+    rows = -(-window // batching.parts) * batching.parts
+    offsets = np.arange(rows + 1, dtype=np.int64)
+    return TokenTable(
+        tokens=np.ones(rows * joined, np.int32),
+        offsets=offsets * joined,
+        labels=np.full(rows, IGNORED if targets else 0, np.int64),
+        example_ids=np.arange(rows, dtype=np.int64),
+        targets=None if targets is None else np.ones(rows * targets, np.int32),
+        target_offsets=None if targets is None else offsets * targets,
+        start=start,
+    )

@@ -1,0 +1,193 @@
+"""What each strategy holds on a device: closed forms in bytes, from facts of the models and of a step.
+
+P: fp32 bytes of the weights that learn · F: bytes of those that stay · N: devices. AdamW keeps 2 P of moments.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from configs.strategies import StrategyName
+from distill.strategies.deepspeed_config import BUCKET
+from distill.strategies.tracing import Moment
+
+TeacherKind = Literal["none", "live", "sharded"]
+FP32 = 4
+PREFETCHED = 50_000_000
+"""DeepSpeed's `stage3_prefetch_bucket_size`: elements it gathers ahead of their use."""
+LIVE = 1_000_000_000
+"""DeepSpeed's `stage3_max_live_parameters` and `stage3_max_reuse_distance`: elements that stay gathered from the
+forward to the backward pass. Below it a model stands whole on each device for as long as a step lasts."""
+
+
+PROCESS = 44_000_000
+"""Bytes a process on a CPU grows by beside its tensors once it trains (Lightning, autograd, oneDNN): measured with a
+full student and with LoRA, the same for both. On GPUs torch's own count leaves it out."""
+
+
+@dataclass(frozen=True)
+class Learner:
+    """The weights of a student and of what learns beside it."""
+
+    trained: int
+    """Elements that learn, in fp32."""
+    frozen: int
+    """Bytes of those that stay as they are, and of buffers."""
+    largest: int
+    """Bytes of its largest layer."""
+    outside: int
+    """Bytes outside of its layers: embeddings, head, projectors."""
+
+
+@dataclass(frozen=True)
+class TeacherWeights:
+    """The weights of a teacher, in bytes."""
+
+    whole: int
+    small: int = 0
+    """Of a sharded one: those each device keeps whole."""
+    passing: int = 0
+    """Of a sharded one: the most that is put together at a time."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How models are laid out over devices."""
+
+    strategy: StrategyName
+    devices: int
+    gpu: bool
+    offload: bool = False
+    """The student's parts lie in the host's memory; on CPUs that is the same memory."""
+    accumulates: bool = False
+    """A window is several micro-batches."""
+    teacher: TeacherKind = "none"
+    teacher_offload: bool = False
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a device needs at its fullest moment, in bytes; on GPUs `host` is what lies in the host's memory beside."""
+
+    teacher: int = 0
+    student: int = 0
+    gradients: int = 0
+    optimiser: int = 0
+    activations: int = 0
+    logits: int = 0
+    process: int = 0
+    """What the libraries take for themselves once they train."""
+    host: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of one device."""
+        return (
+            self.teacher
+            + self.student
+            + self.gradients
+            + self.optimiser
+            + self.activations
+            + self.logits
+            + self.process
+        )
+
+
+def fullest(learner: Learner, teacher: TeacherWeights, moments: Iterable[Moment], layout: Layout) -> Need:
+    """Return what a device needs at the moment it needs most."""
+    law = _law_of(layout)
+    found = max(law(learner, [*moments], layout), key=lambda need: need.total)
+    on_device, on_host = _teacher(teacher, layout)
+    process = 0 if layout.gpu else PROCESS
+    return replace(found, teacher=on_device, host=found.host + on_host, process=process)
+
+
+def _law_of(layout: Layout) -> Callable[[Learner, list[Moment], Layout], Iterator[Need]]:
+    match layout.strategy:
+        case "fsdp":
+            return _fsdp
+        case "deepspeed_1" | "deepspeed_2":
+            return _zero
+        case "deepspeed_3":
+            return _zero_3
+        case _:
+            return _whole
+
+
+def _whole(learner: Learner, moments: list[Moment], layout: Layout) -> Iterator[Need]:
+    """One device, or DDP: all of it on each. Gradients of a step stay until the next one goes backward; DDP sums them
+    in buckets of its own, a second copy.
+    """
+    p = learner.trained * FP32
+    buckets = p if layout.devices > 1 else 0
+    for moment in moments:
+        gradients = moment.gradients if moment.phase == "backward" and not layout.accumulates else p
+        yield _need(moment, student=p + learner.frozen, gradients=gradients + buckets, optimiser=2 * p)
+
+
+def _zero(learner: Learner, moments: list[Moment], layout: Layout) -> Iterator[Need]:
+    """ZeRO-1 and 2 (Rajbhandari et al. 2020) as DeepSpeed does them: weights whole; of the optimiser P/N of master
+    weights beside the moments; gradients go through a bucket into this device's part, which the step copies once more.
+    """
+    p, n = learner.trained * FP32, layout.devices
+    part, bucket = p // n, min(p, BUCKET * FP32)
+    first = layout.strategy == "deepspeed_1"
+    held = {"student": p + learner.frozen, "optimiser": 0 if _on_host(layout) else 3 * part}
+    host = 5 * part if _on_host(layout) else 0
+    waiting = 0 if not layout.accumulates else p if first else part
+    for moment in moments:
+        gradients = waiting
+        if moment.phase == "backward":
+            gradients += moment.gradients if first else min(bucket, moment.gradients)
+        yield _need(moment, gradients=gradients, host=host, **held)
+    yield Need(gradients=(p if first else part) + bucket, host=host, **held)  # the sum over devices
+    yield Need(gradients=2 * part, host=host, **held)  # the step
+
+
+def _zero_3(learner: Learner, moments: list[Moment], layout: Layout) -> Iterator[Need]:
+    """ZeRO-3 as DeepSpeed does it: parts of weights, gradients and moments, a bucket for gradients, and what is
+    gathered: a layer stays from its forward to its backward pass as long as fewer than `LIVE` elements do, and what is
+    fetched ahead lies there twice, as it came and by weights.
+    """
+    p, n = learner.trained * FP32, layout.devices
+    part, bucket, every = p // n, min(p, BUCKET * FP32), p + learner.frozen
+    gathered = min(every, LIVE * FP32) + min(every, PREFETCHED * FP32)
+    own = 0 if _on_host(layout) else every // n
+    held = {"optimiser": 0 if _on_host(layout) else 2 * part}
+    host = every // n + 4 * part if _on_host(layout) else 0
+    gradients = bucket + (0 if _on_host(layout) else part)
+    for moment in moments:
+        yield _need(moment, student=own + gathered, gradients=gradients, host=host, **held)
+    yield Need(student=own, gradients=gradients + part, host=host, **held)  # the step
+
+
+def _fsdp(learner: Learner, moments: list[Moment], layout: Layout) -> Iterator[Need]:
+    """FSDP2 (Zhao et al. 2023): parts of all; gathered are what lies outside of layers, for the whole step, and two
+    layers: one computes, the next one comes. Their gradients are whole until they are summed.
+    """
+    p, n = learner.trained * FP32, layout.devices
+    part, every = p // n, p + learner.frozen
+    gathered = learner.outside + 2 * learner.largest
+    away = _on_host(layout)
+    held = {"optimiser": 0 if away else 2 * part, "host": every // n + 3 * part if away else 0}
+    for moment in moments:
+        passing = learner.outside + learner.largest if moment.phase == "backward" else 0
+        own = 0 if away else every // n
+        yield _need(moment, student=own + gathered, gradients=(0 if away else part) + min(p, passing), **held)
+
+
+def _need(moment: Moment, **held: int) -> Need:
+    return Need(activations=moment.activations, logits=moment.logits, **held)
+
+
+def _on_host(layout: Layout) -> bool:
+    return layout.offload and layout.gpu
+
+
+def _teacher(teacher: TeacherWeights, layout: Layout) -> tuple[int, int]:
+    """Return the bytes of a teacher on the device, and beside it."""
+    if layout.teacher != "sharded":
+        return (teacher.whole if layout.teacher == "live" else 0), 0
+    part = (teacher.whole - teacher.small) // layout.devices
+    always = teacher.small + teacher.passing
+    return (always, part) if layout.teacher_offload and layout.gpu else (always + part, 0)

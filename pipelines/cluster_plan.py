@@ -1,0 +1,105 @@
+"""A run on GPUs that are not here: memory by the planner, network and speed on paper."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from configs.pipeline import Pipeline
+from configs.stages import TrainStage
+from pipelines.machine import Device, quiet
+from pipelines.memory_batches import Asked
+from pipelines.memory_plan import StagePlan, fitting, plan_stage, table
+from pipelines.numbers import gigabytes, short
+from pipelines.run import Run
+
+RESERVED = 0.05
+"""Part of a GPU's memory that is not to be planned with: the driver's context, and what allocators cannot fill."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Hosts of equal GPUs."""
+
+    nodes: int
+    gpus: int
+    """Of each host."""
+    memory: float
+    """Bytes of each."""
+    network: float
+    """Bytes a second that each sends and receives."""
+    flops: float
+    """Products and sums a second of each, at its peak."""
+    utilisation: float
+    """Part of that which is reached."""
+
+    @property
+    def devices(self) -> int:
+        """All of them."""
+        return self.nodes * self.gpus
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast a step is, on paper: an estimate, not a measurement."""
+
+    gathered: float
+    """Bytes each device receives of the teacher in a forward pass: all parts but its own."""
+    network_seconds: float
+    compute_seconds: float
+    tokens: float
+    """Of all devices together, in a micro-batch of each."""
+
+    @property
+    def slowest(self) -> float:
+        """Tokens a second where nothing of the network is hidden behind computing."""
+        return self.tokens / (self.network_seconds + self.compute_seconds)
+
+    @property
+    def fastest(self) -> float:
+        """Tokens a second where all of it is that can be."""
+        return self.tokens / max(self.network_seconds, self.compute_seconds)
+
+
+def pace(plan: StagePlan, cluster: Cluster) -> Pace:
+    """Work a micro-batch out: 2 products and sums a weight and token forward, 6 forward and backward; 4 for weights
+    that stay, whose own gradients are not computed (Kaplan et al. 2020). Attention itself, a few per cent at some
+    thousand tokens, is left out.
+    """
+    traced, devices = plan.traced, cluster.devices
+    tokens = traced.rows * traced.positions
+    dealt_out = plan.layout.teacher == "sharded"
+    gathered = (traced.teacher.whole - traced.teacher.small) * (devices - 1) / devices if dealt_out else 0.0
+    work = tokens * (2 * traced.teacher_size + 6 * traced.learner.trained + 4 * traced.frozen_size)
+    return Pace(gathered, gathered / cluster.network, work / (cluster.flops * cluster.utilisation), tokens * devices)
+
+
+def show(pipeline: Pipeline, cluster: Cluster, console: Console, scratch: Path, *, allow_code: bool) -> None:
+    """Print the plan of each train stage. Raise UserError for models and objectives that do not fit."""
+    quiet()
+    device = Device("gpu", cluster.gpus, 1, fast_fp32=False, native_bf16=True, nodes=cluster.nodes)
+    run = Run(pipeline, device, console, allow_code=allow_code, cache=scratch)
+    stages = {name: stage for name, stage in pipeline.stages.items() if isinstance(stage, TrainStage)}
+    asked = [Asked(run, name, stage, cluster.devices, "cuda", look=False) for name, stage in stages.items()]
+    plans = [plan_stage(one) for one in asked]
+    free = int(cluster.memory * (1 - RESERVED))
+    console.print(table(plans, free))
+    console.print(_paces(plans, cluster))
+    for plan in plans:
+        if plan.need.total > free:
+            told = "; ".join(fitting(plan, free)) or "nothing that could be set"
+            console.print(f"stages.{plan.asked.name} does not fit; what would, as planned: {told}", highlight=False)
+
+
+def _paces(plans: list[StagePlan], cluster: Cluster) -> Table:
+    shown = Table(title="speed on paper", title_justify="left", box=None, padding=(0, 2, 0, 2))
+    shown.add_column("")
+    for plan in plans:
+        shown.add_column(plan.asked.name, justify="right")
+    paces = [pace(plan, cluster) for plan in plans]
+    shown.add_row("teacher's weights received, GB a pass", *(gigabytes(one.gathered) for one in paces))
+    shown.add_row("network, s a pass", *(short(one.network_seconds) for one in paces))
+    shown.add_row("computing, s a pass", *(short(one.compute_seconds) for one in paces))
+    shown.add_row("tokens/s of all", *(f"{one.slowest:,.0f} – {one.fastest:,.0f}" for one in paces))
+    return shown

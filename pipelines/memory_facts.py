@@ -1,0 +1,209 @@
+"""What a train stage will hold, found out before anything is loaded: its step is run over models without weights."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from configs.stages import RecordStage
+from configs.students import BaseStudent
+from configs.teachers import ShardedTeacher
+from distill import adapters
+from distill.data.collate import Inputs
+from distill.models import Loaded
+from distill.module import DistillModule, Recipe
+from distill.objective import build as build_objective
+from distill.protocols import Teacher
+from distill.shells import outline
+from distill.strategies.fsdp import blocks
+from distill.strategies.limits import Facts
+from distill.strategies.memory_laws import PREFETCHED, Learner, TeacherKind, TeacherWeights
+from distill.strategies.precision import AUTOCAST
+from distill.strategies.tracing import CUDA_BLOCK, Ledger, Moment, Tracer
+from distill.types import Batch, Needs
+from pipelines.memory_batches import Asked, Batches
+from pipelines.own_teacher import own_teacher
+from pipelines.record import kept
+from pipelines.spread import facts_of
+from students.build import build, build_alone
+from students.student import Student
+from teachers.live import LiveTeacher
+from teachers.none import NoTeacher
+from teachers.shaped import ShapedTeacher
+
+
+@dataclass(frozen=True)
+class Traced:
+    """The facts of a train stage."""
+
+    learner: Learner
+    teacher: TeacherWeights
+    teacher_kind: TeacherKind
+    teacher_size: int
+    """Weights of the teacher that runs in every step."""
+    frozen_size: int
+    """Weights of the student that stay as they are."""
+    moments: tuple[Moment, ...]
+    rows: int
+    """Rows of its largest micro-batch."""
+    positions: int
+    """Tokens its longest row is padded to."""
+    assumed: bool
+    """Whether rows are taken to be as long as they may be, for want of a look at them."""
+    accumulates: bool
+    """Whether a window is several micro-batches of a device."""
+    facts: Facts
+    """What strategies have to know."""
+
+
+def trace(asked: Asked) -> Traced:
+    """Run a step of a stage without weights. Raise UserError for models and objectives that do not fit."""
+    run, stage = asked.run, asked.stage
+    precision = run.device.precision(stage.training.precision)
+    tracer = Tracer.on(asked.kernels, AUTOCAST[precision])
+    loaded = _outline(asked)
+    with torch.device("meta"):
+        student = _student(asked, loaded)
+    student.keep(stage.training.freeze, f"stages.{asked.name}.training.freeze")
+    teacher, kind = _teacher(asked, loaded, student)
+    objective = build_objective(
+        stage.objective,
+        student=student.shape,
+        student_offers=student.offers,
+        teacher=teacher,
+        task=run.config.task,
+        where=f"stages.{asked.name}",
+        allow_code=run.allow_code,
+    )
+    if loaded is not None and kind == "live":
+        _settle(loaded.model, tracer.autocast)
+    weights = TeacherWeights(0) if loaded is None or kind == "none" else _weights(asked, loaded.model)
+    module = DistillModule(student, teacher, objective, Recipe(stage.training, 1, 0, ""))
+    held = [module] if loaded is None else [module, loaded.model]
+    for part in held:
+        tracer.take(part)
+    batches = Batches.of(asked, adapters.transformer(student.model).config)
+    with tracer.running():
+        student.freeze_unused(tracer.batch(batches.probe()), objective.student_needs)
+    ledger = Ledger(student.shape.outputs or -1, CUDA_BLOCK if tracer.device.type == "cuda" else 1)
+    student.train()
+    largest_batch = tracer.batch(batches.largest())
+    tracer.step(lambda: _loss(module, largest_batch), held, ledger, again=batches.accumulate > 1)
+    for inputs in batches.validation():
+        _validate(tracer, student, ledger, inputs)
+    rows, positions = largest_batch["input_ids"].shape
+    return Traced(
+        learner=_learner(module),
+        teacher=weights,
+        teacher_kind=kind,
+        teacher_size=0 if loaded is None or kind == "none" else _count(loaded.model.parameters()),
+        frozen_size=_count(weight for weight in module.parameters() if not weight.requires_grad),
+        moments=tuple(ledger.moments),
+        rows=rows,
+        positions=positions,
+        assumed=batches.assumed,
+        accumulates=batches.accumulate > 1,
+        facts=replace(facts_of(run, stage, student, objective), devices=asked.devices),
+    )
+
+
+def _loss(module: DistillModule, batch: Batch) -> torch.Tensor:
+    losses = [*module.losses(batch).values()]
+    penalty = module.student.penalty()
+    return torch.stack([*losses, *([] if penalty is None else [penalty])]).sum()
+
+
+def _validate(tracer: Tracer, student: Student, ledger: Ledger, inputs: Inputs) -> None:
+    ledger.phase = "validation"
+    student.eval()
+    with tracer.running(ledger), torch.no_grad():
+        student(tracer.batch(inputs), Needs(logits=True, choices="choices" in inputs))
+
+
+def _outline(asked: Asked) -> Loaded | None:
+    run, stage = asked.run, asked.stage
+    if not run.has_teacher or (stage.trains == "student" and run.student_is_alone):
+        return None
+    dtype = torch.float32 if stage.trains == "teacher" else run.dtype
+    return outline(run.base, run.config.task, run.labels, "teacher.model", dtype)
+
+
+def _student(asked: Asked, loaded: Loaded | None) -> Student:
+    run, config = asked.run, asked.run.config
+    given = (config.student, config.task, run.labels)
+    if loaded is None:
+        return build_alone(*given, run.student_words.config, config.seed, outline)
+    if asked.stage.trains == "teacher":
+        return Student(loaded.model, has_head=config.task.kind != "text")
+    if isinstance(config.student, BaseStudent):  # in fp32, to be trained
+        return build(*given, outline(run.base, config.task, run.labels, "teacher.model"), config.seed, outline)
+    return build(*given, loaded, config.seed, outline)
+
+
+def _teacher(asked: Asked, loaded: Loaded | None, student: Student) -> tuple[Teacher, TeacherKind]:
+    run, stage = asked.run, asked.stage
+    if loaded is None or stage.trains == "teacher" or stage.teacher == "none":
+        return NoTeacher(), "none"
+    if stage.teacher == "student":
+        return own_teacher(student, "", "student.adapter"), "none"
+    trained = loaded.trained_head or (stage.teacher == "task" and run.teacher_stage is not None)
+    live = LiveTeacher(replace(loaded, trained_head=trained), run.config.task, "")
+    if run.device.teachers and stage.runs_teacher:  # on devices of its own
+        return live, "none"
+    if stage.cache is None or live.shape is None:
+        return live, "sharded" if run.teacher_is_sharded else "live"
+    record = run.config.stages[stage.cache]
+    return ShapedTeacher(live.shape, kept(run, record) if isinstance(record, RecordStage) else None), "none"
+
+
+def _settle(model: nn.Module, autocast: torch.dtype | None) -> None:
+    """Hold products' weights in the type they are computed in, as a live teacher does (`teachers.packed`)."""
+    for layer in model.modules():
+        if autocast is not None and type(layer) is nn.Linear:
+            layer.to(autocast)
+
+
+def _learner(module: DistillModule) -> Learner:
+    every = [*module.parameters()]
+    learning = _count(weight for weight in every if weight.requires_grad)
+    frozen = _bytes(weight for weight in every if not weight.requires_grad) + _bytes(module.buffers())
+    layers = [_bytes(block.parameters()) for block in blocks(module.student)]
+    return Learner(learning, frozen, max(layers, default=0), _bytes(every) - sum(layers))
+
+
+def _weights(asked: Asked, model: nn.Module) -> TeacherWeights:
+    whole = _bytes(model.parameters()) + _bytes(model.buffers())
+    choice = asked.run.config.teacher
+    if not isinstance(choice, ShardedTeacher):
+        return TeacherWeights(whole)
+    return dealt_out(model, choice.whole_below)
+
+
+def dealt_out(model: nn.Module, whole_below: int) -> TeacherWeights:
+    """Return what a teacher in parts needs. At a time a module's own weights are put together, and those that are
+    fetched ahead: weights until there are `PREFETCHED` elements. Several that come together lie there twice, as they
+    came and by weights.
+    """
+    whole = _bytes(model.parameters()) + _bytes(model.buffers())
+    small = _bytes(weight for weight in model.parameters() if weight.numel() < whole_below) + _bytes(model.buffers())
+    own = [[w for w in part.parameters(recurse=False) if w.numel() >= whole_below] for part in model.modules()]
+    return TeacherWeights(whole, small, max(_passing([weights for weights in own if weights]), default=0))
+
+
+def _passing(modules: list[list[nn.Parameter]]) -> Iterator[int]:
+    for place, weights in enumerate(modules):
+        ahead: list[nn.Parameter] = []
+        for weight in (weight for later in modules[place + 1 :] for weight in later):
+            if sum(fetched.numel() for fetched in ahead) >= PREFETCHED:
+                break
+            ahead.append(weight)
+        yield _bytes(weights) + _bytes(ahead) * (2 if len(ahead) > 1 else 1)
+
+
+def _count(tensors: Iterable[torch.Tensor]) -> int:
+    return sum(tensor.numel() for tensor in tensors)
+
+
+def _bytes(tensors: Iterable[torch.Tensor]) -> int:
+    return sum(tensor.numel() * tensor.itemsize for tensor in tensors)

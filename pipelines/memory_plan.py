@@ -1,0 +1,197 @@
+"""What a run needs of memory, printed before anything is loaded; and what would fit where it does not."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from itertools import product
+from typing import Any
+
+import psutil
+import torch
+from rich.table import Table
+
+from configs.errors import UserError
+from configs.stages import TrainStage
+from configs.teachers import LiveTeacher as GivenTeacher
+from configs.teachers import ShardedTeacher
+from distill.errors import ModelError
+from distill.strategies.limits import check as check_strategy
+from distill.strategies.memory_laws import Layout, Need, fullest
+from pipelines.memory_batches import Asked
+from pipelines.memory_facts import Traced, trace
+from pipelines.numbers import gigabytes
+from pipelines.run import Run
+
+SHOWN = 4
+"""Settings that would fit, told at most."""
+_STRATEGIES = ("ddp", "deepspeed_1", "deepspeed_2", "fsdp", "deepspeed_3")
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """What a train stage needs, and why."""
+
+    asked: Asked
+    traced: Traced
+    layout: Layout
+    need: Need
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A way to lay a stage out that differs from the one it has."""
+
+    layout: Layout
+    micro: int
+    """Rows a device takes at a time."""
+
+
+def check_memory(run: Run) -> dict[str, int]:
+    """Print the plan of all train stages, and return the bytes each needs of a device. Raise ModelError where one does
+    not fit, with what would. Stages that cannot be planned are left out: what is wrong with them is told by the checks
+    that follow.
+    """
+    found = [*_plans(run)]
+    if not found:
+        return {}
+    free = free_memory(run)
+    run.console.print(table(found, free))
+    for plan in found:
+        if plan.need.total > free and not plan.traced.assumed:
+            raise ModelError(_refusal(plan, free))
+        if plan.need.total > free:
+            run.screen.warning(f"{_lacks(plan, free)}, if its rows are as long as task.max_length lets them be")
+    return {plan.asked.name: plan.need.total for plan in found}
+
+
+def free_memory(run: Run) -> int:
+    """Return the bytes that are free for one process: on its device, or its share of the host's."""
+    if run.device.accelerator == "gpu":
+        return int(torch.cuda.mem_get_info()[0])
+    return int(psutil.virtual_memory().available) // run.device.devices
+
+
+def _plans(run: Run) -> Iterator[StagePlan]:
+    for name, stage in run.config.stages.items():
+        if not isinstance(stage, TrainStage):
+            continue
+        try:
+            yield plan_stage(Asked(run, name, stage, run.device.trainers, run.device.torch_name))
+        except UserError:
+            continue
+        except Exception as error:  # terms of the user's own, and new architectures, may look at values
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            run.screen.warning(f"stages.{name}: its memory cannot be planned: {reason}")
+
+
+def plan_stage(asked: Asked) -> StagePlan:
+    """Trace a stage and apply the law of its strategy."""
+    traced = trace(asked)
+    layout = _layout(asked, traced)
+    return StagePlan(asked, traced, layout, fullest(traced.learner, traced.teacher, traced.moments, layout))
+
+
+def _layout(asked: Asked, traced: Traced) -> Layout:
+    machine, teacher = asked.run.config.machine, asked.run.config.teacher
+    strategy = asked.stage.training.strategy or machine.strategy
+    offload = machine.fsdp.offload if strategy == "fsdp" else machine.deepspeed.offload != "none"
+    return Layout(
+        strategy="ddp" if strategy == "auto" else strategy,
+        devices=asked.devices,
+        gpu=asked.device == "cuda",
+        offload=offload,
+        accumulates=traced.accumulates,
+        teacher=traced.teacher_kind,
+        teacher_offload=isinstance(teacher, ShardedTeacher) and teacher.offload == "cpu",
+    )
+
+
+def table(plans: list[StagePlan], free: int | None = None) -> Table:
+    """Show the parts of each stage, in GB of one device."""
+    shown = Table(title="memory of a device, GB", title_justify="left", box=None, padding=(0, 2, 0, 2))
+    shown.add_column("")
+    for plan in plans:
+        shown.add_column(plan.asked.name, justify="right")
+    names = [field.name for field in fields(Need) if field.name != "host"]
+    for name in names:
+        sizes = [getattr(plan.need, name) for plan in plans]
+        shown.add_row(name, *(gigabytes(size) if size else "–" for size in sizes))
+    shown.add_row("[bold]all[/]", *(f"[bold]{gigabytes(plan.need.total)}[/]" for plan in plans))
+    if any(plan.need.host for plan in plans):
+        shown.add_row("beside, on the host", *(gigabytes(plan.need.host) for plan in plans))
+    batches = [f"{plan.traced.rows} × {plan.traced.positions}" for plan in plans]
+    shown.add_row("rows × tokens", *(f"≤ {b}" if p.traced.assumed else b for p, b in zip(plans, batches, strict=True)))
+    shown.add_row("strategy", *(_strategy_of(plan.layout) for plan in plans))
+    if free is not None:
+        shown.add_row("free", *(gigabytes(free) for _ in plans))
+    return shown
+
+
+def _strategy_of(layout: Layout) -> str:
+    return layout.strategy if layout.devices > 1 else "one device"
+
+
+def _lacks(plan: StagePlan, free: int) -> str:
+    return f"stages.{plan.asked.name}: needs {gigabytes(plan.need.total)} GB of a device, {gigabytes(free)} GB are free"
+
+
+def _refusal(plan: StagePlan, free: int) -> str:
+    fits = [*fitting(plan, free)][:SHOWN]
+    told = "; ".join(fits) if fits else "nothing that could be set does; take fewer or smaller layers, or more devices"
+    return f"{_lacks(plan, free)}; what would fit, as planned: {told}"
+
+
+def fitting(plan: StagePlan, free: int) -> Iterator[str]:
+    """Yield settings that would fit, those that change least first."""
+    found: list[frozenset[str]] = []
+    traces = {plan.traced.rows: plan.traced}
+    for changes, setting in sorted(_settings(plan), key=lambda pair: len(pair[0])):
+        if any(known <= changes for known in found):
+            continue
+        if setting.micro not in traces:
+            traces[setting.micro] = trace(_smaller(plan.asked, setting.micro))
+        traced = traces[setting.micro]
+        layout = replace(setting.layout, accumulates=traced.accumulates)
+        need = fullest(traced.learner, traced.teacher, traced.moments, layout)
+        if need.total <= free:
+            found.append(changes)
+            yield f"{' '.join(sorted(changes))} ({gigabytes(need.total)} GB)"
+
+
+def _settings(plan: StagePlan) -> Iterator[tuple[frozenset[str], Setting]]:
+    """Yield what could be set otherwise, with the keys that say so."""
+    micros = [plan.traced.rows >> halvings for halvings in range(plan.traced.rows.bit_length())]
+    for (told, layout), (more, teacher), micro in product(_strategies(plan), _teachers(plan), micros):
+        rows = {f"stages.{plan.asked.name}.training.micro_batch_size={micro}"} if micro < plan.traced.rows else set()
+        changes = frozenset(told | more | rows)
+        if changes:
+            yield changes, Setting(replace(layout, **teacher), micro)
+
+
+def _strategies(plan: StagePlan) -> Iterator[tuple[set[str], Layout]]:
+    yield set(), plan.layout
+    for name in _STRATEGIES if plan.layout.devices > 1 else ():
+        try:
+            check_strategy(name, plan.asked.run.config.machine, plan.traced.facts, "")  # type: ignore[arg-type]
+        except UserError:
+            continue
+        layout = replace(plan.layout, strategy=name, offload=False)  # type: ignore[arg-type]
+        if name != plan.layout.strategy:
+            yield {f"machine.strategy={name}"}, layout
+        if plan.layout.gpu and name != "ddp" and not plan.layout.offload:
+            key = "machine.fsdp.offload=true" if name == "fsdp" else "machine.deepspeed.offload=cpu"
+            yield {f"machine.strategy={name}", key}, replace(layout, offload=True)
+
+
+def _teachers(plan: StagePlan) -> Iterator[tuple[set[str], dict[str, Any]]]:
+    yield set(), {}
+    config = plan.asked.run.config.teacher
+    if plan.layout.teacher == "live" and isinstance(config, GivenTeacher) and plan.layout.devices > 1:
+        yield {"teacher.kind=sharded"}, {"teacher": "sharded"}
+    if plan.layout.gpu and plan.layout.teacher != "none" and not plan.layout.teacher_offload:
+        kind = {"teacher.kind=sharded"} if plan.layout.teacher == "live" else set()
+        yield kind | {"teacher.offload=cpu"}, {"teacher": "sharded", "teacher_offload": True}
+
+
+def _smaller(asked: Asked, micro: int) -> Asked:
+    training = asked.stage.training.model_copy(update={"micro_batch_size": micro})
+    return replace(asked, stage=asked.stage.model_copy(update={"training": training}))

@@ -1,0 +1,48 @@
+"""What is planned before anything is loaded is what is measured, within 15 %."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.helpers import footprint
+
+TOLERANCE = 0.15
+LORA = {"kind": "lora", "rank": 8, "targets": "all"}
+ALONE: dict[str, tuple[str, ...]] = {
+    "full": (),
+    "lora": (),
+    "wide": (),
+    "micro-batches": ("stages.student.training.micro_batch_size=16",),
+}
+TOGETHER: dict[str, tuple[str, ...]] = {
+    name: (f"machine.strategy={name}",) for name in ("ddp", "deepspeed_2", "deepspeed_3", "fsdp")
+}
+SOON = ("full", "ddp")
+"""Compared in every run of the tests; the others take their time."""
+
+
+def _marked(names: dict[str, tuple[str, ...]]) -> list[Any]:
+    return [pytest.param(name, marks=() if name in SOON else pytest.mark.slow) for name in names]
+
+
+def _run(folder: Path, name: str) -> Path:
+    match name:
+        case "wide":
+            return footprint.write_wide(folder)
+        case "lora":
+            return footprint.write(folder, LORA)
+        case _:
+            return footprint.write(folder)
+
+
+@pytest.mark.parametrize("name", _marked(ALONE))
+def test_one_process_takes_what_was_planned(tmp_path, name):
+    found = footprint.compare(_run(tmp_path, name), tmp_path / "out", *ALONE[name])
+    assert found["planned"] == pytest.approx(found["measured"], rel=TOLERANCE), found
+
+
+@pytest.mark.parametrize("name", _marked(TOGETHER))
+def test_each_of_two_processes_takes_what_was_planned(tmp_path, name):
+    found = footprint.compare(_run(tmp_path, name), tmp_path / "out", *TOGETHER[name], processes=2)
+    assert found["planned"] == pytest.approx(found["measured"], rel=TOLERANCE), found

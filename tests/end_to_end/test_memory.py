@@ -1,0 +1,67 @@
+"""The memory of a run is planned before anything is loaded, and told beside what it took."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipelines import memory_plan
+from pipelines.memory_batches import Asked
+from pipelines.memory_plan import plan_stage
+from pipelines.run import Run
+from tests.helpers import tiny
+from tests.helpers.training import stage
+
+STAGES = {
+    "task-teacher": {
+        "kind": "train",
+        "trains": "teacher",
+        "data": ["train"],
+        "validation": "validation",
+        "objective": [{"kind": "task"}],
+        "training": {"max_steps": 2, "batch_size": 16},
+    },
+    "student": {
+        "kind": "train",
+        "data": ["train"],
+        "objective": [{"kind": "logits"}, {"kind": "hidden"}],
+        "training": {"max_steps": 2, "batch_size": 16, "watch": "off"},
+    },
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return tiny.run_file(tmp_path, STAGES)
+
+
+def test_it_is_printed_before_anything_is_loaded(call, run, monkeypatch):
+    monkeypatch.setattr(Run, "load_teacher", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    _, out, _ = call("check", str(run))
+    lines = out.splitlines()
+    heads = next(line for line in lines if "task-teacher" in line)
+    assert heads.split() == ["task-teacher", "student"]
+    for name in ("teacher", "student", "gradients", "optimiser", "activations", "logits", "all", "free"):
+        assert any(line.split()[:1] == [name] for line in lines), name
+
+
+def test_what_does_not_fit_is_refused_with_what_would(call, tmp_path, monkeypatch):
+    monkeypatch.setattr(Run, "load_teacher", lambda *_: pytest.fail("a model was loaded"))
+    run = tiny.run_file(tmp_path, {"student": {**STAGES["student"], "teacher": "base"}})
+    train = stage(str(run), "student")
+    needs = plan_stage(Asked(train._run, "student", train._config, 1, "cpu")).need.total
+    monkeypatch.setattr(memory_plan, "free_memory", lambda _: needs - 1000)
+    code, _, err = call("check", str(run))
+    assert code == 2
+    assert "stages.student: needs" in err
+    assert "stages.student.training.micro_batch_size=8 (" in err
+
+
+def test_the_report_tells_plan_and_measurement(call, run):
+    code, out, err = call("run", str(run))
+    assert code == 0, out + err
+    done = json.loads((run.parent / "run/seed-0/student/stage.json").read_text(encoding="utf-8"))
+    assert done["results"]["memory"]["planned"] > 0
+    assert done["results"]["memory"]["measured"] > 0
+    report = (run.parent / "run/report.md").read_text(encoding="utf-8")
+    assert "planned / measured" in report

@@ -1,0 +1,65 @@
+"""A step over tensors without data books what the step itself makes."""
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+
+from configs.objective import LogitsTerm, TaskTerm
+from distill.objective import build as build_objective
+from distill.strategies.tracing import Ledger, Moment, Tracer
+from distill.types import Batch, Needs
+from students.student import Student
+from teachers.live import LiveTeacher
+from tests.helpers import families
+
+
+def _peak(moments: list[Moment]) -> tuple[int, int, int]:
+    top = max(moments, key=lambda moment: moment.passing + moment.gradients)
+    return top.activations, top.logits, top.gradients
+
+
+def _step(kind: str):
+    """Return the loss of a step with a teacher, and the modules in it."""
+    task = families.task_of(kind)
+    student, teacher = Student(families.loaded(kind).model, has_head=True), families.loaded(kind, seed=1)
+    live = LiveTeacher(teacher, task, "")
+    terms = [LogitsTerm(kind="logits"), TaskTerm(kind="task")]
+    objective = build_objective(terms, student=student.shape, teacher=live, task=task)
+    inputs = families.batch(kind)
+    if kind in families.ENCODERS:
+        inputs["labels"] = torch.tensor([0, 1, 0])
+    batch = Batch(**inputs, window_counts={}, progress=0.0, step=0)
+
+    def loss() -> torch.Tensor:
+        given = live(batch, objective.teacher_needs)
+        own = student(batch, objective.student_needs)
+        return torch.stack([*objective(own, given, batch).values()]).sum()
+
+    return loss, [student, teacher.model], student
+
+
+@pytest.mark.parametrize("kind", families.FAMILIES)
+def test_what_is_booked_without_data_is_what_is_made_with_data(kind):
+    loss, modules, student = _step(kind)
+    real = Ledger(student.shape.outputs)
+    Tracer(nullcontext(), torch.device("cpu"), None).step(loss, modules, real, again=False)
+    tracer, traced = Tracer.on("cpu", None), Ledger(student.shape.outputs)
+    for module in modules:
+        tracer.take(module)
+    tracer.step(loss, modules, traced, again=False)
+    # but for masks that a model makes of tensors without data, and leaves out where it sees that nothing is masked
+    assert _peak(traced.moments) == pytest.approx(_peak(real.moments), rel=0.02)
+    assert traced.moments[-1].gradients > 0
+
+
+def test_gradients_are_those_of_what_learns():
+    student = Student(families.loaded("bert").model, has_head=True)
+    for name, weight in student.named_parameters():
+        weight.requires_grad_("classifier" in name)
+    tracer, ledger = Tracer.on("cpu", None), Ledger(2)
+    tracer.take(student)
+    batch = families.batch("bert")
+    tracer.step(lambda: student(batch, Needs(logits=True)).logits.sum(), [student], ledger, again=False)
+    learning = sum(weight.numel() for weight in student.parameters() if weight.requires_grad)
+    assert ledger.moments[-1].gradients == learning * 4
