@@ -57,9 +57,7 @@ def batch_file(job: Job) -> str:
         options="\n".join(f"#SBATCH --{name}{_value(name, value)}" for name, value in _options(job)),
         here=shlex.quote(str(Path.cwd())),
         run=shlex.quote(str(job.folder.absolute())),
-        job="${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"
-        if job.array
-        else "$SLURM_JOB_ID",  # alone, of one it means all
+        job=_ARRAY_TASK if job.array else "$SLURM_JOB_ID",
         command=" ".join(map(shlex.quote, _command(job))),
         stopped=exit_codes.STOPPED,
         stops=" | ".join(map(str, _STOPS)),
@@ -85,6 +83,8 @@ def write(job: Job, path: Path | None) -> Path:
     return path
 
 
+_ARRAY_TASK = "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"
+"""Of one task the job's own number is that of the array, by which all are meant."""
 _STOPS = (exit_codes.STOPPED, *map(exit_codes.of_death, (signal.SIGUSR1, signal.SIGTERM)))
 _FILE = """\
 #!/bin/bash
