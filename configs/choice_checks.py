@@ -4,6 +4,8 @@ from configs.data import Embedded, Files
 from configs.objective import LengthNormalisedTerm, UnlikelihoodTerm
 from configs.references import Findings, Parts, held_chain
 from configs.stages import EvaluateStage, TrainStage
+from configs.students import SizedStudent
+from configs.teachers import AbsentTeacher
 
 _GIVE = "name them in `task.choices`, or their column in `columns.choices` of the source"
 
@@ -16,6 +18,8 @@ def check_choices(parts: Parts) -> Findings:
     if task.choices is not None and task.kind != "generation":
         yield ("task", "choices"), f"is for a generation, and `task.kind` is `{task.kind}`; leave it out"
         return
+    if task.ranks:
+        yield from _check_words(parts)
     for name, stage in parts.stages.items():
         match stage:
             case TrainStage():
@@ -27,6 +31,15 @@ def check_choices(parts: Parts) -> Findings:
                 for key in ("others", "decoding"):
                     if getattr(stage, key) != EvaluateStage.model_fields[key].default:
                         yield ("stages", name, key), "is for texts, and answers are ranked (task.metric); leave it out"
+
+
+def _check_words(parts: Parts) -> Findings:
+    """Check that whoever ranks the same rows reads them in the same tokens."""
+    scored = any(isinstance(stage, EvaluateStage) for stage in parts.stages.values())
+    own = isinstance(parts.student, SizedStudent) and parts.student.vocabulary is not None
+    if scored and own and parts.teacher is not None and not isinstance(parts.teacher, AbsentTeacher):
+        what = "would have the teacher rank answers (task.metric) in tokens that are the student's; leave it out"
+        yield ("student", "vocabulary"), what
 
 
 def _check_terms(parts: Parts, name: str, stage: TrainStage) -> Findings:

@@ -1,6 +1,7 @@
 """Errors that are the user's to mend; the command line prints them without a traceback and exits with 2."""
 
 from configs.errors import UserError
+from distill.exit_codes import FAILED
 
 
 class UnmetNeeds(UserError):
@@ -27,8 +28,11 @@ class ResumeError(UserError):
     """A checkpoint that is damaged, or belongs to another run."""
 
 
-class Stopped(Exception):
-    """A run that was asked to stop, its training saved; the same command goes on with it."""
+class Stopped(BaseException):
+    """A run that was asked to stop, its training saved; the same command goes on with it.
+
+    It is no Exception: it may be raised anywhere, and libraries that catch those would swallow it, or call it theirs.
+    """
 
     def __init__(self, signal: int, step: int | None = None) -> None:
         """Say by which signal, and after which optimiser step; none outside of trainings."""
@@ -40,7 +44,7 @@ class Stopped(Exception):
 class RankError(Exception):
     """A distributed run that one of its processes ended; the text is empty where another process says it."""
 
-    def __init__(self, message: str, code: int = 1) -> None:
+    def __init__(self, message: str, code: int = FAILED) -> None:
         """Say who did, and how to go on; leave with an exit code."""
         super().__init__(message)
         self.code = code

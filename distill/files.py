@@ -5,6 +5,7 @@ import json
 import os
 import platform
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,19 @@ def digest_file(path: Path) -> str:
     """Return the SHA-256 of a file's content."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def digest_input(path: Path) -> str:
+    """Return the SHA-256 of a file that is only read, computed again where its size or time has changed: who waits for
+    others asks every second, and a model has many gigabytes.
+    """
+    found = path.stat()
+    return _digest_of_version(path.absolute(), found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _digest_of_version(path: Path, *version: int) -> str:
+    return digest_file(path)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -27,7 +27,7 @@ from configs.data import Task
 from configs.errors import suggest
 from distill import adapters
 from distill.errors import ModelError
-from distill.files import digest, digest_file
+from distill.files import digest, digest_input
 
 _PACKAGE = "package:"
 _TOKENIZERS = ("tokenizer.json", "vocab.txt", "tokenizer.model", "vocab.json")
@@ -226,13 +226,13 @@ def label_names(config: PretrainedConfig) -> tuple[str, ...]:
 def fingerprint(source: ModelSource) -> str:
     """Return a digest of a model: of its files where it is local, of name and revision on the hub."""
     if Path(source.path).is_file():
-        return digest_file(Path(source.path))
+        return digest_input(Path(source.path))
     folder = source.folder
     if folder is None:
         return digest(source.path, source.revision or "")
     every = folder.rglob("*") if adapters.is_adapter(folder) else folder.iterdir()  # an adapter stands on others inside
     files = sorted(path for path in every if path.suffix in (".json", ".safetensors", ".txt", ".model"))
-    own = [f"{path.relative_to(folder)}:{digest_file(path)}" for path in files]
+    own = [f"{path.relative_to(folder)}:{digest_input(path)}" for path in files]
     base = resting_on(source, source.path)
     return digest(*own, *([] if base is source else [fingerprint(base)]))
 

@@ -17,7 +17,7 @@ def stoppable() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    before = {number: signal.signal(number, stop) for number in SIGNALS}
     try:
         yield
     finally:
@@ -55,5 +55,6 @@ def deaf(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
+def stop(number: int, frame: FrameType | None) -> None:
+    """Stop here. Handles a signal; raise Stopped."""
     raise Stopped(number)

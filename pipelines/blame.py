@@ -19,6 +19,9 @@ class Word:
     `hangs` (others failed, and its main thread did not notice), `lost` (others do not answer).
     """
     reason: str = ""
+    process: int = 0
+    """Its number on its host, among the processes of a `space`: containers count their own."""
+    space: str = ""
 
     @property
     def who(self) -> str:

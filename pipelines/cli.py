@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from configs.errors import UserError
+from distill import exit_codes
 from distill.errors import RankError, Stopped
 from distill.signals import stoppable
 from pipelines import adapters_cli, plan_cli
@@ -35,9 +36,6 @@ app = typer.Typer(
 app.add_typer(adapters_cli.app, name="adapters")
 app.command()(plan_cli.plan)
 
-USER_ERROR = 2
-STOPPED = 75
-INTERRUPTED = 130
 HELPERS_WAIT = 5.0
 """Seconds"""
 
@@ -198,34 +196,28 @@ def doctor() -> None:
 
 
 def main() -> None:
-    """Run a command; a user's error is one message and exit code 2, a stop that can be resumed is 75."""
+    """Run a command; a user's error and a stop that can be resumed are one message, and an exit code of their own."""
     logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
     try:
         app(standalone_mode=True)
     except UserError as error:
         _let_rank_0_speak()
         _complain(f"[bold red]error:[/] {escape(str(error))}")
-        sys.exit(USER_ERROR)
-    except KeyboardInterrupt:
-        _complain("stopped; the same command goes on from the last checkpoint")
-        sys.exit(INTERRUPTED)
-    except Exception as error:
-        _stopped(error)
-        raise
-
-
-def _stopped(error: Exception) -> None:
-    """Exit in order if the error is no error but a training that saved itself, or has been told already."""
-    if isinstance(error, Stopped):
-        from pipelines.place import is_helper
-
-        if not is_helper():
-            _complain(str(error))
-        sys.exit(INTERRUPTED if error.signal == signal.SIGINT else STOPPED)
-    if isinstance(error, RankError):
-        if str(error):
+        sys.exit(exit_codes.REFUSED)
+    except Stopped as stopped:
+        _say_stopped(stopped)
+        sys.exit(exit_codes.of_stop(stopped.signal))
+    except RankError as error:
+        if str(error):  # else another process has said it
             _complain(f"[bold red]error:[/] {escape(str(error))}")
         sys.exit(error.code)
+
+
+def _say_stopped(stopped: Stopped) -> None:
+    from pipelines.place import is_helper
+
+    if not is_helper():
+        _complain(str(stopped))
 
 
 def _let_rank_0_speak() -> None:
@@ -234,7 +226,7 @@ def _let_rank_0_speak() -> None:
 
     with suppress(UserError):
         if is_helper():
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(USER_ERROR))
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(exit_codes.REFUSED))
             sleep(HELPERS_WAIT)
 
 
@@ -287,3 +279,7 @@ def _prepared(loaded: "Loaded", allow_code: bool, cache: Path | None = None) -> 
 
     console = Console(quiet=is_helper())
     return Run(loaded.pipeline, prepare(loaded.pipeline.machine), console, allow_code=allow_code, cache=cache)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,19 +1,24 @@
-"""Where torch and DeepSpeed build their C++ extensions: a folder for each host and environment.
+"""Where torch and DeepSpeed build their C++ extensions: a folder for each host, container and environment.
 
-They guard a build by a lock that a killed process leaves behind, and on which every later one waits for ever.
+They guard a build by a lock that a killed process leaves behind, and on which every later one waits for ever. Whether a
+lock is held is seen only among the processes of one container: none may share its folder with another.
 """
 
 import os
 import platform
+import stat
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
 import psutil
 
 from distill.files import digest
+from pipelines.processes import space
 
 VARIABLE = "TORCH_EXTENSIONS_DIR"
 _LOCK = "lock"
@@ -28,14 +33,37 @@ def settle() -> Path:
     """
     if VARIABLE in os.environ:
         return Path(os.environ[VARIABLE])
-    environment = digest(sys.prefix, platform.python_version(), version("torch"))
-    home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    folder = home / "distill" / "extensions" / f"{platform.node()}-{environment}"
+    environment = digest(sys.prefix, platform.python_version(), version("torch"), space())
+    folder = _made(Path("distill") / "extensions" / f"{platform.node()}-{environment}")
     os.environ[VARIABLE] = str(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     for lock in stale(folder):
-        lock.unlink(missing_ok=True)
+        with suppress(OSError):
+            lock.unlink()
     return folder
+
+
+def _made(name: Path) -> Path:
+    """Return a folder of this name, made under the user's cache, or in the temporary folder where there is none that
+    can be written to, as in a container under another user's number.
+    """
+    with suppress(OSError, RuntimeError):  # the latter: a user without a home
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / name
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    folder = _temporary() / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _temporary() -> Path:
+    """Return a folder of this user's in the temporary one. What lies in it is run: nobody else may write there."""
+    folder = Path(tempfile.gettempdir()) / f"distill-{os.getuid()}"
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    mine = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
+    return folder if mine else Path(tempfile.mkdtemp(prefix="distill-"))
 
 
 def stale(folder: Path) -> list[Path]:
@@ -50,7 +78,10 @@ def stale(folder: Path) -> list[Path]:
 def _unheld(folder: Path) -> Iterator[tuple[Path, int]]:
     locks = [lock for lock in folder.glob(f"*/{_LOCK}") if lock.is_file()]
     held = _open_files() if locks else set()
-    yield from ((lock, lock.stat().st_ino) for lock in locks if lock.exists() and str(lock.resolve()) not in held)
+    for lock in locks:
+        with suppress(FileNotFoundError):  # its holder is done
+            if str(lock.resolve()) not in held:
+                yield lock, lock.stat().st_ino
 
 
 def _open_files() -> set[str]:

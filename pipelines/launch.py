@@ -2,7 +2,6 @@
 
 import logging
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from uuid import uuid4
 
 from configs.errors import UserError
 from distill.errors import RankError
+from distill.exit_codes import INTERRUPTED, REFUSED, STOPPED, of_stop
 from pipelines.machine import Device
 from pipelines.place import STARTED_BY_US, here
 from pipelines.ranks import meeting_point, told
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 SHUTDOWN_SECONDS = 120
 """Time the processes have to save themselves after a signal."""
-REFUSED, STOPPED, INTERRUPTED = 2, 75, 130
 
 
 def needs_processes(device: Device) -> bool:
@@ -62,7 +61,7 @@ def start(device: Device, run: Path, timeout: float) -> int:
     try:
         elastic_launch(config, sys.argv[0])(*sys.argv[1:])
     except SignalException as stopped:
-        return INTERRUPTED if stopped.sigval == signal.SIGINT else STOPPED
+        return of_stop(stopped.sigval)
     except ChildFailedError as failed:
         return _failed(failed, run, timeout)
     return 0

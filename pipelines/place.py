@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from configs.errors import UserError
@@ -62,13 +63,21 @@ def identity() -> str:
     if is_started_by_us():
         return os.environ[STARTED_BY_US]
     match here():
-        case Place(launcher="torchrun"):
+        case Place(launcher="torchrun", hosts=hosts):
             names = ["TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT"]
+            own = [_attempt()] if hosts == 1 else []
         case Place(launcher="srun"):
-            names = ["SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT"]
+            names, own = ["SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT"], []
         case _:
             return ""
-    return ":".join(os.environ[name] for name in names if name in os.environ)
+    return ":".join([os.environ[name] for name in names if name in os.environ] + own)
+
+
+def _attempt() -> str:
+    """Return the folder of one start of a torchrun, which has a random name; run id, address and port are those of the
+    last start unless somebody chose others.
+    """
+    return str(Path(os.environ.get("TORCHELASTIC_ERROR_FILE", "")).parent.parent)
 
 
 def environment() -> "ClusterEnvironment":

@@ -21,10 +21,13 @@ import torch.distributed as dist
 
 from configs.errors import UserError
 from distill.errors import PeerLost, RankError, Stopped
+from distill.exit_codes import FAILED, REFUSED
 from distill.files import digest
 from distill.signals import SIGNALS
 from pipelines.blame import Word, blame
+from pipelines.neighbours import Neighbours
 from pipelines.place import here, identity, is_started_by_us
+from pipelines.processes import space
 
 GRACE = 3.0
 """Seconds the others have to say what became of them, before one process tells what happened."""
@@ -45,6 +48,7 @@ class Ranks:
         self._fault: Word | None = None
         self._faulted = self._alarmed = 0.0
         self._old: set[tuple[str, int]] = set()
+        self._old_beat = 0
         self._beats: dict[int, tuple[int, float]] = {}
         self._over = threading.Event()
         self._main = threading.get_ident()
@@ -56,6 +60,7 @@ class Ranks:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._path("fault", self._place.rank).unlink(missing_ok=True)
         self._old = set(self._found())  # of an earlier start under the same name
+        self._old_beat = _changed(self._path("beat", 0))
         self._beat("works")
         threading.Thread(target=self._watch, daemon=True, name="ranks").start()
 
@@ -75,8 +80,6 @@ class Ranks:
         if not (isinstance(error, UserError) and self._place.rank == 0):
             time.sleep(GRACE)
         self._over.set()
-        if self._fault is not None and self._fault.state == "failed":
-            traceback.print_exception(error)
         if isinstance(error, UserError) and self._tells():
             return
         raise RankError(*self._verdict()) from None
@@ -92,6 +95,7 @@ class Ranks:
         elif _is_of_others(error):
             self._publish("lost", "timeout" if _timed_out(error) else "gone")
         else:
+            traceback.print_exception(error)  # now: the process may not outlive the end of its training
             self._publish("failed", f"{type(error).__name__}: {error}".splitlines()[0])
 
     @property
@@ -104,6 +108,12 @@ class Ranks:
         if self._alarmed or self._fault is not None:
             raise RankError("")
 
+    def is_left(self) -> bool:
+        """Whether the main process went away in order: what it has not done by now, it was stopped before."""
+        path = self._path("beat", 0)
+        word = _read(path) if self._place is not None else None
+        return word is not None and word.state == "ended" and _changed(path) != self._old_beat
+
     def forget(self) -> None:
         """Drop what processes of earlier starts said; only the main process of a locked run may."""
         for old in self._folder.parent.glob("*"):
@@ -112,8 +122,9 @@ class Ranks:
 
     def _watch(self) -> None:
         """Look out for faults of others, and for a main process that stays away; the thread of this process's own."""
-        began, pause = time.monotonic(), max(1.0, self._timeout / 20)
-        beaten = began
+        assert self._place is not None
+        beaten, pause = time.monotonic(), max(1.0, self._timeout / 20)
+        neighbours = Neighbours(self._place.rank, self._place.world, lambda rank: _read(self._path("beat", rank)))
         while not self._over.wait(POLL):
             now = time.monotonic()
             if now - beaten > pause:
@@ -122,6 +133,8 @@ class Ranks:
                 beaten = now
             if not self._alarmed and any(found not in self._old for found in self._found()):
                 self._alarmed = now
+            if not self._alarmed and self._fault is None and neighbours.missing():
+                self._publish("lost", "gone")
             if self._alarmed and self._fault is None and now - self._alarmed > GRACE / 2:
                 self._publish("hangs", _position(sys._current_frames().get(self._main)))
             if self._fault is not None and now - self._faulted > 2 * GRACE:
@@ -141,15 +154,18 @@ class Ranks:
 
     def _leave(self) -> None:
         """End a process whose main thread does not: it hangs, or waits for others while it is torn down."""
+        assert self._fault is not None
         message, code = self._verdict()
+        if self._fault.state == "refused" and self._tells():
+            message = self._fault.reason
         if message:
             print(f"error: {message}", file=sys.stderr, flush=True)
         os._exit(code)
 
     def _verdict(self) -> tuple[str, int]:
         states = {word.state for word in self._words()}
-        code = 2 if "refused" in states and "failed" not in states else 1
-        if code == 2 or is_started_by_us() or not self._tells():
+        code = REFUSED if "refused" in states and "failed" not in states else FAILED
+        if code == REFUSED or is_started_by_us() or not self._tells():
             return "", code
         return told(self._run, self._folder, self._timeout), code
 
@@ -178,7 +194,8 @@ class Ranks:
 
     def _word(self, state: str) -> Word:
         assert self._place is not None
-        return Word(self._place.rank, self._place.world, self._place.host, platform.node(), self.step, state)
+        mine = (self._place.rank, self._place.world, self._place.host, platform.node(), self.step, state)
+        return Word(*mine, process=os.getpid(), space=space())
 
     def _path(self, kind: str, rank: int) -> Path:
         return self._folder / f"{kind}-{rank:05}.json"
@@ -199,10 +216,13 @@ def told(run: Path, folder: Path, timeout: float, exits: dict[int, str] | None =
 
 
 def _goes_on(run: Path) -> str:
-    saved = list(run.glob("**/checkpoints/*/step-*"))
+    try:
+        saved = list(run.glob("**/checkpoints/*/step-*"))
+    except OSError:  # a training that is done removes its folder
+        saved = []
     if not saved:
         return "the same command starts the stage again"
-    newest = max(saved, key=lambda path: path.stat().st_mtime_ns)
+    newest = max(saved, key=_changed)
     stage = newest.parents[2].relative_to(run)
     return f"the same command goes on from step {newest.stem.removeprefix('step-')} of {stage}"
 

@@ -1,5 +1,6 @@
 """Walk the stages of a run, skipping what is done."""
 
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +14,7 @@ from filelock import FileLock, Timeout
 from configs.errors import UserError
 from configs.load import Loaded
 from configs.show import show
+from distill.errors import Stopped
 from distill.files import write_json
 from pipelines.check import preflight
 from pipelines.machine import facts
@@ -99,8 +101,15 @@ def _is_checked(run: Run) -> bool:
 
 
 def _wait(run: Run, ready: Callable[[], bool]) -> None:
-    """Wait for rank 0. Raise RankError where it will not go on."""
-    while not ready():
+    """Wait for rank 0. Raise RankError where it will not go on, Stopped where it was asked to stop: the signal may have
+    reached its host alone.
+    """
+    while True:
+        left = run.ranks.is_left()  # before the question: what it did until then counts
+        if ready():
+            return
+        if left:
+            raise Stopped(signal.SIGTERM)
         time.sleep(POLL_SECONDS)
         run.ranks.look()
 

@@ -3,6 +3,7 @@
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,10 +12,15 @@ from pathlib import Path
 
 from configs.errors import UserError
 from configs.stages import Stage
+from distill import exit_codes
 from distill.files import write_text
 
 NOTICE_SECONDS = 120
 """Time between SLURM's signal and the end of the job's time: what a step and a checkpoint take, with some to spare."""
+LEAST_MINUTES = 5
+"""Shortest time of a job: less is over before anything but starting and stopping is done."""
+IDLE_STARTS = 5
+"""Starts in a row after which a job that got nothing done does not come back."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +66,16 @@ def batch_file(job: Job) -> str:
     """Return the text of the batch file. Raise UserError for what cannot be asked of SLURM."""
     if job.array and job.nodes > 1:
         raise UserError(f"--array: each of its jobs is on one host; --nodes {job.nodes} belongs to a run without it")
+    _check_time(job.time)
     return _FILE.format(
         options="\n".join(f"#SBATCH --{name}{_value(name, value)}" for name, value in _options(job)),
         here=shlex.quote(str(Path.cwd())),
-        mark=shlex.quote(str(job.folder.absolute() / ".slurm-stopped-")),
+        run=shlex.quote(str(job.folder.absolute())),
+        job=_ARRAY_TASK if job.array else "$SLURM_JOB_ID",
         command=" ".join(map(shlex.quote, _command(job))),
+        stopped=exit_codes.STOPPED,
+        stops=" | ".join(map(str, _STOPS)),
+        idle=IDLE_STARTS,
     )
 
 
@@ -86,6 +97,9 @@ def write(job: Job, path: Path | None) -> Path:
     return path
 
 
+_ARRAY_TASK = "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"
+"""Of one task the job's own number is that of the array, by which all are meant."""
+_STOPS = (exit_codes.STOPPED, *map(exit_codes.of_death, (signal.SIGUSR1, signal.SIGTERM)))
 _FILE = """\
 #!/bin/bash
 # Written by `distill slurm`; `sbatch` with this file again goes on where the run stopped.
@@ -93,25 +107,40 @@ _FILE = """\
 
 trap : TERM USR1  # meant for the run, which saves itself and stops
 cd {here} || exit 2
-stopped={mark}$SLURM_JOB_ID
+run={run}
+job={job}
+began=$run/.slurm-began-$job  # holds how many starts in a row got nothing done
+stopped=$run/.slurm-stopped-$job
+touch "$began"
 rm -f "$stopped"
-export PYTHONUNBUFFERED=1 SRUN_CPUS_PER_TASK=${{SLURM_CPUS_PER_TASK:-1}}
+export PYTHONUNBUFFERED=1
+[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
 
-# One task for each device. A task that fails ends the others. One that stopped in order (75), or that a signal ended
-# before it could (USR1, TERM), must not: it leaves a file instead of its exit code.
+# One task for each device. A task that fails ends the others. One that stopped in order ({stopped}), or that a signal
+# ended before it could (USR1, TERM), must not: it leaves a file instead of its exit code.
 srun --kill-on-bad-exit=1 bash -c 'trap : TERM USR1; stopped=$1; shift
     "$@"; code=$?
-    case $code in 75 | 138 | 143) touch "$stopped"; code=0 ;; esac
+    case $code in {stops}) touch "$stopped"; code=0 ;; esac
     exit $code' task "$stopped" \\
     {command}
 code=$?
 
-# Pre-empted, or out of time: back into the queue, to go on from there. A job that was cancelled stays away.
+# Pre-empted, or out of time: back into the queue, to go on from there; not for ever, if nothing gets done in between.
+# A job that was cancelled stays away.
 if [ $code -eq 0 ] && [ -e "$stopped" ]; then
-    code=75
-    [ "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)" = RUNNING ] && scontrol requeue "$SLURM_JOB_ID"
+    code={stopped} idle=$(($(cat "$began") + 1))
+    made=$(find "$run" -newer "$began" \\( -name 'step-*.ckpt' -o -name '*.parquet' -o -name '*.safetensors' \\
+        -o -name '*.npy' -o -name stage.json \\) -print -quit)
+    [ -z "$made" ] || idle=0
+    if [ $idle -ge {idle} ]; then
+        echo "error: $idle starts in a row got nothing done; a longer --time, or checkpoints more often" >&2
+    elif [ "$(squeue --noheader --jobs="$job" --format=%T)" = RUNNING ]; then
+        echo $idle >"$began"
+        rm -f "$stopped"
+        scontrol requeue "$job" && exit $code
+    fi
 fi
-rm -f "$stopped"
+rm -f "$stopped" "$began"
 exit $code
 """
 
@@ -143,7 +172,32 @@ def _value(name: str, value: object) -> str:
 
 
 def _command(job: Job) -> list[str]:
-    script = Path(sys.executable).with_name("distill")
     device = ["machine.accelerator=gpu", f"machine.devices={job.gpus}"]
     device = device if job.gpus else ["machine.accelerator=cpu", "machine.devices=1"]
-    return [str(script), job.verb, *job.arguments, f"machine.nodes={job.nodes}", *device]
+    return [*_program(), job.verb, *job.arguments, f"machine.nodes={job.nodes}", *device]
+
+
+def _program() -> list[str]:
+    """Return what starts `distill` on other hosts: its script, which an installation may not have put beside python."""
+    for script in (Path(sys.executable).with_name("distill"), Path(sys.argv[0]).absolute()):
+        if script.name == "distill" and script.is_file():
+            return [str(script)]
+    return [sys.executable, "-P", "-m", "pipelines.cli"]
+
+
+def _check_time(time: str | None) -> None:
+    """Raise UserError for a time that SLURM cannot read, or in which a job gets nothing done."""
+    if time is None or time.upper() in ("INFINITE", "UNLIMITED"):
+        return
+    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", time)
+    if found is None:
+        raise UserError(f"--time: {time!r} is no time; SLURM reads minutes, hours:minutes:seconds or days-hours")
+    days, *given = found.groups()
+    parts = [int(part) for part in given if part is not None]
+    units = (60.0, 1.0, 1 / 60) if days is not None or len(parts) == 3 else (1.0, 1 / 60)
+    minutes = 24 * 60 * int(days or 0) + sum(part * unit for part, unit in zip(parts, units, strict=False))
+    if 0 < minutes < LEAST_MINUTES:  # 0 is no limit
+        raise UserError(
+            f"--time: {time} is {minutes:g} minutes; {LEAST_MINUTES} is the least: {NOTICE_SECONDS} s before its end a "
+            "job is asked to save itself"
+        )

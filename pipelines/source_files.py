@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from configs.data import Files, Source
-from distill.files import digest_file
+from distill.files import digest_input
 
 
 def files_of(source: Source) -> dict[str, str]:
@@ -11,7 +11,7 @@ def files_of(source: Source) -> dict[str, str]:
     if not isinstance(source, Files):
         return {}
     paths = [source.path, *filter(None, [source.target_path])]
-    return {str(file): digest_file(file) for path in paths for file in _local_files(path)}
+    return {str(file): digest_input(file) for path in paths for file in _local_files(path)}
 
 
 def _local_files(path: str) -> list[Path]:

@@ -63,9 +63,10 @@ class Stage(ABC, Generic[Config]):
 def is_done(stage: Stage[Any], run: Path) -> bool:
     """Whether the stage was finished with the same configuration and inputs, and its files are there."""
     marker = stage.folder(run) / MARKER
-    if not marker.is_file():
+    try:
+        written = json.loads(marker.read_text(encoding="utf-8"))
+    except FileNotFoundError:  # not there yet, or taken away by who does it again
         return False
-    written = json.loads(marker.read_text(encoding="utf-8"))
     present = all((marker.parent / name).is_file() for name in written["files"])
     return bool(written["fingerprint"] == stage.fingerprint() and present)
 

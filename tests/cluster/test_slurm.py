@@ -139,15 +139,20 @@ def test_a_task_that_does_not_go_on_ends_the_step_with_its_name(slurm, run, tmp_
     assert len(errors) == 1 and re.match(f"{said}; the same command starts the stage again", errors[0]), done.stderr
 
 
-def test_an_array_writes_texts_on_both_nodes(slurm, tmp_path, server: Server):
-    rows = 60
+def _texts(folder: Path, rows: int, server: Server) -> Path:
+    """Write a run whose one stage has texts written by a server."""
     sources = [f"{text} {number}" for number, (text, _) in enumerate(pairs.sentences(rows, seed=9))]
-    (tmp_path / "alone.txt").write_text("\n".join(sources), encoding="utf-8")
-    alone = {"path": str(tmp_path / "alone.txt"), "format": "lines", "columns": {"target": None}}
+    (folder / "alone.txt").write_text("\n".join(sources), encoding="utf-8")
+    alone = {"path": str(folder / "alone.txt"), "format": "lines", "columns": {"target": None}}
     endpoint = {"kind": "openai", "model": "echo-7b", "url": server.url, "concurrency": 1}
     stages = {"texts": {"kind": "generate", "data": ["alone"], "shard_characters": 150, "endpoint": endpoint}}
-    teacher = {"model": str(pairs.vocabulary(tmp_path / "vocabulary"))}
-    run = pairs.run_file(tmp_path, stages, data={"alone": alone}, teacher=teacher)
+    teacher = {"model": str(pairs.vocabulary(folder / "vocabulary"))}
+    return pairs.run_file(folder, stages, data={"alone": alone}, teacher=teacher)
+
+
+def test_an_array_writes_texts_on_both_nodes(slurm, tmp_path, server: Server):
+    rows = 60
+    run = _texts(tmp_path, rows, server)
     server.delay = 0.3
     job = _submit(slurm, run, tmp_path / "run", "--array", "2")
     tasks = [f"{job}_{number}" for number in range(2)]
@@ -157,3 +162,21 @@ def test_an_array_writes_texts_on_both_nodes(slurm, tmp_path, server: Server):
         nodes.add(slurm.ask("scontrol", "show", "job", task).split(" BatchHost=")[1].split()[0])
     assert nodes == {"n1", "n2"} and len(server.asked) == rows
     assert (tmp_path / "run/texts/stage.json").is_file()
+
+
+def test_a_task_of_an_array_that_is_stopped_comes_back_alone(slurm, tmp_path, server: Server):
+    """The one whose own number is the array's: by that number, all of them are meant."""
+    server.delay = 1.0
+    job = _submit(slurm, _texts(tmp_path, 60, server), tmp_path / "run", "--array", "2")
+    tasks = [f"{job}_{number}" for number in range(2)]
+    for task in tasks:
+        assert slurm.wait(task, ("RUNNING",), 60) == "RUNNING", _said(tmp_path / "run")
+    first = min(tasks, key=lambda task: slurm.ask("scontrol", "show", "job", task).split()[0] != f"JobId={job}")
+    assert slurm.ask("scontrol", "show", "job", first).startswith(f"JobId={job} ")
+    time.sleep(3)
+    slurm.ask("scancel", "--signal=USR1", first)
+    assert slurm.wait(first, ("PENDING",), 60) == "PENDING", _said(tmp_path / "run")
+    server.delay = 0.0
+    for task in tasks:
+        assert slurm.wait(task, ("COMPLETED", "FAILED"), 150) == "COMPLETED", _said(tmp_path / "run")
+    assert [slurm.restarts(task) for task in tasks] == [int(task == first) for task in tasks]

@@ -44,6 +44,13 @@ def test_a_signal_after_the_last_step_is_heeded_and_costs_nothing(tmp_path):
     assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in found)
 
 
+def test_an_interrupt_while_a_training_is_set_up_is_a_stop(tmp_path):
+    """Lightning takes a KeyboardInterrupt for itself, and ends the process with 1."""
+    stopped = _run(tiny.run_file(tmp_path, STAGES), tmp_path / "run", rank=0, kind="SIGINT", where="setup", step=0)
+    assert stopped.returncode == 130, stopped.stderr[-3000:]
+    assert "stopped; the same command goes on from there" in stopped.stderr and "Traceback" not in stopped.stderr
+
+
 def test_processes_that_pad_batches_are_deaf():
     """They get what is sent to all processes of a job; without them the step could not be ended."""
     batches = DataLoader(list(range(400)), batch_size=1, num_workers=1, worker_init_fn=deaf)  # type: ignore[arg-type]

@@ -29,6 +29,9 @@ class Fault(pl.Callback):
         self.where = where
         self.step = step
 
+    def setup(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
+        self._at("setup", trainer)
+
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         self._at("step", trainer)
 

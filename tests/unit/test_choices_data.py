@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from configs.data import Columns, Files, Task
+from configs.load import load
 from distill.data.buckets import Batching
 from distill.data.collate import collate
 from distill.data.pairs import TargetLimits, tokenise_targets
@@ -191,12 +192,18 @@ def test_what_needs_answers_says_where_to_name_them(tmp_path: Path) -> None:
         ("stages.student.training.validate_texts=2", "validate_texts: writes texts, and the task is scored by ranking"),
         ("task.choices=[a, a]", "`choices` holds an answer twice"),
         ("task={kind: classification, choices: [a, b]}", "task.choices: is for a generation, and `task.kind` is"),
+        ("student.vocabulary=300", "student.vocabulary: would have the teacher rank answers (task.metric) in tokens"),
         ("task={kind: text}", "`unlikelihood` needs wrong answers of a generation, and `task.kind` is `text`"),
     ],
 )
 def test_what_does_not_go_with_answers_is_refused(tmp_path: Path, override: str, message: str) -> None:
     path = run_file(tmp_path, OPEN, {"kind": "generation", "metric": "accuracy"})
     assert any(message in line for line in problems(path, override))
+
+
+def test_students_of_no_teacher_rank_answers_in_words_of_their_own(tmp_path: Path) -> None:
+    path = run_file(tmp_path, OPEN, {"kind": "generation", "metric": "accuracy"})
+    assert load(path, ["teacher={kind: none}", "student.vocabulary=300"]).pipeline.task.ranks
 
 
 def test_rows_with_one_answer_cannot_be_ranked(tmp_path: Path) -> None:

@@ -90,6 +90,21 @@ def test_a_requeued_job_is_another_start(surrounded):
     assert identity() != first
 
 
+def test_a_torchrun_that_is_started_again_is_another_start(surrounded):
+    """Run id, address and port are the same; the folder it makes for itself is not."""
+    one_host = TORCHRUN | {"GROUP_RANK": "0", "GROUP_WORLD_SIZE": "1", "TORCHELASTIC_RUN_ID": "none"}
+
+    def found(start: str, rank: int) -> str:
+        surrounded(
+            one_host | {"TORCHELASTIC_ERROR_FILE": f"/tmp/torchelastic_x/none_{start}/attempt_0/{rank}/error.json"}
+        )
+        return identity()
+
+    assert found("a", 0) == found("a", 1) != found("b", 0)
+    surrounded(one_host)
+    assert identity()
+
+
 def test_jobs_of_an_array_share_the_work_with_their_processes(surrounded):
     array = {"SLURM_ARRAY_TASK_ID": "5", "SLURM_ARRAY_TASK_MIN": "4", "SLURM_ARRAY_TASK_COUNT": "3"}
     surrounded(array)
