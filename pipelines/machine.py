@@ -90,6 +90,8 @@ def prepare(machine: Machine) -> Device:
     quiet()
     settle()
     accelerator, place = _accelerator(machine), here()
+    if accelerator == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed takes a GPU that is there, whatever a run asks for
     devices = _devices(machine, accelerator, place)
     nodes = (place.hosts if place else 1) if machine.nodes == "auto" else machine.nodes
     if place is not None and (nodes, devices) != (place.hosts, place.per_host):

@@ -67,6 +67,23 @@ def test_devices_that_would_teach_nobody_are_refused(run, override, what):
 
 
 @pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ("machine.deepspeed.offload=cpu", "deepspeed"),
+        ("machine.deepspeed.config=ds.json machine.strategy=fsdp", "deepspeed"),
+        ("machine.fsdp.offload=true machine.strategy=deepspeed_2", "fsdp"),
+    ],
+)
+def test_options_of_a_strategy_no_stage_has_are_refused(run, options, name):
+    (found,) = [problem for problem in problems("run.yaml", *options.split()) if f"machine.{name}" in problem]
+    assert f"no stage is trained by {name}, whose options these are" in found
+
+
+def test_options_of_a_strategy_one_stage_has_are_not(run):
+    load("run.yaml", ["machine.fsdp.offload=true", "stages.student.training.strategy=fsdp"])
+
+
+@pytest.mark.parametrize(
     ("override", "what"),
     [
         ("stages.student.top_k=4", "is for generation, tagging, masked_lm, and `task.kind` is `classification`"),
