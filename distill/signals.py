@@ -44,7 +44,7 @@ class Remembered:
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.number = number
-        signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
+        signal.signal(number, stop if number == signal.SIGINT else signal.SIG_DFL)
 
 
 def deaf(worker: int) -> None:
