@@ -16,7 +16,7 @@ demo-translate: $(READY)
 	$(BIN)/distill run demo-translate
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not cluster"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not cluster"
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from distill.callbacks.checkpoints import checkpoints
+from distill.callbacks.checkpoint_io import checkpoints
 from tests.cluster.hosts import Hosts, hosts, missing
 from tests.helpers import tiny
 from tests.helpers.training import weights

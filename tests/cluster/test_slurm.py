@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from distill.callbacks.checkpoints import checkpoints
+from distill.callbacks.checkpoint_io import checkpoints
 from tests.cluster.slurm import Slurm, cluster, missing
 from tests.helpers import faults, pairs, tiny
 from tests.helpers.server import Server

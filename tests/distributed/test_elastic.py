@@ -27,7 +27,10 @@ def whole(run, tmp_path_factory) -> dict[str, torch.Tensor]:
     return train_apart(run, tmp_path_factory.mktemp("whole"), EVERY)
 
 
-@pytest.mark.parametrize("move", MOVES)
+BETWEEN = [pytest.param(move, marks=pytest.mark.slow) for move in MOVES if "one process" not in move]
+
+
+@pytest.mark.parametrize("move", [*(move for move in MOVES if "one process" in move), *BETWEEN])
 def test_a_training_goes_on_under_another_strategy(run, whole, tmp_path, move):
     (first, before), (second, after) = MOVES[move]
     cut_apart(run, tmp_path, 5, EVERY, *overrides_of(first, tmp_path), processes=before)

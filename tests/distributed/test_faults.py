@@ -33,7 +33,7 @@ def _run(folder: Path, kind: str, where: str, step: int, run: Path | None = None
     [
         ("SIGKILL", r"rank 1 on host \S+ was killed by SIGKILL in step 7"),
         ("raise", r"rank 1 on host \S+ failed in step 7: RuntimeError: boom"),
-        ("hang", rf"rank 1 on host \S+ did not answer for {TIMEOUT} s in step 7; it is at faults.py:\d+, in _at"),
+        ("hang", rf"rank 1 on host \S+ did not answer for {TIMEOUT} s in step 7; it is at faults.py:\d+, in do"),
     ],
 )
 def test_a_rank_that_does_not_go_on_ends_the_run_with_its_name(tmp_path, kind, said):

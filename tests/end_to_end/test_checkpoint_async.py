@@ -59,7 +59,7 @@ def test_it_ends_with_the_weights_of_one_that_waits(run, whole, tmp_path):
     _goes_on_to(whole, run, tmp_path)
 
 
-@pytest.mark.parametrize("step", [5, 8, 17])
+@pytest.mark.parametrize("step", [5, *(pytest.param(step, marks=pytest.mark.slow) for step in (8, 17))])
 def test_cut_between_and_in_steps(run, whole, tmp_path, step):
     assert _train(run, tmp_path, ASYNC, "--die-at", str(step)).returncode == 9
     _goes_on_to(whole, run, tmp_path)
@@ -73,7 +73,9 @@ def test_killed_in_the_middle_of_a_write(run, whole, tmp_path):
     _goes_on_to(whole, run, tmp_path)
 
 
-@pytest.mark.parametrize("step", [8, 24], ids=["in the middle", "at the last step"])
+@pytest.mark.parametrize(
+    "step", [8, pytest.param(24, marks=pytest.mark.slow)], ids=["in the middle", "at the last step"]
+)
 def test_a_full_disk_ends_it_with_that_error(run, whole, tmp_path, step):
     errors = {}
     for name, how in (("waits", ()), ("beside", (ASYNC,))):

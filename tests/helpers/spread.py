@@ -15,8 +15,8 @@ ACCUMULATE = {1: 8, 4: 2}
 STUDENTS = ("full", "lora")
 Case = tuple[str, str, int, str]
 CASES: list[Case] = list(itertools.product(STRATEGIES, TEACHERS, ACCUMULATE, STUDENTS))
-SOME = [case for case in CASES if case[2:] in ((1, "full"), (4, "lora"))]
-"""Each strategy beside each teacher, each way to make a window and each student with each of them."""
+SOME = [case for case in CASES if case[1:] in (("live", 1, "full"), ("sharded", 4, "lora"))]
+"""Each strategy beside each teacher, with each way to make a window and with each student."""
 
 OBJECTIVE = [{"kind": "logits", "temperature": 2}, {"kind": "hidden"}, {"kind": "attention"}, {"kind": "task"}]
 STAGES = {

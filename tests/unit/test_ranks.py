@@ -12,6 +12,7 @@ import torch.distributed as dist
 
 from configs.errors import UserError
 from distill.errors import PeerLost, Stopped
+from distill.signals import SIGNALS
 from pipelines import ranks as module
 from pipelines import runner
 from pipelines.blame import Word
@@ -21,6 +22,15 @@ from pipelines.ranks import Ranks
 from pipelines.run_files import read_json
 
 TORCHRUN = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "GROUP_RANK": "0", "GROUP_WORLD_SIZE": "1"}
+
+
+@pytest.fixture(autouse=True)
+def _signals() -> Iterator[None]:
+    """Give the signals back that a rank takes when it fails: its process would end."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -88,7 +88,7 @@ def test_the_signal_of_any_rank_stops_all_with_a_checkpoint(monkeypatch):
         global_step=10, world_size=2, accumulate_grad_batches=1, strategy=SimpleNamespace(root_device="cpu")
     )
     monkeypatch.setattr(module.dist, "all_reduce", lambda mine, op: mine.copy_(torch.tensor([15.0, 0.1])))
-    stop = Stop(cast(Any, SimpleNamespace(save=saved.append)))
+    stop = Stop(cast(Any, SimpleNamespace(save=saved.append, io=SimpleNamespace(wait=lambda: None))))
     with pytest.raises(Stopped, match="stopped after step 10") as stopped:
         stop.on_train_batch_end(cast(pl.Trainer, trainer), cast(pl.LightningModule, None), None, None, 0)
     assert stopped.value.signal == signal.SIGTERM and saved == [trainer]
