@@ -125,7 +125,7 @@ def test_other_tasks_than_the_run_says_are_one_error(slurm, run):
     ("kind", "said"),
     [
         ("SIGKILL", r"rank 1 on host \S+ is gone: it was killed, or its host was lost in step 7"),
-        ("hang", r"rank 1 on host \S+ did not answer for 8 s in step 7; it is at faults.py:\d+, in _at"),
+        ("hang", r"rank 1 on host \S+ did not answer for 8 s in step 7; it is at faults.py:\d+, in do"),
     ],
 )
 def test_a_task_that_does_not_go_on_ends_the_step_with_its_name(slurm, run, tmp_path, kind, said):
