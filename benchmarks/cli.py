@@ -1,6 +1,7 @@
 """The command line of the benchmarks."""
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,6 +47,10 @@ def _parser() -> argparse.ArgumentParser:
     saving = commands.add_parser("saving", help="what a checkpoint costs: written in the training's time, or beside it")
     saving.add_argument("--small", action="store_true", help="a tiny model: tries the benchmark")
     saving.set_defaults(run=_saving)
+    large = commands.add_parser("large", help="a teacher of 1.5 B weights: live, in fewer bits, dealt out to the host")
+    large.add_argument("--rounds", type=int, default=10)
+    large.add_argument("--small", action="store_true", help="a tiny model: tries the benchmark")
+    large.set_defaults(run=_large)
     tasks = commands.add_parser("tasks", help="put finished runs into the table of results")
     tasks.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     tasks.set_defaults(run=_tasks)
@@ -53,7 +58,12 @@ def _parser() -> argparse.ArgumentParser:
     child.add_argument("variant")
     child.add_argument("folder", type=Path)
     child.set_defaults(run=_peak_memory)
-    for command in (tiny, relations, search, saving, child):
+    alone = commands.add_parser("large-alone")
+    alone.add_argument("variant")
+    alone.add_argument("folder", type=Path)
+    alone.add_argument("options", type=json.loads)
+    alone.set_defaults(run=_large_alone)
+    for command in (tiny, relations, search, saving, large, child):
         command.add_argument("--threads", type=int, default=2)
         command.add_argument("--json", type=Path, default=None, help="where to write; benchmarks/results/ by default")
     return parser
@@ -98,6 +108,21 @@ def _saving(given: argparse.Namespace, console: Console) -> int:
     return saving.run(options, console, given.json or RESULTS / "saving.json")
 
 
+def _large(given: argparse.Namespace, console: Console) -> int:
+    from benchmarks import large
+    from benchmarks.report import RESULTS
+
+    options = large.Options(given.rounds, small=given.small, threads=given.threads)
+    return large.run(options, console, given.json or RESULTS / "large.json")
+
+
+def _large_alone(given: argparse.Namespace, console: Console) -> int:
+    from benchmarks import large
+
+    print(json.dumps(large.alone(given.variant, given.folder, large.Options(**given.options))))
+    return 0
+
+
 def _tasks(given: argparse.Namespace, console: Console) -> int:
     from benchmarks import tasks
     from benchmarks.report import RESULTS
@@ -107,8 +132,6 @@ def _tasks(given: argparse.Namespace, console: Console) -> int:
 
 
 def _peak_memory(given: argparse.Namespace, console: Console) -> int:
-    import json
-
     from benchmarks import memory
     from benchmarks.workload import read
 

@@ -64,6 +64,12 @@ def check(parts: Parts) -> Findings:
                 yield from _check_result(parts, name, stage)
 
 
+def parts_of(pipeline: Pipeline) -> Parts:
+    """Return the parts of a pipeline that refer to each other."""
+    given = (pipeline.teacher, pipeline.student, pipeline.machine)
+    return Parts(pipeline.task, pipeline.data, pipeline.stages, *given)
+
+
 def custom_paths(pipeline: Pipeline) -> list[str]:
     """Return the paths of terms that run code of the user's own, such as `stages.train.objective.1`."""
     return [

@@ -6,7 +6,7 @@ from configs.origins import Path
 from configs.references import Findings, Parts, check_source, check_stage, not_training, stages_before
 from configs.stages import GenerateStage, RecordedStage, RecordStage, SelectStage, Stage, TrainStage
 from configs.students import BaseStudent, LayersStudent, SizedStudent
-from configs.teachers import FreshTeacher, ShardedTeacher
+from configs.teachers import FreshTeacher, ShardedTeacher, bits_of
 
 _POSITIONS = ("generation", "tagging", "masked_lm")
 """Tasks whose rows have many target positions."""
@@ -24,7 +24,7 @@ def check_train(parts: Parts, name: str, stage: TrainStage) -> Findings:
     if stage.trains == "teacher" and stage.teacher != "none":
         yield (*path, "teacher"), "a stage that trains the teacher learns from labels alone; write `teacher: none`"
     yield from _check_teacher(parts, name, stage)
-    yield from _check_sharded(parts, name, stage)
+    yield from _check_weights(parts, name, stage)
     if stage.cache is not None:
         yield from _check_cache(parts, name, stage, stage.cache)
     if stage.top_k is not None:
@@ -72,18 +72,26 @@ def _check_teacher(parts: Parts, name: str, stage: TrainStage) -> Findings:
         yield ("stages", name, "trains"), f"stage `{trained[0]}` trains the teacher already; a run has one teacher"
 
 
-def _check_sharded(parts: Parts, name: str, stage: TrainStage) -> Findings:
-    """Check that nothing takes its weights from a teacher that no process holds whole."""
-    if not isinstance(parts.teacher, ShardedTeacher):
+def _check_weights(parts: Parts, name: str, stage: TrainStage) -> Findings:
+    """Check that nothing takes its weights from a teacher that no process holds whole, or as they are."""
+    only = _only_teaches(parts)
+    if only is None:
         return
-    path = ("stages", name)
+    path, (what, why, instead) = ("stages", name), only
     if stage.trains == "teacher":
-        yield (*path, "trains"), "a sharded teacher (teacher.kind) only teaches; train it as `kind: live`"
+        yield (*path, "trains"), f"{what} only teaches; train it as {instead}"
     elif isinstance(parts.student, LayersStudent | BaseStudent) and stage.start == "fresh":
-        what = (
-            f"a student of kind `{parts.student.kind}` is made of the teacher's weights, which no process holds whole"
-        )
-        yield (*path, "start"), f"{what} (teacher.kind: sharded); make it a folder first (student.kind: folder)"
+        made = f"a student of kind `{parts.student.kind}` is made of the teacher's weights, which {why}"
+        yield (*path, "start"), f"{made}; make it a folder first (student.kind: folder)"
+
+
+def _only_teaches(parts: Parts) -> tuple[str, str, str] | None:
+    """Return what a teacher is that is good for its answers alone, why, and what to write instead."""
+    if isinstance(parts.teacher, ShardedTeacher):
+        return "a sharded teacher (teacher.kind)", "no process holds whole (teacher.kind: sharded)", "`kind: live`"
+    if parts.teacher is not None and bits_of(parts.teacher) is not None:
+        return "a quantised teacher (teacher.quantise)", "are held rounded (teacher.quantise)", "`quantise: none`"
+    return None
 
 
 def _check_trained(parts: Parts, name: str, does: str) -> Findings:
@@ -119,9 +127,9 @@ def check_generate(parts: Parts, name: str, stage: GenerateStage) -> Findings:
         yield ("stages", name, "kind"), f"`generate` writes texts, and `task.kind` is `{parts.task.kind}`"
     if stage.teacher == "task":
         yield from _check_trained(parts, name, "writes with")
-    if stage.endpoint is None and isinstance(parts.teacher, ShardedTeacher):
-        what = "writes with a model that each process holds, and teacher.kind is `sharded`; take `live`"
-        yield ("stages", name, "kind"), what
+    only = _only_teaches(parts)
+    if stage.endpoint is None and only is not None:
+        yield ("stages", name, "kind"), f"writes with the teacher's weights, which {only[1]}; take {only[2]}"
 
 
 def check_recorded(parts: Parts, name: str, stage: RecordedStage) -> Findings:

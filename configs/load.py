@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from configs.checks import check
+from configs.checks import check, parts_of
 from configs.data import Source, Task
 from configs.documents import Chain, Document, find
 from configs.errors import ConfigError
@@ -91,8 +91,7 @@ def _validate(tree: Node, problems: list[Problem]) -> Pipeline | None:
     pipeline: Pipeline | None = None
     try:
         pipeline = Pipeline.model_validate_json(json.dumps(tree.plain()), strict=True)
-        given = (pipeline.teacher, pipeline.student, pipeline.machine)
-        parts = Parts(pipeline.task, pipeline.data, pipeline.stages, *given)
+        parts = parts_of(pipeline)
     except ValidationError as error:
         problems += explain(error, tree, _PIPELINE)
         parts = _sound(tree)

@@ -7,6 +7,10 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from configs.section import Section
 from configs.sizes import Sizes
 
+Bits = Literal["int8", "nf4", "fp4"]
+WHOLE_BELOW = 100_000
+"""Elements below which a weight of a sharded teacher stays whole, unless it is told otherwise."""
+
 
 class LiveTeacher(Section):
     """A model that runs beside the student in every step."""
@@ -18,6 +22,9 @@ class LiveTeacher(Section):
     """Commit, tag or branch on the hub."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Type the teacher's weights are held in."""
+    quantise: Literal["none", Bits] = "none"
+    """Hold the weights of its layers, not embeddings and heads, in 8 or 4 bits (bitsandbytes): a half or a quarter of
+    what bf16 takes. It then only teaches."""
 
 
 class ShardedTeacher(Section):
@@ -35,7 +42,7 @@ class ShardedTeacher(Section):
     """Type the teacher's weights are held in."""
     offload: Literal["none", "cpu"] = "none"
     """Where its part of the weights lies between uses: on the device, or in the host's memory."""
-    whole_below: NonNegativeInt = 100_000
+    whole_below: NonNegativeInt = WHOLE_BELOW
     """Weights of fewer elements (biases, norms) are kept whole on each device: to gather them takes longer than to
     compute with them."""
 
@@ -65,3 +72,10 @@ class AbsentTeacher(Section):
 
 
 Teacher = Annotated[LiveTeacher | ShardedTeacher | FreshTeacher | AbsentTeacher, Field(discriminator="kind")]
+
+
+def bits_of(teacher: Teacher) -> Bits | None:
+    """Return how a teacher is quantised, if it is."""
+    if isinstance(teacher, LiveTeacher) and teacher.quantise != "none":
+        return teacher.quantise
+    return None

@@ -28,6 +28,7 @@ from configs.errors import suggest
 from distill import adapters
 from distill.errors import ModelError
 from distill.files import digest, digest_input
+from distill.quantised import Quantised, options
 
 _PACKAGE = "package:"
 _TOKENIZERS = ("tokenizer.json", "vocab.txt", "tokenizer.model", "vocab.json")
@@ -56,6 +57,8 @@ class Loaded:
     """Whether the task's head came with the weights; otherwise its weights are random."""
     new: tuple[str, ...] = ()
     """Names of the weights that did not come with it, and are random."""
+    quantised: bool = False
+    """Whether its layers are held in fewer bits; such a model is not moved."""
 
 
 @dataclass(frozen=True)
@@ -133,13 +136,16 @@ def load(
     dtype: torch.dtype = torch.float32,
     *,
     trainable: bool = False,
+    quantised: Quantised | None = None,
 ) -> Loaded:
     """Load a model with the head of the task. A head that does not come with the weights is new and random, and
     `trained_head` says so; one that does keeps its own label names. A folder of an adapter gives the model it belongs
     to inside it, with the adapter frozen unless it is `trainable`; that model's configuration and tokenizer too where
-    the folder holds none. Raise ModelError on anything missing.
+    the folder holds none. A `quantised` model stays where it is loaded. Raise ModelError on anything missing.
     """
     weights = resting_on(source, where)
+    if quantised is not None and weights is not source:
+        raise ModelError(f"{where}: {source.path} is an adapter, which is not quantised; merge it first")
     described = describing(source, where)
     config = load_config(described, where)
     tokenizer = load_tokenizer(described, where)
@@ -149,14 +155,16 @@ def load(
         raise ModelError(f"{where}: {source.path} is a {made}, which writes no text; the run's task is a generation")
     if not own_head:
         set_labels(config, task, labels)
+    kind = auto_class(task, config)
     try:
-        model, report = auto_class(task, config).from_pretrained(
+        model, report = kind.from_pretrained(
             _checked(weights, where, words=weights is source),
             revision=weights.revision,
             config=config,
             dtype=dtype,
             use_safetensors=True,
             output_loading_info=True,
+            **({} if quantised is None else options(quantised, _outline(kind, config, dtype), where)),
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{where}: cannot load {source.path}: {_first_line(error)}") from error
@@ -170,7 +178,14 @@ def load(
         model = adapters.attach(model, folder, where, trainable=trainable, below=source.below)
         new = tuple(name for name in new if name not in adapters.trained_names(model))
     trained = task.kind != "text" and own_head and not new
-    return Loaded(model, tokenizer, source.path, trained, new)
+    return Loaded(model, tokenizer, source.path, trained, new, quantised is not None)
+
+
+def _outline(kind: Any, config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+    """Return a model without weights."""
+    with torch.device("meta"):
+        outline: PreTrainedModel = kind.from_config(config, dtype=dtype)
+    return outline
 
 
 def describing(source: ModelSource, where: str) -> ModelSource:

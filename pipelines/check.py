@@ -136,11 +136,12 @@ def _tokens(run: Run, loaded: Loaded, found: Table) -> None:
             f"the model {config.vocab_size}"
         )
     _positions(run, config, loaded.source)
-    weights = sum(parameter.numel() for parameter in loaded.model.parameters())
+    weights = loaded.model.num_parameters()
     found.add_row(
         "teacher",
         f"{loaded.source}: {config.model_type}, {shape_of(loaded.model, trained_head=False).describe()}, "
-        f"{weights / 1e6:.1f} M, {str(loaded.model.dtype).removeprefix('torch.')}",
+        f"{weights / 1e6:.1f} M, {str(loaded.model.dtype).removeprefix('torch.')}"
+        + (f", layers in {run.quantised.bits}" if run.quantised else ""),
     )
 
 

@@ -16,6 +16,7 @@ from distill.errors import ModelError
 from distill.files import write_json
 from distill.metrics import Kind, agreement, labelled, main_metric, names, score
 from distill.models import ModelSource, load
+from distill.quantised import Quantised
 from pipelines import latency
 from pipelines.score import EncodedRows, permute, predict_rows
 from pipelines.verdict import Role, gain, verdict
@@ -53,6 +54,8 @@ class Comparison:
     device: str = "cpu"
     known: Mapping[Role, Known] = field(default_factory=dict)
     """Roles whose models have been run already. They are shown first, and are not timed."""
+    quantised: Mapping[Role, Quantised] = field(default_factory=dict)
+    """Roles whose models are run as they teach, in fewer bits."""
 
 
 def evaluate(
@@ -136,13 +139,16 @@ def _run(comparison: Comparison, role: Role, progress: Progress | None) -> tuple
 
 
 def _load(comparison: Comparison, role: Role, source: ModelSource) -> PreTrainedModel:
-    """Load a model that is trained for the task, in fp32."""
-    loaded = load(source, comparison.task, comparison.labels, role)
+    """Load a model that is trained for the task, in fp32 but for what is quantised."""
+    held = comparison.quantised.get(role)
+    loaded = load(source, comparison.task, comparison.labels, role, quantised=held)
     model, wanted = loaded.model, _outputs(comparison)
     if not loaded.trained_head:
         raise ModelError(f"{role}: {source.path} has no head that was trained; its scores would be random")
     if comparison.task.kind not in ("masked_lm", "generation") and model.config.num_labels != wanted:
         raise ModelError(f"{role}: {source.path} has {model.config.num_labels} outputs, the task needs {wanted}")
+    if held is not None:
+        return model
     moved: PreTrainedModel = model.to(comparison.device)  # type: ignore[arg-type]
     return moved
 
@@ -156,7 +162,7 @@ def describe(model: PreTrainedModel, source: ModelSource) -> dict[str, Any]:
     held = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     return {
         "path": source.path,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "parameters": model.num_parameters(),
         "own": adapters.own_parameters(source.folder),
         "megabytes": (stored or held) / 1e6,
         "layers": model.config.num_hidden_layers,

@@ -155,7 +155,7 @@ def quiet() -> None:
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    for name in ("lightning.pytorch", "lightning.fabric", "torch.distributed", "datasets", "fsspec"):
+    for name in ("lightning.pytorch", "lightning.fabric", "torch.distributed", "datasets", "fsspec", "bitsandbytes"):
         logging.getLogger(name).setLevel(logging.ERROR)
     for text in _NO_NEWS:
         warnings.filterwarnings("ignore", message=text)

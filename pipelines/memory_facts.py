@@ -1,20 +1,23 @@
 """What a train stage will hold, found out before anything is loaded: its step is run over models without weights."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import get_args
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from configs.stages import RecordStage
 from configs.students import BaseStudent
-from configs.teachers import ShardedTeacher
+from configs.teachers import WHOLE_BELOW, Bits, ShardedTeacher, bits_of
 from distill import adapters
 from distill.data.collate import Inputs
 from distill.models import Loaded
 from distill.module import DistillModule, Recipe
 from distill.objective import build as build_objective
 from distill.protocols import Teacher
+from distill.quantised import footprint
 from distill.shells import outline
 from distill.strategies.fsdp import blocks
 from distill.strategies.limits import Facts
@@ -39,6 +42,8 @@ class Traced:
 
     learner: Learner
     teacher: TeacherWeights
+    quantised: Mapping[Bits, TeacherWeights]
+    """What a live teacher's weights would take in fewer bits."""
     teacher_kind: TeacherKind
     teacher_size: int
     """Weights of the teacher that runs in every step."""
@@ -96,6 +101,7 @@ def trace(asked: Asked) -> Traced:
     return Traced(
         learner=_learner(module),
         teacher=weights,
+        quantised={} if loaded is None or kind != "live" else quantised(loaded.model),
         teacher_kind=kind,
         teacher_size=0 if loaded is None or kind == "none" else _count(loaded.model.parameters()),
         frozen_size=_count(weight for weight in module.parameters() if not weight.requires_grad),
@@ -172,12 +178,19 @@ def _learner(module: DistillModule) -> Learner:
     return Learner(learning, frozen, max(layers, default=0), _bytes(every) - sum(layers))
 
 
-def _weights(asked: Asked, model: nn.Module) -> TeacherWeights:
-    whole = _bytes(model.parameters()) + _bytes(model.buffers())
+def _weights(asked: Asked, model: PreTrainedModel) -> TeacherWeights:
     choice = asked.run.config.teacher
-    if not isinstance(choice, ShardedTeacher):
-        return TeacherWeights(whole)
-    return dealt_out(model, choice.whole_below)
+    bits = bits_of(choice)
+    if bits is not None:
+        return quantised(model)[bits]
+    whole_below = choice.whole_below if isinstance(choice, ShardedTeacher) else WHOLE_BELOW
+    return dealt_out(model, whole_below)
+
+
+def quantised(model: PreTrainedModel) -> dict[Bits, TeacherWeights]:
+    """Return what a teacher in fewer bits needs."""
+    found = {bits: footprint(model, bits) for bits in get_args(Bits)}
+    return {bits: TeacherWeights(each.held + each.passing) for bits, each in found.items()}
 
 
 def dealt_out(model: nn.Module, whole_below: int) -> TeacherWeights:

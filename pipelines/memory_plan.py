@@ -9,10 +9,11 @@ import psutil
 import torch
 from rich.table import Table
 
+from configs.checks import check, parts_of
 from configs.errors import UserError
 from configs.stages import TrainStage
+from configs.teachers import Bits, ShardedTeacher, Teacher, bits_of
 from configs.teachers import LiveTeacher as GivenTeacher
-from configs.teachers import ShardedTeacher
 from distill.errors import ModelError
 from distill.strategies.limits import check as check_strategy
 from distill.strategies.memory_laws import Layout, Need, fullest
@@ -40,9 +41,13 @@ class StagePlan:
 class Setting:
     """A way to lay a stage out that differs from the one it has."""
 
+    changes: frozenset[str]
+    """Keys that say so, with their values; not of `micro`."""
     layout: Layout
     micro: int
     """Rows a device takes at a time."""
+    bits: Bits | None = None
+    """How the teacher is quantised, if otherwise than it is."""
 
 
 def check_memory(run: Run) -> dict[str, int]:
@@ -142,29 +147,33 @@ def _refusal(plan: StagePlan, free: int) -> str:
 
 def fitting(plan: StagePlan, free: int) -> Iterator[str]:
     """Yield settings that would fit, those that change least first."""
-    found: list[frozenset[str]] = []
+    found: list[Setting] = []
     traces = {plan.traced.rows: plan.traced}
-    for changes, setting in sorted(_settings(plan), key=lambda pair: len(pair[0])):
-        if any(known <= changes for known in found):
+    for setting in sorted(_settings(plan), key=lambda setting: len(_told(plan, setting))):
+        if any(known.changes <= setting.changes and known.micro >= setting.micro for known in found):
             continue
         if setting.micro not in traces:
             traces[setting.micro] = trace(_smaller(plan.asked, setting.micro))
         traced = traces[setting.micro]
         layout = replace(setting.layout, accumulates=traced.accumulates)
-        need = fullest(traced.learner, traced.teacher, traced.moments, layout)
+        teacher = traced.teacher if setting.bits is None else traced.quantised[setting.bits]
+        need = fullest(traced.learner, teacher, traced.moments, layout)
         if need.total <= free:
-            found.append(changes)
-            yield f"{' '.join(sorted(changes))} ({gigabytes(need.total)} GB)"
+            found.append(setting)
+            yield f"{' '.join(_told(plan, setting))} ({gigabytes(need.total)} GB)"
 
 
-def _settings(plan: StagePlan) -> Iterator[tuple[frozenset[str], Setting]]:
-    """Yield what could be set otherwise, with the keys that say so."""
+def _told(plan: StagePlan, setting: Setting) -> list[str]:
+    rows = [f"stages.{plan.asked.name}.training.micro_batch_size={setting.micro}"]
+    return sorted(setting.changes) + (rows if setting.micro < plan.traced.rows else [])
+
+
+def _settings(plan: StagePlan) -> Iterator[Setting]:
+    """Yield what could be set otherwise."""
     micros = [plan.traced.rows >> halvings for halvings in range(plan.traced.rows.bit_length())]
-    for (told, layout), (more, teacher), micro in product(_strategies(plan), _teachers(plan), micros):
-        rows = {f"stages.{plan.asked.name}.training.micro_batch_size={micro}"} if micro < plan.traced.rows else set()
-        changes = frozenset(told | more | rows)
-        if changes:
-            yield changes, Setting(replace(layout, **teacher), micro)
+    for (told, layout), (more, teacher, bits), micro in product(_strategies(plan), _teachers(plan), micros):
+        if told or more or micro < plan.traced.rows:
+            yield Setting(frozenset(told | more), replace(layout, **teacher), micro, bits)
 
 
 def _strategies(plan: StagePlan) -> Iterator[tuple[set[str], Layout]]:
@@ -182,14 +191,28 @@ def _strategies(plan: StagePlan) -> Iterator[tuple[set[str], Layout]]:
             yield {f"machine.strategy={name}", key}, replace(layout, offload=True)
 
 
-def _teachers(plan: StagePlan) -> Iterator[tuple[set[str], dict[str, Any]]]:
-    yield set(), {}
-    config = plan.asked.run.config.teacher
-    if plan.layout.teacher == "live" and isinstance(config, GivenTeacher) and plan.layout.devices > 1:
-        yield {"teacher.kind=sharded"}, {"teacher": "sharded"}
-    if plan.layout.gpu and plan.layout.teacher != "none" and not plan.layout.teacher_offload:
-        kind = {"teacher.kind=sharded"} if plan.layout.teacher == "live" else set()
-        yield kind | {"teacher.offload=cpu"}, {"teacher": "sharded", "teacher_offload": True}
+def _teachers(plan: StagePlan) -> Iterator[tuple[set[str], dict[str, Any], Bits | None]]:
+    """Yield what a teacher could be otherwise, where no other stage needs it as it is."""
+    yield set(), {}, None
+    given, layout = plan.asked.run.config.teacher, plan.layout
+    if layout.teacher == "sharded" and layout.gpu and not layout.teacher_offload:
+        yield {"teacher.offload=cpu"}, {"teacher_offload": True}, None
+    if layout.teacher != "live" or not isinstance(given, GivenTeacher):
+        return
+    if _may_teach(plan, ShardedTeacher(kind="sharded", model=given.model)):
+        if layout.devices > 1:
+            yield {"teacher.kind=sharded"}, {"teacher": "sharded"}, None
+        if layout.gpu:
+            offloaded = {"teacher": "sharded", "teacher_offload": True}
+            yield {"teacher.kind=sharded", "teacher.offload=cpu"}, offloaded, None
+    for bits in ("int8", "nf4") if bits_of(given) is None else ():
+        if _may_teach(plan, given.model_copy(update={"quantise": bits})):
+            yield {f"teacher.quantise={bits}"}, {}, bits  # type: ignore[misc]
+
+
+def _may_teach(plan: StagePlan, teacher: Teacher) -> bool:
+    """Whether the run's parts would fit together with another teacher."""
+    return not any(check(parts_of(plan.asked.run.config.model_copy(update={"teacher": teacher}))))
 
 
 def _smaller(asked: Asked, micro: int) -> Asked:

@@ -13,7 +13,7 @@ from configs.data import Embedded, Files, Held, StageData
 from configs.pipeline import Pipeline
 from configs.stages import TrainStage
 from configs.students import FolderStudent, SizedStudent
-from configs.teachers import AbsentTeacher, FreshTeacher, ShardedTeacher
+from configs.teachers import AbsentTeacher, FreshTeacher, ShardedTeacher, bits_of
 from configs.teachers import LiveTeacher as GivenTeacher
 from distill.data.labels import label_names, permutation
 from distill.data.rows import Rows
@@ -25,8 +25,10 @@ from distill.metrics import Kind, score
 from distill.models import Loaded, ModelSource, fingerprint, load
 from distill.models import label_names as model_labels
 from distill.protocols import Teacher
+from distill.quantised import Quantised
 from distill.shells import shell
 from pipelines.machine import Device
+from pipelines.place import own_device
 from pipelines.ranks import Ranks
 from pipelines.score import EncodedRows, permute, predict, target_scores
 from pipelines.screen import Screen
@@ -79,9 +81,8 @@ class Run:
                 return ModelSource(teacher.model, teacher.revision)
             case FreshTeacher() as teacher:
                 texts = partial(self._texts, learnt_from_files(self.config))
-                return ModelSource(
-                    str(fresh.make(teacher, self.config.task, texts, self.config.seed, self.cache / "teacher"))
-                )
+                made = fresh.make(teacher, self.config.task, texts, self.config.seed, self.cache / "teacher")
+                return ModelSource(str(made))
             case AbsentTeacher():
                 raise ModelError("teacher.kind: none: there is no teacher model")
 
@@ -102,14 +103,19 @@ class Run:
     def teacher_stage(self) -> str | None:
         """Name of the stage that fine-tunes the teacher, if there is one."""
         stages = self.config.stages.items()
-        return next(
-            (name for name, stage in stages if isinstance(stage, TrainStage) and stage.trains == "teacher"), None
-        )
+        found = (name for name, stage in stages if isinstance(stage, TrainStage) and stage.trains == "teacher")
+        return next(found, None)
 
     def load_teacher(self, kind: str) -> Loaded:
         """Load the teacher model of a stage; of one that is sharded, all but its weights."""
-        take = shell if self.teacher_is_sharded else load
+        take = shell if self.teacher_is_sharded else partial(load, quantised=self.quantised)
         return take(self.teacher_source(kind), self.config.task, self.labels, "teacher.model", self.dtype)
+
+    @property
+    def quantised(self) -> Quantised | None:
+        """How the teacher's weights are held in fewer bits, if they are."""
+        bits = bits_of(self.config.teacher)
+        return None if bits is None else Quantised(bits, own_device(self.device.torch_name))
 
     def fresh_teacher(self) -> Loaded:
         """Load the teacher model with a head for the task, in fp32, to fine-tune it."""
@@ -124,11 +130,7 @@ class Run:
     @property
     def dtype(self) -> torch.dtype:
         """The type the teacher's weights are held in."""
-        if isinstance(self.config.teacher, AbsentTeacher):
-            return torch.float32
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[
-            self.config.teacher.dtype
-        ]
+        return getattr(torch, getattr(self.config.teacher, "dtype", "float32"))  # type: ignore[no-any-return]
 
     @cached_property
     def teacher_words(self) -> Words:
@@ -182,9 +184,8 @@ class Run:
         """Return the rows of a source."""
         if name not in self._rows:
             folders = {stage: self.stage_folder(stage, None) for stage in self.config.stages}
-            self._rows[name] = read(
-                name, self.config.data, self.config.task, stage_outputs=folders, seed=self.config.seed
-            )
+            config = self.config
+            self._rows[name] = read(name, config.data, config.task, stage_outputs=folders, seed=config.seed)
         return self._rows[name]
 
     def table(self, names: Sequence[str], side: Side = "student") -> TokenTable:
@@ -267,7 +268,8 @@ class Run:
 
     def teacher_fingerprint(self, kind: str) -> str:
         """Return the digest of a teacher model's files; empty where there is none."""
-        return fingerprint(self.teacher_source(kind)) if self.has_teacher else ""
+        found = fingerprint(self.teacher_source(kind)) if self.has_teacher else ""
+        return found if self.quantised is None else digest(found, self.quantised.bits)
 
     @property
     def teacher_is_sharded(self) -> bool:

@@ -16,7 +16,7 @@ from distill.strategies.precision import AUTOCAST
 from pipelines.frozen_teacher import frozen_teacher
 from pipelines.meeting import Meeting
 from pipelines.own_teacher import own_teacher
-from pipelines.place import here
+from pipelines.place import here, own_device
 from pipelines.run import Run
 from pipelines.serve import Server
 from students.student import Student
@@ -71,7 +71,7 @@ class StageTeacher:
 
     def teach(self) -> None:
         """Answer the processes that train, as one that only teaches, until they have left."""
-        loaded, device = self.load(), self._own_device()
+        loaded, device = self.load(), torch.device(own_device(self._run.device.torch_name))
         assert loaded is not None
         teacher = self._frozen(loaded)
         teacher.to(device)
@@ -93,11 +93,6 @@ class StageTeacher:
         place, device = here(), self._run.device
         assert place is not None
         return place.rank, device.trainers, device.teachers
-
-    def _own_device(self) -> torch.device:
-        place = here()
-        name = self._run.device.torch_name
-        return torch.device(name, place.local) if name == "cuda" and place is not None else torch.device(name)
 
     def _cached(self, live: Teacher, name: str) -> CachedTeacher:
         """Read what a stage recorded, and see that it holds every row."""

@@ -88,6 +88,7 @@ class Evaluate(Stage[EvaluateStage]):
             labels=run.labels,
             data=config.data,
             orders={"teacher": order},
+            quantised={} if run.quantised is None else {"teacher": run.quantised},
             device=run.device.torch_name,
         )
         total = len(rows) * (sum(len(folders) for folders in models.values()) + run.teacher_is_sharded)

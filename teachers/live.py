@@ -33,6 +33,7 @@ class LiveTeacher(Teacher):
         self.fingerprint = fingerprint
         self._order = None if order is None else torch.tensor(order)
         self._autocast = autocast
+        self._stays = loaded.quantised
         capture.prepare(self._model)
         self.shape = capture.shape_of(self._model, trained_head=loaded.trained_head and task.kind != "text")
         self.offers = capture.offers_of(self._model, self.shape)
@@ -45,8 +46,9 @@ class LiveTeacher(Teacher):
         return in_order(capture.forward(self._model, batch, needs), self._order)
 
     def to(self, device: torch.device) -> None:
-        """Move weights to a device and hold them ready for training there."""
-        self._model.to(device)
+        """Move weights to a device, unless they are quantised and there, and hold them ready for training there."""
+        if not self._stays:
+            self._model.to(device)
         settle(self._model, self._autocast, device)
         if self._order is not None:
             self._order = self._order.to(device)

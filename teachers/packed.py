@@ -39,8 +39,10 @@ def settle(model: nn.Module, autocast: torch.dtype | None, device: torch.device)
         if type(layer) is nn.Linear:
             model.set_submodule(name, _settled(layer, autocast or layer.weight.dtype, device))
     if device.type == "cpu":
-        for parameter in model.parameters():  # a file that was loaded stays in memory as long as one tensor lies in it
-            parameter.data = parameter.data.clone()
+        # a file that was loaded stays in memory as long as one tensor lies in it; what is quantised lies in none
+        for parameter in model.parameters():
+            if type(parameter) is nn.Parameter:
+                parameter.data = parameter.data.clone()
 
 
 def _settled(layer: nn.Linear, dtype: torch.dtype, device: torch.device) -> nn.Module:

@@ -18,7 +18,7 @@ CASES = [
     ("seeed=1", "seeed: unknown key; did you mean `seed`? Choices: " + KEYS),
     ("extends=demo", "extends: unknown key; Choices: " + KEYS),
     ("teacher.dtipe=float16", "teacher.dtipe: unknown key for kind `live`; did you mean `dtype`? "
-     "Choices: dtype, kind, model, revision"),
+     "Choices: dtype, kind, model, quantise, revision"),
     ("student.layrs=3", "student.layrs: unknown key for kind `sizes`; did you mean `layers`? "
      "Choices: architecture, decoder_layers, heads, hidden_size, intermediate_size, kind, layers, options, "
      "vocabulary"),
@@ -41,7 +41,7 @@ CASES = [
     # missing keys; one that is there under a misspelt name is not missing too
     ("teacher={}", "teacher.model: missing"),
     ("teacher={modle: x}", "teacher.modle: unknown key for kind `live`; did you mean `model`? "
-     "Choices: dtype, kind, model, revision"),
+     "Choices: dtype, kind, model, quantise, revision"),
     ("data.train={kind: embedded, name: support-desk}", "data.train.part: missing; "
      "Choices: test, train, transfer, validation"),
     # choices
@@ -157,7 +157,7 @@ stages:
         "run.yaml:4: teacher.dtype: `float61` is not one of the choices; did you mean `float16`? "
         "Choices: bfloat16, float16, float32",
         "run.yaml:4: teacher.modle: unknown key for kind `live`; did you mean `model`? "
-        "Choices: dtype, kind, model, revision",
+        "Choices: dtype, kind, model, quantise, revision",
         "run.yaml:5: student.layers: -1 is not a whole number above 0",
         "run.yaml:7: data.train.format: `cvs` is not one of the choices; did you mean `csv`? "
         "Choices: auto, conll, conllu, csv, folder, hub, jsonl, lines, parquet, tsv",

@@ -55,6 +55,17 @@ def test_what_does_not_fit_is_refused_with_what_would(call, tmp_path, monkeypatc
     assert code == 2
     assert "stages.student: needs" in err
     assert "stages.student.training.micro_batch_size=8 (" in err
+    assert "micro_batch_size=4" not in err  # fewer than fit already
+    assert "teacher.quantise=int8 (" in err
+
+
+def test_a_teacher_that_is_trained_is_not_to_be_quantised(call, run, monkeypatch):
+    train = stage(str(run), "student")
+    needs = plan_stage(Asked(train._run, "student", train._config, 1, "cpu")).need.total
+    monkeypatch.setattr(memory_plan, "free_memory", lambda _: needs - 1000)
+    code, _, err = call("check", str(run))
+    assert code == 2
+    assert "teacher.quantise" not in err
 
 
 def test_the_report_tells_plan_and_measurement(call, run):

@@ -66,6 +66,22 @@ def test_a_sharded_teacher_teaches_and_is_recorded_and_nothing_else() -> None:
     assert load("run.yaml", [SHARDED, "stages.teacher.trains=student"]).pipeline.stages["answers"].kind == "record"
 
 
+QUANTISED = "teacher={model: teacher, quantise: nf4}"
+
+
+def test_a_quantised_teacher_is_not_trained_copied_or_sharded() -> None:
+    found = problems("run.yaml", QUANTISED)
+    what = "a quantised teacher (teacher.quantise) only teaches; train it as `quantise: none`"
+    assert [problem.partition(": ")[2] for problem in found] == [f"stages.teacher.trains: {what}"], found
+    found = problems(
+        "run.yaml", QUANTISED, "stages.teacher.trains=student", "student={kind: teacher_layers, layers: 2}"
+    )
+    why = "is made of the teacher's weights, which are held rounded (teacher.quantise)"
+    assert [problem for problem in found if "stages.early.start" in problem and why in problem], found
+    found = problems("run.yaml", "teacher={kind: sharded, model: teacher, quantise: nf4}")
+    assert any("teacher.quantise" in problem for problem in found), found
+
+
 def test_parts_that_fit_are_no_problem() -> None:
     pipeline = load("run.yaml").pipeline
     teacher = pipeline.stages["teacher"]

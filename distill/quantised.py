@@ -1,0 +1,95 @@
+"""Frozen models whose layers hold their weights in fewer bits, by bitsandbytes."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from torch import nn
+from transformers import BitsAndBytesConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+from transformers.quantizers.quantizers_utils import should_convert_module
+
+from configs.teachers import Bits
+from distill.errors import ModelError
+
+_BLOCK = 64
+"""Weights in 4 bits that share a scale."""
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """How the weights of a model's layers are held, and where: they cannot be moved."""
+
+    bits: Bits
+    """`int8`: LLM.int8() (Dettmers et al. 2022); `nf4`, `fp4`: QLoRA's (Dettmers et al. 2023)."""
+    device: str
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes of a quantised model."""
+
+    held: int
+    passing: int
+    """Of its largest weight in the type of products: 4 bits are put back into it, one weight at a time."""
+
+
+def options(wanted: Quantised, outline: PreTrainedModel, where: str) -> dict[str, Any]:
+    """Return what `from_pretrained` takes to load a model like `outline`, which has no weights: what lies outside of
+    its layers (embeddings, heads, poolers) stays in the outline's type, and so do products in 4 bits. Raise ModelError
+    where bitsandbytes is not installed, or nothing could be quantised.
+    """
+    if find_spec("bitsandbytes") is None:
+        raise ModelError(
+            f"{where}: {wanted.bits} needs the package bitsandbytes, which is not installed: "
+            "pip install 'distill-pipeline[quantised]'"
+        )
+    if not any(_products(outline)):
+        raise ModelError(f"{where}: {type(outline).__name__} has no linear layers that {wanted.bits} could hold")
+    # transformers' own choice of what to leave out takes a classifier with a bias for one of the layers
+    left_out = _outside(outline)
+    if wanted.bits == "int8":
+        config = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=left_out)
+    else:
+        config = BitsAndBytesConfig(
+            load_in_4bit=True,
+            llm_int8_skip_modules=left_out,
+            bnb_4bit_quant_type=wanted.bits,
+            bnb_4bit_compute_dtype=outline.dtype,
+        )
+    return {"quantization_config": config, "device_map": {"": wanted.device}}
+
+
+def footprint(outline: PreTrainedModel, bits: Bits) -> Footprint:
+    """Return what a model takes once it is quantised.
+
+    Of n weights in r rows: `int8` n + 4 r bytes, one fp32 scale a row; `nf4` and `fp4` n/2 + 4 ⌈n/64⌉, one a block of
+    64 (QLoRA §3, without double quantisation).
+    """
+    every = sum(tensor.numel() * tensor.itemsize for tensor in (*outline.parameters(), *outline.buffers()))
+    layers = [*_products(outline)]
+    whole = [layer.weight.numel() * layer.weight.itemsize for layer in layers]
+    held = every - sum(whole) + sum(_bytes(layer, bits) for layer in layers)
+    return Footprint(held, 0 if bits == "int8" else max(whole, default=0))
+
+
+def _bytes(layer: nn.Linear | Conv1D, bits: Bits) -> int:
+    count = layer.weight.numel()
+    rows = layer.weight.shape[1 if isinstance(layer, Conv1D) else 0]
+    return count + 4 * rows if bits == "int8" else count // 2 + 4 * -(-count // _BLOCK)
+
+
+def _products(model: PreTrainedModel) -> Iterator[nn.Linear | Conv1D]:
+    """Yield what is quantised: linear layers inside of a model's layers, but for those it wants in fp32."""
+    left_out = [*_outside(model), *(model._keep_in_fp32_modules or ())]
+    for name, part in model.named_modules():
+        if (type(part) is nn.Linear or isinstance(part, Conv1D)) and should_convert_module(name, left_out):
+            yield part
+
+
+def _outside(model: PreTrainedModel) -> list[str]:
+    """Return the names of linear layers that lie outside of a model's layers."""
+    lists = [part for part in model.modules() if isinstance(part, nn.ModuleList)]
+    inside = {part for layers in lists for layer in layers for part in layer.modules()}
+    return [name for name, part in model.named_modules() if isinstance(part, nn.Linear | Conv1D) and part not in inside]
