@@ -10,11 +10,6 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
-from peft import PeftConfig, PeftModel, get_peft_model
-from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-from peft.tuners.adaption_prompt import AdaptionPromptModel
-from peft.utils import load_peft_weights, set_peft_model_state_dict
-from peft.utils.save_and_load import get_base_model_state_dict
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -22,6 +17,14 @@ from transformers import PreTrainedModel
 from configs.errors import suggest
 from distill.adapter_folder import BASE, CONFIG, WEIGHTS
 from distill.errors import ModelError
+from distill.without import without
+
+with without("bitsandbytes"):  # it imports torch's compiler, 2 s of each start; no layer of its is adapted here
+    from peft import PeftConfig, PeftModel, get_peft_model
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+    from peft.tuners.adaption_prompt import AdaptionPromptModel
+    from peft.utils import load_peft_weights, set_peft_model_state_dict
+    from peft.utils.save_and_load import get_base_model_state_dict
 
 NONE = "none"
 """In place of a folder: no adapter."""

@@ -100,6 +100,11 @@ def test_help_is_quick_and_loads_no_torch():
     assert min(seconds) < 0.5, seconds
 
 
+def test_a_training_starts_without_what_it_does_not_use():
+    code = "import sys, pipelines.check, pipelines.stages; assert 'bitsandbytes' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> list[str]:
     folder = tmp_path_factory.mktemp("wheel")

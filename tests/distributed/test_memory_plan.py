@@ -17,7 +17,7 @@ ALONE: dict[str, tuple[str, ...]] = {
 }
 TOGETHER: dict[str, tuple[str, ...]] = {
     name: (f"machine.strategy={name}",) for name in ("ddp", "deepspeed_2", "deepspeed_3", "fsdp")
-}
+} | {"sharded teacher": ("machine.strategy=ddp", "teacher.kind=sharded", "teacher.dtype=float32")}
 SOON = ("full", "ddp")
 """Compared in every run of the tests; the others take their time."""
 
