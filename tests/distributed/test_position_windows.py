@@ -1,15 +1,12 @@
 """A step over words or hidden tokens is the same however its window is split, over two processes too."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.helpers import sentences
-from tests.helpers.training import weights
+from tests.helpers.training import train_apart
 
 STAGES = {
     "student": {
@@ -25,15 +22,7 @@ WRITE = {"tagging": sentences.run_file, "masked_lm": sentences.text_run_file}
 
 
 def _train(run: Path, output: Path, *overrides: str, processes: int = 1) -> dict[str, torch.Tensor]:
-    arguments = ["-m", "tests.helpers.training", str(run), "student", str(output), *STILL, *overrides]
-    if processes > 1:
-        launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--master-port=0", "--standalone"]
-        arguments = [*launcher, *arguments, f"machine.devices={processes}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *arguments]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return weights(output)
+    return train_apart(run, output, *STILL, *overrides, processes=processes)
 
 
 @pytest.mark.parametrize("kind", WRITE)

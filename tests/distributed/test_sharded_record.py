@@ -1,6 +1,5 @@
 """A teacher dealt out over processes is recorded by all of them: as a live one, however they are many, die or share."""
 
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from distill.models import ModelSource, fingerprint, load
 from teachers.live import LiveTeacher
 from teachers.record import Record, parts_of, read_record
 from teachers.recording import Recording, write_record
-from tests.helpers import tiny
+from tests.helpers import tiny, warm
 from tests.helpers.recorded import TASK, forwards, made_up_table, start
 
 EVEN = 2 + 2 + 2 + 1
@@ -33,10 +32,10 @@ def live(model, tmp_path_factory) -> Record:
     return found
 
 
-def _ended(*started: "subprocess.Popen[str]") -> None:
+def _ended(*started: warm.Started) -> None:
     for one in started:
-        _, err = one.communicate(timeout=300)
-        assert one.returncode == 0, err[-3000:]
+        done = one.ended()
+        assert done.returncode == 0, done.stderr[-3000:]
 
 
 def _is_the_live_one(folder: Path, live: Record) -> None:
@@ -54,8 +53,7 @@ def test_all_ranks_are_asked_equally_often_and_say_what_a_live_one_says(model, l
 
 def test_goes_on_after_a_kill_with_another_number_of_processes(model, live, tmp_path):
     killed = start(model, tmp_path, "--die-after", "2")
-    killed.communicate(timeout=300)
-    assert killed.returncode != 0
+    assert killed.ended().returncode != 0
     there = {part: part.stat().st_mtime_ns for part in parts_of(tmp_path)}
     assert len(there) == 2
     _ended(start(model, tmp_path, processes=1))

@@ -1,15 +1,13 @@
 """A run with a sharded teacher on two processes: dealt out once, recorded, scored, and taught by as by a live one."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.helpers import tiny
+from tests.helpers import tiny, warm
 from tests.helpers.counted import carry_out
 from tests.helpers.training import weights
 
@@ -65,10 +63,8 @@ def test_recorded_is_live(run, ranks):
 def test_it_is_scored_as_a_live_one(run, ranks):
     """As in a process that was started alone; one of its stages is DeepSpeed's, and it is still alone afterwards."""
     live = json.dumps({"model": str(run.parent / "teacher")})
-    script = Path(sys.executable).with_name("distill")
     more = [f"teacher={live}", f"output={run.parent / 'by-live'}", "stages.evaluate.latency=false"]
-    command = [str(script), "run", str(run), *more]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
+    done = warm.run("pipelines.cli", "run", str(run), *more)
     assert done.returncode == 0, done.stderr[-3000:]
     found, expected = (
         json.loads((run.parent / folder / "evaluate/results.json").read_text()) for folder in ("run", "by-live")

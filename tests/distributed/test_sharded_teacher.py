@@ -1,14 +1,12 @@
 """A teacher dealt out over two processes says what a live one says, and neither holds more than its half."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.helpers import families, shards
+from tests.helpers import families, shards, warm
 
 
 @pytest.fixture(scope="module")
@@ -16,9 +14,7 @@ def ranks(tmp_path_factory) -> list[dict[str, dict[str, Any]]]:
     folder: Path = tmp_path_factory.mktemp("shards")
     shards.write(folder)
     shards.write_large(folder)
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
-    command = [sys.executable, *launcher, "-m", "tests.helpers.shards", str(folder)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
+    done = warm.run("tests.helpers.shards", str(folder), processes=2)
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(2)]
 

@@ -1,7 +1,5 @@
 """Rows with weights, several texts of a teacher for each source: a step is the same however its window is split."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from tests.helpers import pairs
+from tests.helpers import pairs, warm
 from tests.helpers.training import train_apart, weights
 
 STAGES = {
@@ -36,8 +34,7 @@ def run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("weighted")
     data = {"told": {"kind": "stage", "stage": "several"}}
     path = pairs.run_file(folder, STAGES, data=data, student={**pairs.STUDENT, "options": {"dropout": 0.0}})
-    script = Path(sys.executable).with_name("distill")
-    done = subprocess.run([str(script), "run", str(path)], check=False, capture_output=True, text=True, timeout=300)
+    done = warm.run("pipelines.cli", "run", str(path))
     assert done.returncode == 0, done.stderr[-3000:]
     return path
 

@@ -1,16 +1,14 @@
 """A training whose checkpoints are written beside it: cut at any moment it ends with the same weights, bit for bit."""
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from distill.callbacks.checkpoint_io import checkpoints
-from tests.helpers import tiny
+from tests.helpers import tiny, warm
 from tests.helpers.training import weights
 
 STAGES = {
@@ -26,9 +24,8 @@ ASYNC = "stages.student.training.checkpoint_async=true"
 
 
 def _train(run: Path, output: Path, *options: str, **fault: object) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "tests.helpers.saving", str(run), "student", str(output), *options]
-    environment = {**os.environ, "SAVING": json.dumps(fault)}
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=300, env=environment)
+    given = [str(run), "student", str(output), *options]
+    return warm.run("tests.helpers.saving", *given, environment={"SAVING": json.dumps(fault)})
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
 """A run cut at any point goes on with the same command and ends with the same weights, bit for bit."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +7,7 @@ import torch
 
 from distill.callbacks.checkpoint_io import checkpoints
 from distill.errors import ResumeError
-from tests.helpers import tiny
+from tests.helpers import tiny, warm
 from tests.helpers.training import stage, weights
 
 # 64 rows, 8 a step: 8 steps an epoch, a validation at the end of each, a checkpoint every second step.
@@ -48,8 +46,7 @@ CUTS = {
 
 
 def _train(run: Path, output: Path, *cut: str) -> int:
-    command = [sys.executable, "-m", "tests.helpers.training", str(run), "student", str(output), *cut]
-    return subprocess.run(command, check=False, capture_output=True, timeout=300).returncode
+    return warm.run("tests.helpers.training", str(run), "student", str(output), *cut).returncode
 
 
 @pytest.fixture(scope="module")

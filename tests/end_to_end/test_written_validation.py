@@ -2,8 +2,6 @@
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from distill import text_metrics
 from pipelines.validate_text import WrittenValidation
 from students.student import Student
 from tests.helpers import pairs
+from tests.helpers.training import train_apart
 
 TASK = {**pairs.TASK, "metric": "chrf"}
 ROWS = 8
@@ -101,12 +100,8 @@ def test_the_score_is_that_of_what_transformers_writes(folder: Path) -> None:
 
 
 def test_two_processes_score_what_they_wrote_together(folder: Path) -> None:
-    arguments = ["-m", "tests.helpers.training", str(folder / "run.yaml"), "student", str(folder / "two")]
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
-    command = [sys.executable, *launcher, *arguments, "machine.devices=2", "stages.student.training.max_steps=4"]
-    command += ["stages.student.training.epochs=null", "student.options={dropout: 0.0}"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
+    steps = ("stages.student.training.max_steps=4", "stages.student.training.epochs=null")
+    train_apart(folder / "run.yaml", folder / "two", *steps, "student.options={dropout: 0.0}", processes=2)
     place = folder / "two/model"
     model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(place), AutoTokenizer.from_pretrained(place)
     alone = WrittenValidation(references(), ROWS, tokenizer, Task(**TASK))(Student(model, has_head=True))

@@ -6,7 +6,6 @@ python -m tests.helpers.counted RUN.yaml OUTPUT [OVERRIDE …]     writes rank-N
 import gc
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from pipelines.machine import prepare
 from pipelines.place import is_helper
 from pipelines.run import Run
 from teachers import sharded
+from tests.helpers import warm
 from tests.helpers.shards import private
 from tests.helpers.training import Train
 
@@ -26,11 +26,8 @@ from tests.helpers.training import Train
 def carry_out(run: Path, output: Path, *overrides: str, processes: int = 2) -> list[dict[str, Any]]:
     """Carry a run out; return how often each rank dealt a teacher out, and the bytes it held after each training."""
     output.mkdir(parents=True, exist_ok=True)
-    launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--master-port=0", "--standalone"]
-    command = [sys.executable, *launcher, "-m", "tests.helpers.counted", str(run), str(output)]
-    command += [f"machine.devices={processes}", *overrides]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=600, env=environment)
+    given = [str(run), str(output), f"machine.devices={processes}", *overrides]
+    done = warm.run("tests.helpers.counted", *given, processes=processes)
     assert done.returncode == 0, done.stderr[-5000:]
     return [json.loads((output / f"rank-{rank}.json").read_text()) for rank in range(processes)]
 

@@ -5,12 +5,11 @@ python -m tests.helpers.many JOBS.json     where the file lists [run file, outpu
 """
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.helpers import warm
 from tests.helpers.training import stage
 
 Job = tuple[Path, Path, Sequence[str]]
@@ -27,10 +26,7 @@ def listed(jobs: Sequence[Job], folder: Path, *overrides: str) -> Path:
 def train_all(jobs: Sequence[Job], folder: Path, processes: int = 1) -> None:
     """Train the stage `student` of each job, on processes of its own."""
     every = listed(jobs, folder, *([f"machine.devices={processes}"] if processes > 1 else []))
-    launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--master-port=0", "--standalone"]
-    command = [sys.executable, *(launcher if processes > 1 else []), "-m", "tests.helpers.many", str(every)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=900, env=environment)
+    done = warm.run("tests.helpers.many", str(every), processes=processes if processes > 1 else None, timeout=900)
     assert done.returncode == 0, done.stderr[done.stderr.find("Traceback") :][:5000]
 
 

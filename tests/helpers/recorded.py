@@ -7,8 +7,6 @@ import argparse
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,7 @@ from distill.types import Batch, Needs, Outputs
 from teachers import recording
 from teachers.recording import Recording, write_record
 from teachers.sharded import ShardedTeacher, Weights
-from tests.helpers import tiny
+from tests.helpers import tiny, warm
 
 TASK = Task(labels=tiny.LABELS)
 
@@ -48,13 +46,10 @@ def made_up_table() -> TokenTable:
     return TokenTable.of([*rows, *rows[:10]], np.full(40, -100), np.concatenate([ids, ids[:10]]))
 
 
-def start(model: Path, folder: Path, *options: str, processes: int = 2) -> "subprocess.Popen[str]":
+def start(model: Path, folder: Path, *options: str, processes: int = 2) -> warm.Started:
     """Begin to record, on processes of its own."""
     folder.mkdir(parents=True, exist_ok=True)
-    launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--master-port=0", "--standalone"]
-    command = [sys.executable, *launcher, "-m", "tests.helpers.recorded", str(model), str(folder), *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    return warm.start("tests.helpers.recorded", str(model), str(folder), *options, processes=processes)
 
 
 def forwards(folder: Path) -> dict[str, int]:

@@ -20,6 +20,7 @@ from pipelines import train
 from pipelines.machine import prepare
 from pipelines.run import Run
 from pipelines.train import Train
+from tests.helpers import warm
 
 
 class Cut(pl.Callback):
@@ -73,13 +74,9 @@ def cut_apart(run: Path, output: Path, step: int, *overrides: str, processes: in
 def _train(
     run: Path, output: Path, overrides: tuple[str, ...], processes: int, *options: str
 ) -> "subprocess.CompletedProcess[str]":
-    arguments = ["-m", "tests.helpers.training", str(run), "student", str(output), *overrides]
-    launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--master-port=0", "--standalone"]
-    if processes > 1:
-        arguments = [*launcher, *arguments, f"machine.devices={processes}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *arguments, *options]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=300, env=environment)
+    more = [f"machine.devices={processes}"] if processes > 1 else []
+    given = [str(run), "student", str(output), *overrides, *more, *options]
+    return warm.run("tests.helpers.training", *given, processes=processes if processes > 1 else None)
 
 
 def main() -> None:
