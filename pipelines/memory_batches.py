@@ -78,13 +78,14 @@ class Batches:
         return Batch(**inputs, window_counts=self.plan.counts(0), progress=0.0, step=0)
 
     def validation(self) -> Iterator[Inputs]:
-        """Yield the longest validation batch, where there is one to be had."""
+        """Yield the largest validation batch, where there is one to be had."""
         run, stage = self.asked.run, self.asked.stage
         if stage.validation is None or self.assumed or not _are_known(run, [stage.validation]):
             return
         every = ValidationBatches(run.table((stage.validation,), stage.trains), self.pad_id)
         last = [*range(len(every))][-2:]  # rows are sorted by length, and the last batch may have but few
-        yield from (every[number] for number in last)
+        if last:
+            yield max((every[number] for number in last), key=lambda inputs: inputs["input_ids"].numel())
 
 
 def _are_known(run: Run, names: Iterable[str]) -> bool:
