@@ -99,7 +99,7 @@ def load_tokenizer(source: ModelSource, where: str, *, weights: bool = True) -> 
     """Load the tokenizer of a model. Raise ModelError where there is none, and unless `weights` do not matter where
     they are missing.
     """
-    source = _described(source, where)
+    source = describing(source, where)
     path = _checked(source, where, weights=weights)
     try:
         found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, revision=source.revision, use_fast=True)
@@ -119,7 +119,7 @@ def load_config(source: ModelSource, where: str, *, weights: bool = True) -> Pre
     """Load the configuration of a model alone. Raise ModelError where there is none, and unless `weights` and tokenizer
     do not matter where they are missing.
     """
-    source = _described(source, where)
+    source = describing(source, where)
     path = _checked(source, where, words=weights, weights=weights)
     try:
         found: PretrainedConfig = AutoConfig.from_pretrained(path, revision=source.revision)
@@ -189,12 +189,12 @@ def _outline(kind: Any, config: PretrainedConfig, dtype: torch.dtype) -> PreTrai
 
 
 def describing(source: ModelSource, where: str) -> ModelSource:
-    """Return where a model's configuration and tokenizer lie: of an adapter written by peft alone, with its base."""
-    base, folder = resting_on(source, where), source.folder
-    if base is source or folder is None:
+    """Return where a model's configuration and tokenizer lie: of an adapter that peft wrote alone, with its base."""
+    folder = source.folder
+    if folder is None or not adapters.is_adapter(folder):
         return source
-    held = (folder / "config.json").is_file() and any((folder / name).is_file() for name in _TOKENIZERS)
-    return source if held else base
+    beside = (folder / "config.json").is_file() and any((folder / name).is_file() for name in _TOKENIZERS)
+    return source if beside else resting_on(source, where)
 
 
 def resting_on(source: ModelSource, where: str) -> ModelSource:
@@ -203,17 +203,6 @@ def resting_on(source: ModelSource, where: str) -> ModelSource:
     if folder is None or not adapters.is_adapter(folder):
         return source
     return ModelSource(adapters.base_of(folder, where))
-
-
-def _described(source: ModelSource, where: str) -> ModelSource:
-    """Return where configuration and tokenizer lie: of an adapter that peft wrote alone, beside the model it belongs
-    to.
-    """
-    folder = source.folder
-    if folder is None or not adapters.is_adapter(folder):
-        return source
-    beside = (folder / "config.json").is_file() and any((folder / name).is_file() for name in _TOKENIZERS)
-    return source if beside else resting_on(source, where)
 
 
 def set_labels(config: PretrainedConfig, task: Task, labels: tuple[str, ...]) -> None:

@@ -31,6 +31,7 @@ from pipelines.own_teacher import own_teacher
 from pipelines.record import kept
 from pipelines.recorded import match as match_texts
 from pipelines.run import Run
+from pipelines.score_table import score_table
 from pipelines.select import sources_of
 from pipelines.spread import strategy_of
 from pipelines.stage_teacher import cut_down
@@ -261,6 +262,6 @@ def _teacher_score(run: Run, loaded: Loaded, found: Table) -> None:
     if run.teacher_stage is not None or not loaded.trained_head or name is None or run.teacher_is_sharded:
         return
     table = run.table((name,), "teacher")
-    scores = run.score(loaded.model, table, run.label_order(loaded), at_most=SAMPLE, side="teacher")
+    scores = score_table(run, loaded.model, table, run.label_order(loaded), at_most=SAMPLE, side="teacher")
     shown = ", ".join(f"{metric} {value:.3f}" for metric, value in scores.items())
     found.add_row("teacher's score", f"{shown} on {min(SAMPLE, len(table))} rows of {name}")

@@ -3,11 +3,10 @@
 from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from rich.console import Console
-from transformers import PreTrainedModel
 
 from configs.data import Embedded, Files, Held, StageData
 from configs.pipeline import Pipeline
@@ -21,7 +20,6 @@ from distill.data.sources import read
 from distill.data.table import TokenTable
 from distill.errors import ModelError
 from distill.files import digest
-from distill.metrics import Kind, score
 from distill.models import Loaded, ModelSource, fingerprint, load
 from distill.models import label_names as model_labels
 from distill.protocols import Teacher
@@ -30,7 +28,7 @@ from distill.shells import shell
 from pipelines.machine import Device
 from pipelines.place import own_device
 from pipelines.ranks import Ranks
-from pipelines.score import EncodedRows, permute, predict, target_scores
+from pipelines.score import EncodedRows
 from pipelines.screen import Screen
 from pipelines.source_files import files_of
 from pipelines.stage import results_of
@@ -222,26 +220,6 @@ class Run:
         table = self.table((name,))
         ranked = self.config.task.ranks
         return EncodedRows.of(table, self.student_words.tokenizer.pad_token_id, ranked=ranked)
-
-    def score(
-        self,
-        model: PreTrainedModel,
-        table: TokenTable,
-        order: list[int] | None = None,
-        *,
-        at_most: int | None = None,
-        side: Side = "student",
-    ) -> dict[str, float]:
-        """Score a model of a side on the rows of a table, or on some of them spread over all lengths."""
-        task = self.config.task
-        rows = EncodedRows.of(table, self.words(side).tokenizer.pad_token_id, ranked=task.ranks)
-        picked = rows.spread(at_most or len(rows))
-        found = target_scores(model, rows.batches(picked)) if task.kind == "generation" else {}
-        if task.kind == "generation" and not task.ranks:
-            return found
-        logits = permute(predict(model, rows.batches(picked)), order)
-        labels = rows.labels[torch.from_numpy(picked)]
-        return found | score(cast(Kind, task.kind), logits, labels, self.labels)
 
     # places and digests
 

@@ -32,6 +32,7 @@ from distill.token_metrics import TokenMetrics
 from pipelines.batches import plan_of
 from pipelines.beat import Beat
 from pipelines.place import is_helper
+from pipelines.score_table import score_table
 from pipelines.spread import strategy_of
 from pipelines.stage import Stage
 from pipelines.stage_teacher import StageTeacher, asking
@@ -228,7 +229,7 @@ class Train(Stage[TrainStage]):
         results: dict[str, Any] = {"steps": data.plan.steps, "rows": len(data.train.lengths)}
         if data.validation is not None and self._run.config.task.kind != "text":
             model = cast(Student, module.student).model
-            results["validation"] = self._run.score(model, data.validation, side=self._config.trains)
+            results["validation"] = score_table(self._run, model, data.validation, side=self._config.trains)
             written = self._written()
             results["validation"] |= {} if written is None else written(module.student)
         if data.train.notes:
