@@ -1,5 +1,6 @@
 """A causal teacher of 1.5 billion random weights: live, in fewer bits, and dealt out to the host's memory."""
 
+import gc
 import json
 import os
 import statistics
@@ -7,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -74,22 +74,20 @@ def run(options: Options, console: Console, path: Path) -> int:
 def alone(name: str, folder: Path, options: Options) -> dict[str, float]:
     """Return tokens a second, and the bytes a variant holds and needs at most: of the GPU, or of this process."""
     device = torch.device(_prepare(options).torch_name)
-    held, highest, forget = _memory(device)
-    before = held()
+    before = _used(device)
     teacher = _teacher(name, folder, device)
     teacher.to(device)
     vocabulary = SMALL_VOCABULARY if options.small else VOCABULARY
     ids = torch.randint(5, vocabulary, (options.rows, options.tokens), device=device)
     batch = Batch(input_ids=ids, attention_mask=torch.ones_like(ids), window_counts={}, progress=0.0, step=0)  # type: ignore[typeddict-item]
-    memory.give_back()
-    loaded = held() - before
+    loaded = _used(device) - before
     _pass(teacher, batch, device)  # warms up
-    forget()
-    seconds = [_pass(teacher, batch, device) for _ in range(options.rounds)]
+    with memory.Highest(device) as highest:
+        seconds = [_pass(teacher, batch, device) for _ in range(options.rounds)]
     return {
         "tokens_per_second": ids.numel() / statistics.median(seconds),
         "held_bytes": float(loaded),
-        "peak_bytes": float(highest() - before),
+        "peak_bytes": float((highest.bytes or 0) - before),
     }
 
 
@@ -135,11 +133,9 @@ def _write(folder: Path, *, small: bool) -> int:
     return int(model.num_parameters())
 
 
-def _memory(device: torch.device) -> tuple[Callable[[], int], Callable[[], int], Callable[[], object]]:
-    """Return what tells the bytes in use now, and the most since the last thing it returns was called."""
-    if device.type == "cuda":
-        return torch.cuda.memory_allocated, torch.cuda.max_memory_allocated, torch.cuda.reset_peak_memory_stats
-    return (lambda: memory.resident() or 0), (lambda: memory.highest() or 0), memory.forget_highest
+def _used(device: torch.device) -> int:
+    gc.collect()
+    return memory.in_use(device) or 0
 
 
 def _table(console: Console, variants: dict[str, dict[str, Any]]) -> None:

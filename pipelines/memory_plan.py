@@ -5,8 +5,6 @@ from dataclasses import dataclass, fields, replace
 from itertools import product
 from typing import Any
 
-import psutil
-import torch
 from rich.table import Table
 
 from configs.checks import check, parts_of
@@ -20,6 +18,7 @@ from distill.strategies.memory_laws import Layout, Need, fullest
 from pipelines.memory_batches import Asked
 from pipelines.memory_facts import Traced, trace
 from pipelines.numbers import gigabytes
+from pipelines.room import free_memory
 from pipelines.run import Run
 
 SHOWN = 4
@@ -66,13 +65,6 @@ def check_memory(run: Run) -> dict[str, int]:
         if plan.need.total > free:
             run.screen.warning(f"{_lacks(plan, free)}, if its rows are as long as task.max_length lets them be")
     return {plan.asked.name: plan.need.total for plan in found}
-
-
-def free_memory(run: Run) -> int:
-    """Return the bytes that are free for one process: on its device, or its share of the host's."""
-    if run.device.accelerator == "gpu":
-        return int(torch.cuda.mem_get_info()[0])
-    return int(psutil.virtual_memory().available) // run.device.devices
 
 
 def _plans(run: Run) -> Iterator[StagePlan]:

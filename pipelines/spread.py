@@ -1,8 +1,12 @@
 """How a training is spread over devices, once it is known that it can be."""
 
+from pathlib import Path
+
 from configs.stages import TrainStage
 from configs.strategies import StrategyName
+from configs.training import Machine
 from distill import adapters
+from distill.files import digest
 from distill.objective import Objective
 from distill.strategies.deepspeed_config import deepspeed_config
 from distill.strategies.limits import Facts, check
@@ -24,6 +28,17 @@ def strategy_of(
     if chosen.startswith("deepspeed"):
         deepspeed_config(int(chosen[-1]), training, machine.deepspeed, facts)
     return chosen, facts
+
+
+def own_disk(run: Run) -> Machine:
+    """Return the run's machine, with a part of its disk that no other run writes to: DeepSpeed calls its files the same
+    in each.
+    """
+    machine = run.config.machine
+    if machine.deepspeed.nvme is None:
+        return machine
+    folder = Path(machine.deepspeed.nvme) / f"distill-{digest(str(run.folder.resolve()))[:16]}"
+    return machine.model_copy(update={"deepspeed": machine.deepspeed.model_copy(update={"nvme": str(folder)})})
 
 
 def facts_of(run: Run, stage: TrainStage, student: Student | None, objective: Objective | None) -> Facts:

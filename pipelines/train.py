@@ -32,8 +32,9 @@ from distill.token_metrics import TokenMetrics
 from pipelines.batches import plan_of
 from pipelines.beat import Beat
 from pipelines.place import is_helper
+from pipelines.room import kept_small
 from pipelines.score_table import score_table
-from pipelines.spread import strategy_of
+from pipelines.spread import own_disk, strategy_of
 from pipelines.stage import Stage
 from pipelines.stage_teacher import StageTeacher, asking
 from pipelines.train_logs import clear_logs, loggers
@@ -83,13 +84,14 @@ class Train(Stage[TrainStage]):
             if self._teacher.is_apart:
                 self._teacher.teach()
             return {}
-        state = output / "checkpoints" / self.fingerprint()
+        run, state = self._run, output / "checkpoints" / self.fingerprint()
         self._peak = Peak()
         module, data = self.assemble()
         saved = checkpoints(state)
         if not is_helper():
             clear_logs(output / "log", first=_step_of(saved))
-        with ProgressLine(self._run.console, self.title) as line, asking(module.teacher):
+        kept = kept_small(run, run.planned.get(self.name))
+        with ProgressLine(run.console, self.title) as line, asking(module.teacher), kept:
             trainer = self._trainer(output, state, (module, data), line, first=_step_of(saved))
             trainer.fit(module, datamodule=data, ckpt_path=saved[-1] if saved else None, weights_only=True)
         if self._config.training.keep == "best":
@@ -222,7 +224,7 @@ class Train(Stage[TrainStage]):
 
     def _spread(self, module: DistillModule) -> Spread:
         name, facts = strategy_of(self._run, self.name, self._config, cast(Student, module.student), module.objective)
-        return build_strategy(name, self._config.training, self._run.config.machine, facts)
+        return build_strategy(name, self._config.training, own_disk(self._run), facts)
 
     def _results(self, module: DistillModule, data: DistillData) -> dict[str, Any]:
         """Score the final weights on the validation rows."""

@@ -1,4 +1,4 @@
-"""What is planned before anything is loaded is what is measured, within 15 %."""
+"""What is planned before anything is loaded is what is measured, within 8 %; a sharded teacher within 15 %."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,9 @@ import pytest
 
 from tests.helpers import footprint
 
-TOLERANCE = 0.15
+TOLERANCE = 0.08
+TOLERANCE_SHARDED = 0.15
+"""The plan takes it to be put together at the fullest moment, which is the student's."""
 LORA = {"kind": "lora", "rank": 8, "targets": "all"}
 ALONE: dict[str, tuple[str, ...]] = {
     "full": (),
@@ -16,8 +18,8 @@ ALONE: dict[str, tuple[str, ...]] = {
     "micro-batches": ("stages.student.training.micro_batch_size=16",),
 }
 TOGETHER: dict[str, tuple[str, ...]] = {
-    name: (f"machine.strategy={name}",) for name in ("ddp", "deepspeed_2", "deepspeed_3", "fsdp")
-} | {"sharded teacher": ("machine.strategy=ddp", "teacher.kind=sharded", "teacher.dtype=float32")}
+    name: (f"machine.strategy={name}",) for name in ("ddp", "deepspeed_1", "deepspeed_2", "deepspeed_3", "fsdp")
+} | {"sharded teacher": ("machine.strategy=ddp",)}
 SOON = ("full", "ddp")
 """Compared in every run of the tests; the others take their time."""
 
@@ -32,6 +34,8 @@ def _run(folder: Path, name: str) -> Path:
             return footprint.write_wide(folder)
         case "lora":
             return footprint.write(folder, LORA)
+        case "sharded teacher":
+            return footprint.write(folder, kind="sharded", dtype="float32")
         case _:
             return footprint.write(folder)
 
@@ -45,4 +49,5 @@ def test_one_process_takes_what_was_planned(tmp_path, name):
 @pytest.mark.parametrize("name", _marked(TOGETHER))
 def test_each_of_two_processes_takes_what_was_planned(tmp_path, name):
     found = footprint.compare(_run(tmp_path, name), tmp_path / "out", *TOGETHER[name], processes=2)
-    assert found["planned"] == pytest.approx(found["measured"], rel=TOLERANCE), found
+    tolerance = TOLERANCE_SHARDED if name == "sharded teacher" else TOLERANCE
+    assert found["planned"] == pytest.approx(found["measured"], rel=tolerance), found

@@ -1,0 +1,72 @@
+"""What is in use of a process, and the most of it."""
+
+import time
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from distill.memory import Highest, in_use
+from pipelines.room import free_memory, kept_small
+
+CPU = torch.device("cpu")
+MB = 1_000_000
+
+
+def used() -> int:
+    found = in_use(CPU)
+    assert found is not None
+    return found
+
+
+def test_a_tensor_is_in_use_for_as_long_as_it_is_held():
+    before = used()
+    held = torch.zeros(50 * MB // 4)
+    assert used() - before == pytest.approx(50 * MB, rel=0.02)
+    del held
+    assert used() - before < MB
+
+
+def test_small_tensors_count_as_large_ones_do():
+    before = used()
+    held = [torch.zeros(1000) for _ in range(10_000)]
+    assert used() - before == pytest.approx(len(held) * 4000, rel=0.1)
+
+
+def test_weights_in_a_map_of_their_file_are_in_use(tmp_path):
+    save_file({"weight": torch.zeros(50 * MB // 4)}, tmp_path / "model.safetensors")
+    before = used()
+    with safe_open(tmp_path / "model.safetensors", "pt") as weights:
+        held = weights.get_tensor("weight")
+        assert used() - before == pytest.approx(50 * MB, rel=0.02)
+    assert held.sum() == 0
+
+
+def test_the_highest_is_found_after_it_has_passed():
+    before = used()
+    with Highest(CPU) as highest:
+        passing = torch.ones(100 * MB // 4)
+        time.sleep(0.1)
+        del passing
+        time.sleep(0.1)
+    assert highest.bytes is not None
+    assert highest.bytes - before == pytest.approx(100 * MB, rel=0.02)
+
+
+def test_holes_of_a_heap_are_not_in_use():
+    blocks = [torch.ones(MB // 40) for _ in range(1000)]
+    before = used()
+    del blocks[::2]
+    assert before - used() == pytest.approx(50 * MB, rel=0.1)
+
+
+@pytest.mark.parametrize("share", [0.4, 0.6])
+def test_a_training_that_needs_half_of_the_memory_gives_back_what_it_frees(share):
+    run = SimpleNamespace(device=SimpleNamespace(accelerator="cpu", devices=1))
+    kept = kept_small(run, int(share * free_memory(run)))
+    assert isinstance(kept, nullcontext) == (share < 0.5)
+    with kept:
+        pass
