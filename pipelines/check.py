@@ -1,5 +1,6 @@
 """Preflight: all that can be known to be wrong before anything is trained."""
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from distill.models import Loaded, ModelSource, load_config
 from distill.objective import Objective
 from distill.objective import build as build_objective
 from distill.protocols import Teacher
+from pipelines.extensions import build_for_disks
 from pipelines.generate import black_box, check_ensemble, writable
 from pipelines.memory_plan import check_memory
 from pipelines.own_teacher import own_teacher
@@ -63,6 +65,7 @@ def preflight(run: Run) -> None:
     _generations(run, loaded)
     _adapter(run)
     _stages(run, loaded, found)
+    _disks(run)
     if loaded is not None:
         _teacher_score(run, loaded, found)
     run.console.print(found)
@@ -212,6 +215,17 @@ def _stages(run: Run, loaded: Loaded | None, found: Table) -> None:
         _swapped(run, last)
         weights = sum(parameter.numel() for parameter in last.parameters())
         found.add_row("student", f"{last.shape.describe()}, {weights / 1e6:.1f} M")
+
+
+def _disks(run: Run) -> None:
+    """Have ready what trainings need that keep weights on a disk."""
+    machine, stages = run.config.machine, run.config.stages.values()
+    chosen = {stage.training.strategy or machine.strategy for stage in stages if isinstance(stage, TrainStage)}
+    if machine.deepspeed.nvme is None or "deepspeed_3" not in chosen:
+        return
+    if not os.access(machine.deepspeed.nvme, os.W_OK | os.X_OK):
+        raise ModelError(f"machine.deepspeed.nvme: {machine.deepspeed.nvme} is no folder that can be written to")
+    build_for_disks(run.screen.warning)
 
 
 def _swapped(run: Run, student: Student) -> None:

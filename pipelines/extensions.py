@@ -10,18 +10,20 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
 import psutil
 
+from distill.errors import ModelError
 from distill.files import digest
 from pipelines.processes import space
 
 VARIABLE = "TORCH_EXTENSIONS_DIR"
 _LOCK = "lock"
+_NVME = "machine.deepspeed.offload: nvme"
 _PAUSE = 0.2
 """Between two looks at a lock: its holder closes it a moment before it removes it."""
 
@@ -40,6 +42,27 @@ def settle() -> Path:
         with suppress(OSError):
             lock.unlink()
     return folder
+
+
+def build_for_disks(say: Callable[[str], None]) -> None:
+    """Have DeepSpeed's extension that reads and writes disks ready, which without word of it would look like a training
+    that hangs. Raise ModelError where it cannot be built.
+    """
+    from deepspeed.ops.op_builder import AsyncIOBuilder
+
+    builder = AsyncIOBuilder()
+    if not builder.is_compatible():
+        raise ModelError(
+            "machine.deepspeed.offload: nvme needs libaio and its headers (libaio-dev), which are not here"
+        )
+    folder = settle() / builder.name
+    if not (folder / f"{builder.name}.so").is_file():
+        say(f"DeepSpeed builds its extension for disks in {folder}, once: this takes up to 15 minutes")
+    try:
+        builder.load(verbose=False)
+    except (RuntimeError, ImportError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"{_NVME} needs DeepSpeed's {builder.name}: {reason}") from error
 
 
 def _made(name: Path) -> Path:

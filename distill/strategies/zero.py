@@ -1,8 +1,9 @@
 """DeepSpeed's ZeRO under Lightning: on GPUs and on CPU processes, with checkpoints like those of any other strategy."""
 
 import logging
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from deepspeed import DeepSpeedEngine
 from deepspeed.runtime import torch_autocast
+from deepspeed.runtime.zero.partition_parameters import Init
 from lightning.pytorch.strategies import DeepSpeedStrategy, Strategy
 from lightning.pytorch.trainer.states import TrainerStatus
 from torch import Tensor, nn
@@ -51,9 +53,10 @@ class ZeroStrategy(DeepSpeedStrategy):
 
     def _setup_model_and_optimizer(self, model: nn.Module, optimizer: Any, lr_scheduler: Any = None) -> tuple[Any, Any]:
         """Let DeepSpeed cut everything up, and remember which parameter lies where in the optimiser."""
+        self._clear_disk()  # of a killed training's files, which DeepSpeed would read weights from
         order = [list(group["params"]) for group in optimizer.param_groups]
         torch_autocast.TORCH_AUTOCAST_INITIALIZED = False  # of the process: an earlier engine's would hold for this one
-        with self._placed():
+        with self._placed(), _in_their_type():
             engine, made = super()._setup_model_and_optimizer(model, optimizer, lr_scheduler)
         assert isinstance(self.precision_plugin, ZeroPrecision)
         self.precision_plugin.partitioned = engine.module if engine.zero_optimization_partition_weights() else None
@@ -113,4 +116,30 @@ class ZeroStrategy(DeepSpeedStrategy):
             if module.trainer.state.status is not TrainerStatus.INTERRUPTED:
                 make_whole(self.model, module)
             self.model = module
+            self._clear_disk()
         super().teardown()
+
+    def _clear_disk(self) -> None:
+        """Remove what this rank has on a disk, which DeepSpeed would leave there: checkpoints have all of it."""
+        assert isinstance(self.config, dict)
+        disk = self.config["zero_optimization"].get("offload_optimizer", {}).get("nvme_path")
+        if disk is None:
+            return
+        for files in Path(disk).glob(f"*/*/rank{self.global_rank}"):
+            shutil.rmtree(files, ignore_errors=True)
+        for folder in (*Path(disk).glob("*/*"), *Path(disk).glob("*"), Path(disk)):
+            with suppress(OSError):  # others' files are there still, or they were faster
+                folder.rmdir()
+
+
+@contextmanager
+def _in_their_type() -> Iterator[None]:
+    """Let DeepSpeed keep weights on a disk in the type it is told. On CPUs it takes bf16 whatever that is (0.19, by the
+    order in which Python reads an expression of its own), and they would be rounded at the start of each training.
+    """
+    original = Init._set_dtype
+    Init._set_dtype = lambda self, ds_config, dtype: setattr(self, "dtype", dtype or torch.float32)
+    try:
+        yield
+    finally:
+        Init._set_dtype = original

@@ -1,6 +1,8 @@
 """The state of a training that ZeRO has cut up, as one device would have it."""
 
+from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import deepspeed
@@ -32,30 +34,64 @@ class ZeroState:
         """Return what `AdamW.state_dict` returns on one device. All ranks take part; only those that `keep` hold it."""
         state: dict[int, dict[str, Tensor]] = {}
         step = self._step()
+        if step is None:
+            return {"state": {}, "param_groups": self._groups()}
         self._link()
-        for number, parameter in enumerate(self._parameters()):
-            if step is None:
-                break
-            moments = {name: safe_get_full_optimizer_state(parameter, name) for name in MOMENTS}
-            if keep:
-                state[number] = {"step": step.clone(), **{name: value.cpu() for name, value in moments.items()}}
-        return {"state": state, "param_groups": self._groups()}
+        for piece, numbered in self._by_piece():
+            with self._in_memory(piece):
+                for number, parameter in numbered:
+                    moments = {name: safe_get_full_optimizer_state(parameter, name) for name in MOMENTS}
+                    if keep:
+                        held = {name: value.cpu() for name, value in moments.items()}
+                        state[number] = {"step": step.clone(), **held}
+        return {"state": dict(sorted(state.items())), "param_groups": self._groups()}
 
     def write(self, saved: dict[str, Any]) -> None:
         """Deal out what `AdamW.state_dict` returned."""
         if not saved["state"]:
             return
         base = self._zero.optimizer
-        step = next(iter(saved["state"].values()))["step"]
-        for flat in self._pieces():
-            zeros = {name: torch.zeros_like(flat) for name in MOMENTS}
-            base.state[flat] = {"step": step.clone().to(flat.device), **zeros}
         for group, given in zip(base.param_groups, saved["param_groups"], strict=True):
             group.update({key: value for key, value in given.items() if key != "params"})
+        step = next(iter(saved["state"].values()))["step"]
+        for piece, flat in enumerate(self._pieces()):
+            with self._in_memory(piece, changes=True):
+                zeros = {name: torch.zeros_like(flat) for name in MOMENTS}
+                base.state[flat] = {"step": step.clone().to(flat.device), **zeros}
         self._link()
+        for piece, numbered in self._by_piece():
+            with self._in_memory(piece, changes=True):
+                for number, parameter in numbered:
+                    for name in MOMENTS:
+                        self._set(parameter, saved["state"][number][name], name)
+
+    @contextmanager
+    def _in_memory(self, piece: int, *, changes: bool = False) -> Iterator[None]:
+        """Bring a piece of the state that lies on a disk into memory, and back if it `changes`: by itself DeepSpeed
+        would do so for each parameter in it, a billion weights at a time.
+        """
+        zero = self._zero
+        if not self._is_stage_3 or not zero._swappable_optimizer_subgroup(piece):
+            yield
+            return
+        zero._optimizer_states_and_gradient_swap_in(piece)
+        zero.swap_optimizer = False
+        try:
+            yield
+        finally:
+            zero.swap_optimizer = True
+        if changes:
+            zero._optimizer_states_and_gradient_swap_out(piece)
+        else:
+            zero._release_swap_buffers(piece)
+
+    def _by_piece(self) -> list[tuple[int, list[tuple[int, nn.Parameter]]]]:
+        """Return the parameters that lie in each piece, numbered as AdamW numbers them."""
+        zero, found = self._zero, defaultdict[int, list[tuple[int, nn.Parameter]]](list)
         for number, parameter in enumerate(self._parameters()):
-            for name in MOMENTS:
-                self._set(parameter, saved["state"][number][name], name)
+            piece = zero.grad_position[zero.get_param_id(parameter)][0] if self._is_stage_3 else 0
+            found[piece].append((number, parameter))
+        return [*found.items()]
 
     def _link(self) -> None:
         """Let stages 1 and 2 find a parameter's piece of the state; by itself DeepSpeed links all groups after the step
