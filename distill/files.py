@@ -5,6 +5,7 @@ import json
 import os
 import platform
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,14 @@ def write_atomically(path: Path, write: Callable[[Path], None], *, shared: bool 
     path.parent.mkdir(parents=True, exist_ok=True)
     mine = f".{platform.node()}-{os.getpid()}" if shared else ""
     partial = path.with_name(f".{path.name}{mine}.partial")
-    write(partial)
-    with partial.open("rb+") as handle:
-        os.fsync(handle.fileno())
+    try:
+        write(partial)
+        with partial.open("rb+") as handle:
+            os.fsync(handle.fileno())
+    except Exception:  # a full disk is no fuller for having been tried
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
     partial.replace(path)
     _sync_folder(path.parent)
 

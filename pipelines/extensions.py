@@ -52,9 +52,7 @@ def build_for_disks(say: Callable[[str], None]) -> None:
 
     builder = AsyncIOBuilder()
     if not builder.is_compatible():
-        raise ModelError(
-            "machine.deepspeed.offload: nvme needs libaio and its headers (libaio-dev), which are not here"
-        )
+        raise ModelError(f"{_NVME} needs libaio and its headers (libaio-dev), which are not here")
     folder = settle() / builder.name
     if not (folder / f"{builder.name}.so").is_file():
         say(f"DeepSpeed builds its extension for disks in {folder}, once: this takes up to 15 minutes")

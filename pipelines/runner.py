@@ -40,6 +40,7 @@ def walk(run: Run, loaded: Loaded, kinds: frozenset[str] = frozenset()) -> None:
     with run.ranks:
         if is_helper():
             _wait(run, partial(_is_checked, run))
+            run.planned = RunFiles(run.folder).record["planned"]
             _follow(run, _chosen(run, kinds))
             return
         with _locked(run):
@@ -145,6 +146,7 @@ def _write_run(run: Run, loaded: Loaded) -> None:
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "config": show(loaded),
         "launch": identity(),
+        "planned": run.planned,
         **facts(run.device),
     }
     write_json(run.folder / "run.json", record)

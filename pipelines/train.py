@@ -31,6 +31,7 @@ from distill.strategies.build import build as build_strategy
 from distill.token_metrics import TokenMetrics
 from pipelines.batches import plan_of
 from pipelines.beat import Beat
+from pipelines.extensions import build_for_disks
 from pipelines.place import is_helper
 from pipelines.room import kept_small
 from pipelines.score_table import score_table
@@ -224,6 +225,8 @@ class Train(Stage[TrainStage]):
 
     def _spread(self, module: DistillModule) -> Spread:
         name, facts = strategy_of(self._run, self.name, self._config, cast(Student, module.student), module.objective)
+        if name == "deepspeed_3" and self._run.config.machine.deepspeed.nvme is not None:
+            build_for_disks(self._run.screen.warning)  # on hosts that set-up has not seen
         return build_strategy(name, self._config.training, own_disk(self._run), facts)
 
     def _results(self, module: DistillModule, data: DistillData) -> dict[str, Any]:

@@ -89,10 +89,22 @@ def _load(family: Any, weights: Weights, device: torch.device) -> Any:
     """Return an engine around the model. transformers reads the files on rank 0, a weight at a time, and deals it out;
     for that it looks for a configuration of DeepSpeed that is alive, as this one is in here.
     """
+    from distill.strategies.meet import placed  # DeepSpeed takes seconds to import
+
+    if not dist.is_initialized():  # a rank that is alone makes a group of one
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+    with placed(dist.get_rank(), dist.get_world_size(), _local(device)):
+        return _dealt_out(family, weights, device)
+
+
+def _dealt_out(family: Any, weights: Weights, device: torch.device) -> Any:
     import deepspeed
 
-    _meet(device)
-    config = _config(weights)
+    from distill.strategies.meet import meet
+
+    meet(dist.get_backend())
+    config = _config(weights, device)
     with _announced(config), given_back():
         model, report = family.from_pretrained(
             weights.source.folder or weights.source.path,
@@ -110,10 +122,10 @@ def _load(family: Any, weights: Weights, device: torch.device) -> Any:
     return engine
 
 
-def _config(weights: Weights) -> dict[str, Any]:
+def _config(weights: Weights, device: torch.device) -> dict[str, Any]:
     zero: dict[str, Any] = {"stage": 3, "stage3_param_persistence_threshold": weights.choice.whole_below}
     if weights.choice.offload == "cpu":
-        zero["offload_param"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+        zero["offload_param"] = {"device": "cpu", "pin_memory": device.type == "cuda"}
     lower = {_LOWER[weights.dtype]: {"enabled": True}} if weights.dtype in _LOWER else {}
     return {"train_micro_batch_size_per_gpu": 1, "zero_optimization": zero, **lower}
 
@@ -129,12 +141,7 @@ def _announced(config: dict[str, Any]) -> Iterator[None]:
         gc.collect()
 
 
-def _meet(device: torch.device) -> None:
-    """Join DeepSpeed's group of ranks to torch's; a rank that is alone makes a group of one."""
-    import deepspeed
-
-    if not dist.is_initialized():
-        backend = "nccl" if device.type == "cuda" else "gloo"
-        os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed reads it
-        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
-    deepspeed.init_distributed(dist_backend=dist.get_backend())
+def _local(device: torch.device) -> int:
+    """Return this process's number on its host: of CPUs, as its launcher tells."""
+    told = (os.environ.get(name) for name in ("LOCAL_RANK", "SLURM_LOCALID"))
+    return device.index if device.index is not None else int(next(filter(None, told), 0))

@@ -33,7 +33,7 @@ def build(name: StrategyName, training: Training, machine: Machine, facts: Facts
         case "auto" | "ddp":
             return Spread(DDPStrategy(timeout=timeout, find_unused_parameters=facts.leaves_out), precision)
         case "fsdp":
-            return Spread(FullyShardedStrategy(offload=machine.fsdp.offload, timeout=timeout), precision)
+            return Spread(FullyShardedStrategy(offload=machine.fsdp.offload, gpu=facts.gpu, timeout=timeout), precision)
         case "deepspeed_1" | "deepspeed_2" | "deepspeed_3":
             from distill.strategies.zero import ZeroStrategy  # DeepSpeed takes seconds to import
 

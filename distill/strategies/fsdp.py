@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-import torch
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.trainer.states import TrainerStatus
 from torch import Tensor, nn
@@ -31,9 +30,8 @@ class FullyShardedStrategy(DDPStrategy):
     Checkpoints hold what those of one device hold.
     """
 
-    def __init__(self, *, offload: bool, timeout: timedelta) -> None:
+    def __init__(self, *, offload: bool, gpu: bool, timeout: timedelta) -> None:
         """`offload` keeps each device's part in the host's memory between its uses."""
-        gpu = torch.cuda.is_available()
         backend = "cpu:gloo,cuda:nccl" if offload and gpu else None  # norms are summed where the parts lie
         super().__init__(timeout=timeout, process_group_backend=backend)
         self._policy = CPUOffloadPolicy(pin_memory=gpu) if offload else OffloadPolicy()

@@ -17,8 +17,10 @@ def meet(backend: str) -> None:
 @contextmanager
 def placed(rank: int, world: int, local: int) -> Iterator[None]:
     """Tell DeepSpeed, by the environment, which process this is of those that train. Outside, the environment tells its
-    place among all that were started, if anything: some of them may only teach.
+    place among all that were started, if anything: some of them may only teach. Its number on its host, which DeepSpeed
+    looks up in each step and srun does not tell, stays.
     """
+    os.environ.setdefault("LOCAL_RANK", str(local))
     told = {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(local)}
     before = {name: os.environ.get(name) for name in told}
     os.environ.update(told)

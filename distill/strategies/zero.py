@@ -3,7 +3,7 @@
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -53,10 +53,10 @@ class ZeroStrategy(DeepSpeedStrategy):
 
     def _setup_model_and_optimizer(self, model: nn.Module, optimizer: Any, lr_scheduler: Any = None) -> tuple[Any, Any]:
         """Let DeepSpeed cut everything up, and remember which parameter lies where in the optimiser."""
-        self._clear_disk()  # of a killed training's files, which DeepSpeed would read weights from
+        self._begin_disk()
         order = [list(group["params"]) for group in optimizer.param_groups]
         torch_autocast.TORCH_AUTOCAST_INITIALIZED = False  # of the process: an earlier engine's would hold for this one
-        with self._placed(), _in_their_type():
+        with self._placed(), _in_their_type() if self.root_device.type == "cpu" else nullcontext():
             engine, made = super()._setup_model_and_optimizer(model, optimizer, lr_scheduler)
         assert isinstance(self.precision_plugin, ZeroPrecision)
         self.precision_plugin.partitioned = engine.module if engine.zero_optimization_partition_weights() else None
@@ -119,22 +119,35 @@ class ZeroStrategy(DeepSpeedStrategy):
             self._clear_disk()
         super().teardown()
 
-    def _clear_disk(self) -> None:
-        """Remove what this rank has on a disk, which DeepSpeed would leave there: checkpoints have all of it."""
-        assert isinstance(self.config, dict)
-        disk = self.config["zero_optimization"].get("offload_optimizer", {}).get("nvme_path")
-        if disk is None:
+    def _begin_disk(self) -> None:
+        """Remove what a killed training left on this host's disk, of however many ranks."""
+        if self._disk is None:
             return
-        for files in Path(disk).glob(f"*/*/rank{self.global_rank}"):
+        if self.local_rank == 0:
+            shutil.rmtree(self._disk, ignore_errors=True)
+        self.barrier()
+
+    def _clear_disk(self) -> None:
+        """Leave nothing on the disk; DeepSpeed would leave all of it. Checkpoints have what counts."""
+        if self._disk is None:
+            return
+        for files in self._disk.glob(f"*/*/rank{self.global_rank}"):
             shutil.rmtree(files, ignore_errors=True)
-        for folder in (*Path(disk).glob("*/*"), *Path(disk).glob("*"), Path(disk)):
+        for folder in (*self._disk.glob("*/*"), *self._disk.glob("*"), self._disk):
             with suppress(OSError):  # others' files are there still, or they were faster
                 folder.rmdir()
+
+    @property
+    def _disk(self) -> Path | None:
+        """The run's own folder on a disk, where what is dealt out lies, if not in memory."""
+        assert isinstance(self.config, dict)
+        path = self.config["zero_optimization"].get("offload_optimizer", {}).get("nvme_path")
+        return None if path is None else Path(path)
 
 
 @contextmanager
 def _in_their_type() -> Iterator[None]:
-    """Let DeepSpeed keep weights on a disk in the type it is told. On CPUs it takes bf16 whatever that is (0.19, by the
+    """Let DeepSpeed keep weights on a disk in the type it is told: on CPUs it takes bf16 whatever that is (0.19, by the
     order in which Python reads an expression of its own), and they would be rounded at the start of each training.
     """
     original = Init._set_dtype

@@ -15,7 +15,8 @@ from distill.callbacks.checkpoint_io import checkpoints
 from tests.cluster.slurm import Slurm, cluster, missing
 from tests.helpers import faults, pairs, tiny
 from tests.helpers.server import Server
-from tests.helpers.training import weights
+from tests.helpers.spread import overrides_of, spread_run
+from tests.helpers.training import train_apart, weights
 
 pytestmark = [pytest.mark.cluster, pytest.mark.skipif(bool(missing()), reason=missing())]
 STEPS = 300
@@ -110,6 +111,15 @@ def test_a_users_error_ends_the_job_and_is_said_once(slurm, run):
     assert "ExitCode=2:0" in slurm.ask("scontrol", "show", "job", job)
     assert _said(output).count("error:") - _said(output).count("srun: error:") == 1, _said(output)
     assert "16 is not a multiple of heads 3" in _said(output).replace("\n", " ")
+
+
+def test_a_teacher_and_a_student_in_parts_train_what_one_process_does(slurm, tmp_path):
+    """DeepSpeed takes its place among the processes from variables of torchrun, which srun does not set."""
+    run = spread_run(tmp_path / "run", "sharded", "full")
+    alone = train_apart(run, tmp_path / "alone")
+    job = _submit(slurm, run, tmp_path / "out", *overrides_of("deepspeed_3", tmp_path), "--nodes", "2")
+    assert slurm.wait(job, ("COMPLETED", "FAILED"), 200) == "COMPLETED", _said(tmp_path / "out")
+    torch.testing.assert_close(weights(tmp_path / "out/seed-0/student"), alone, atol=1e-5, rtol=0)
 
 
 def test_other_tasks_than_the_run_says_are_one_error(slurm, run):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.helpers.same import losses
 from tests.helpers.spread import overrides_of, spread_run
 from tests.helpers.training import cut_apart, train_apart
 
@@ -23,20 +24,28 @@ def run(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(run, tmp_path_factory) -> dict[str, torch.Tensor]:
-    return train_apart(run, tmp_path_factory.mktemp("whole"), EVERY)
+def curve(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("whole")
+
+
+@pytest.fixture(scope="module")
+def whole(run, curve) -> dict[str, torch.Tensor]:
+    return train_apart(run, curve, EVERY)
 
 
 BETWEEN = [pytest.param(move, marks=pytest.mark.slow) for move in MOVES if "one process" not in move]
 
 
 @pytest.mark.parametrize("move", [*(move for move in MOVES if "one process" in move), *BETWEEN])
-def test_a_training_goes_on_under_another_strategy(run, whole, tmp_path, move):
+def test_a_training_goes_on_under_another_strategy(run, whole, curve, tmp_path, move):
     (first, before), (second, after) = MOVES[move]
     cut_apart(run, tmp_path, 5, EVERY, *overrides_of(first, tmp_path), processes=before)
     saved = sorted(path.name for path in tmp_path.rglob("*.ckpt"))
     assert saved == ["step-2.ckpt", "step-4.ckpt"]
     resumed = train_apart(run, tmp_path, EVERY, *overrides_of(second, tmp_path), processes=after)
+    went_on, expected = torch.tensor(losses(tmp_path)), torch.tensor(losses(curve))
+    assert len(expected) == 6 and len(went_on) == 2  # what the resumed one logged, from step 4 on
+    torch.testing.assert_close(went_on, expected[4:], atol=1e-4, rtol=0)
     for name, value in whole.items():
         torch.testing.assert_close(
             resumed[name], value, atol=1e-5, rtol=0, msg=lambda text, name=name: f"{name}: {text}"

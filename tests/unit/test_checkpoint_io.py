@@ -80,6 +80,7 @@ def test_an_error_comes_out_once_and_leaves_the_last_good_one(tmp_path, monkeypa
         getattr(io, "look" if heard == "save" else heard)()
     io.wait()  # it was told
     assert [path.name for path in checkpoints(tmp_path)] == ["step-1.ckpt"]
+    assert not [*tmp_path.glob(".*.partial")]  # a full disk is no fuller
     assert _read(tmp_path / "step-1.ckpt")["global_step"] == 1
 
 

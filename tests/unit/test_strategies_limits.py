@@ -70,6 +70,20 @@ FILES = {
     "no table": ("[]", "a table of keys was expected, not a list"),
     "a key the run decides": ('{"train_batch_size": 8}', "train_batch_size is decided by training.batch_size"),
     "the stage": ('{"zero_optimization": {"stage": 2}}', "zero_optimization.stage is decided by training.strategy"),
+    "a slip in a section": (
+        '{"flops_profiler": {"enable": true}}',
+        "flops_profiler has no key enable; did you mean `enabled`",
+    ),
+    "no section": ('{"aio": 3}', "aio: a table of keys was expected, not 3"),
+    "a bad value": (
+        '{"zero_optimization": {"reduce_bucket_size": "x"}}',
+        "zero_optimization.reduce_bucket_size: Input should be a valid integer, unable to parse string as an integer, "
+        "not 'x'",
+    ),
+    "a disk of its own": (
+        '{"zero_optimization": {"offload_param": {"device": "nvme", "nvme_path": "/local"}}}',
+        "zero_optimization.offload_param is decided by machine.deepspeed.offload",
+    ),
     "a slip": ('{"zero_optimisation": {}}', "no key zero_optimisation here; did you mean `zero_optimization`"),
     "a slip inside": (
         '{"zero_optimization": {"overlap_com": true}}',
