@@ -82,7 +82,8 @@ class Trained:
         self.data.load_state_dict({"step": first, "data": self.data.fingerprint})
         shutil.rmtree(self._folder / "log", ignore_errors=True)
         line = ProgressLine(Console(quiet=True), "bench")
-        trainer = self._stage._trainer(self._folder, self._folder / "checkpoints", self.data, line, first=first)
+        parts = (self.module, self.data)
+        trainer = self._stage.trainer(self._folder, self._folder / "checkpoints", parts, line, first=first)
         trainer.callbacks.append(callback)  # type: ignore[attr-defined]
         trainer.fit(self.module, datamodule=self.data)
         gc.collect()

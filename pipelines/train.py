@@ -86,14 +86,13 @@ class Train(Stage[TrainStage]):
                 self._teacher.teach()
             return {}
         run, state = self._run, output / "checkpoints" / self.fingerprint()
-        self._peak = Peak()
         module, data = self.assemble()
         saved = checkpoints(state)
         if not is_helper():
             clear_logs(output / "log", first=_step_of(saved))
         kept = kept_small(run, run.planned.get(self.name))
         with ProgressLine(run.console, self.title) as line, asking(module.teacher), kept:
-            trainer = self._trainer(output, state, (module, data), line, first=_step_of(saved))
+            trainer = self.trainer(output, state, (module, data), line, first=_step_of(saved))
             trainer.fit(module, datamodule=data, ckpt_path=saved[-1] if saved else None, weights_only=True)
         if self._config.training.keep == "best":
             load_best(state, module)
@@ -110,6 +109,7 @@ class Train(Stage[TrainStage]):
     def assemble(self) -> tuple[DistillModule, DistillData]:
         """Build teacher, student, data and objective, and check that they fit; nothing is written or trained."""
         run, config = self._run, self._config
+        self._peak = Peak()  # before a model is loaded
         torch.manual_seed(self._number)  # all that is new: heads, students, projectors
         loaded = self._teacher.load()
         student = self._student(loaded)
@@ -180,9 +180,12 @@ class Train(Stage[TrainStage]):
         tokenizer = run.words(config.trains).tokenizer
         return WrittenValidation(references, config.training.validate_texts, tokenizer, run.config.task)
 
-    def _trainer(
+    def trainer(
         self, output: Path, state: Path, parts: tuple[DistillModule, DistillData], line: ProgressLine, first: int
     ) -> pl.Trainer:
+        """Return Lightning's trainer for what was assembled: logs go under `output`, checkpoints under `state`, both
+        from step `first` on.
+        """
         training, run = self._config.training, self._run
         student, data = cast(Student, parts[0].student), parts[1]
         per_epoch = data.plan.steps_of(0)
