@@ -12,10 +12,11 @@ from pipelines.machine import Device, quiet
 from pipelines.memory_batches import Asked
 from pipelines.memory_plan import StagePlan, fitting, plan_stage, table
 from pipelines.numbers import gigabytes, short
+from pipelines.room import Free
 from pipelines.run import Run
 
 RESERVED = 0.05
-"""Part of a GPU's memory that is not to be planned with: the driver's context, and what allocators cannot fill."""
+"""Part of a memory that is not to be planned with: the driver's context, the system, what allocators cannot fill."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,19 @@ class Cluster:
     """Products and sums a second of each, at its peak."""
     utilisation: float
     """Part of that which is reached."""
+    host_memory: float | None = None
+    """Bytes of each host, beside its GPUs; none: as many as are needed."""
 
     @property
     def devices(self) -> int:
         """All of them."""
         return self.nodes * self.gpus
+
+    @property
+    def free(self) -> Free:
+        """What a process may take of a GPU and of its host."""
+        host = None if self.host_memory is None else int(self.host_memory / self.gpus * (1 - RESERVED))
+        return Free(int(self.memory * (1 - RESERVED)), host)
 
 
 @dataclass(frozen=True)
@@ -83,11 +92,11 @@ def show(pipeline: Pipeline, cluster: Cluster, console: Console, scratch: Path, 
     stages = {name: stage for name, stage in pipeline.stages.items() if isinstance(stage, TrainStage)}
     asked = [Asked(run, name, stage, cluster.devices, "cuda", look=False) for name, stage in stages.items()]
     plans = [plan_stage(one) for one in asked]
-    free = int(cluster.memory * (1 - RESERVED))
+    free = cluster.free
     console.print(table(plans, free))
     console.print(_paces(plans, cluster))
     for plan in plans:
-        if plan.need.total > free:
+        if not free.holds(plan.need):
             told = "; ".join(fitting(plan, free)) or "nothing that could be set"
             console.print(f"stages.{plan.asked.name} does not fit; what would, as planned: {told}", highlight=False)
 

@@ -18,7 +18,7 @@ from distill.strategies.memory_laws import Layout, Need, fullest
 from pipelines.memory_batches import Asked
 from pipelines.memory_facts import Traced, trace
 from pipelines.numbers import gigabytes
-from pipelines.room import free_memory
+from pipelines.room import Free, free_for
 from pipelines.run import Run
 
 SHOWN = 4
@@ -57,13 +57,14 @@ def check_memory(run: Run) -> dict[str, int]:
     found = [*_plans(run)]
     if not found:
         return {}
-    free = free_memory(run)
+    free = free_for(run)
     run.console.print(table(found, free))
     for plan in found:
-        if plan.need.total > free and not plan.traced.assumed:
+        if free.holds(plan.need):
+            continue
+        if not plan.traced.assumed:
             raise ModelError(_refusal(plan, free))
-        if plan.need.total > free:
-            run.screen.warning(f"{_lacks(plan, free)}, if its rows are as long as task.max_length lets them be")
+        run.screen.warning(f"{_lacks(plan, free)}, if its rows are as long as task.max_length lets them be")
     return {plan.asked.name: plan.need.total for plan in found}
 
 
@@ -96,13 +97,14 @@ def _layout(asked: Asked, traced: Traced) -> Layout:
         devices=asked.devices,
         gpu=asked.device == "cuda",
         offload=offload,
+        disk=strategy == "deepspeed_3" and machine.deepspeed.offload == "nvme",
         accumulates=traced.accumulates,
         teacher=traced.teacher_kind,
         teacher_offload=isinstance(teacher, ShardedTeacher) and teacher.offload == "cpu",
     )
 
 
-def table(plans: list[StagePlan], free: int | None = None) -> Table:
+def table(plans: list[StagePlan], free: Free | None = None) -> Table:
     """Show the parts of each stage, in GB of one device."""
     shown = Table(title="memory of a device, GB", title_justify="left", box=None, padding=(0, 2, 0, 2))
     shown.add_column("")
@@ -113,13 +115,15 @@ def table(plans: list[StagePlan], free: int | None = None) -> Table:
         sizes = [getattr(plan.need, name) for plan in plans]
         shown.add_row(name, *(gigabytes(size) if size else "–" for size in sizes))
     shown.add_row("[bold]all[/]", *(f"[bold]{gigabytes(plan.need.total)}[/]" for plan in plans))
-    if any(plan.need.host for plan in plans):
-        shown.add_row("beside, on the host", *(gigabytes(plan.need.host) for plan in plans))
     batches = [f"{plan.traced.rows} × {plan.traced.positions}" for plan in plans]
     shown.add_row("rows × tokens", *(f"≤ {b}" if p.traced.assumed else b for p, b in zip(plans, batches, strict=True)))
     shown.add_row("strategy", *(_strategy_of(plan.layout) for plan in plans))
     if free is not None:
-        shown.add_row("free", *(gigabytes(free) for _ in plans))
+        shown.add_row("free", *(gigabytes(free.device) for _ in plans))
+    if any(plan.need.host for plan in plans):
+        shown.add_row("beside, on the host", *(gigabytes(plan.need.host) for plan in plans))
+        if free is not None and free.host is not None:
+            shown.add_row("free on the host", *(gigabytes(free.host) for _ in plans))
     return shown
 
 
@@ -127,17 +131,20 @@ def _strategy_of(layout: Layout) -> str:
     return layout.strategy if layout.devices > 1 else "one device"
 
 
-def _lacks(plan: StagePlan, free: int) -> str:
-    return f"stages.{plan.asked.name}: needs {gigabytes(plan.need.total)} GB of a device, {gigabytes(free)} GB are free"
+def _lacks(plan: StagePlan, free: Free) -> str:
+    where, needed, there = "a device", plan.need.total, free.device
+    if needed <= there and free.host is not None:
+        where, needed, there = "the host for each of its devices", plan.need.host, free.host
+    return f"stages.{plan.asked.name}: needs {gigabytes(needed)} GB of {where}, {gigabytes(there)} GB are free"
 
 
-def _refusal(plan: StagePlan, free: int) -> str:
+def _refusal(plan: StagePlan, free: Free) -> str:
     fits = [*fitting(plan, free)][:SHOWN]
     told = "; ".join(fits) if fits else "nothing that could be set does; take fewer or smaller layers, or more devices"
     return f"{_lacks(plan, free)}; what would fit, as planned: {told}"
 
 
-def fitting(plan: StagePlan, free: int) -> Iterator[str]:
+def fitting(plan: StagePlan, free: Free) -> Iterator[str]:
     """Yield settings that would fit, those that change least first."""
     found: list[Setting] = []
     traces = {plan.traced.rows: plan.traced}
@@ -150,7 +157,7 @@ def fitting(plan: StagePlan, free: int) -> Iterator[str]:
         layout = replace(setting.layout, accumulates=traced.accumulates)
         teacher = traced.teacher if setting.bits is None else traced.quantised[setting.bits]
         need = fullest(traced.learner, teacher, traced.moments, layout)
-        if need.total <= free:
+        if free.holds(need):
             found.append(setting)
             yield f"{' '.join(_told(plan, setting))} ({gigabytes(need.total)} GB)"
 
@@ -175,7 +182,7 @@ def _strategies(plan: StagePlan) -> Iterator[tuple[set[str], Layout]]:
             check_strategy(name, plan.asked.run.config.machine, plan.traced.facts, "")  # type: ignore[arg-type]
         except UserError:
             continue
-        layout = replace(plan.layout, strategy=name, offload=False)  # type: ignore[arg-type]
+        layout = replace(plan.layout, strategy=name, offload=False, disk=False)  # type: ignore[arg-type]
         if name != plan.layout.strategy:
             yield {f"machine.strategy={name}"}, layout
         if plan.layout.gpu and name != "ddp" and not plan.layout.offload:

@@ -16,6 +16,7 @@ def plan(
     nodes: Annotated[int, typer.Option(min=1, help="Hosts.")] = 1,
     gpus: Annotated[int, typer.Option(min=1, help="GPUs of each host.")] = 8,
     memory: Annotated[float, typer.Option(min=0.0, help="GB of each GPU.")] = 80.0,
+    host_memory: Annotated[float | None, typer.Option(min=0.0, help="GB of each host, shared by its GPUs.")] = None,
     network: Annotated[float, typer.Option(min=0.0, help="GB/s a GPU sends and receives.")] = 50.0,
     tflops: Annotated[
         float, typer.Option(min=0.0, help="10¹² products and sums a second of a GPU, at its peak.")
@@ -29,6 +30,7 @@ def plan(
     from pipelines.cluster_plan import Cluster, show
 
     loaded = load(source, overrides or [])
-    cluster = Cluster(nodes, gpus, memory * 1e9, network * 1e9, tflops * 1e12, utilisation)
+    host = None if host_memory is None else host_memory * 1e9
+    cluster = Cluster(nodes, gpus, memory * 1e9, network * 1e9, tflops * 1e12, utilisation, host)
     with TemporaryDirectory() as scratch:
         show(loaded.pipeline, cluster, Console(), Path(scratch), allow_code=allow_code)

@@ -1,12 +1,35 @@
 """What memory a run has, and how a training keeps to it."""
 
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import psutil
 import torch
 
 from distill.memory import given_back
+from distill.strategies.memory_laws import Need
 from pipelines.run import Run
+
+
+@dataclass(frozen=True)
+class Free:
+    """Bytes that one process may take."""
+
+    device: int
+    """Of its device; on CPUs its share of the host's memory."""
+    host: int | None = None
+    """Beside a GPU: its share of the host's memory; none where that is not known, or the same memory."""
+
+    def holds(self, need: Need) -> bool:
+        """Whether all of it fits."""
+        return need.total <= self.device and (self.host is None or need.host <= self.host)
+
+
+def free_for(run: Run) -> Free:
+    """Return what a process of the run may take, beside the others of its host."""
+    if run.device.accelerator == "gpu":
+        return Free(free_memory(run), int(psutil.virtual_memory().available) // run.device.devices)
+    return Free(free_memory(run))
 
 
 def free_memory(run: Run) -> int:

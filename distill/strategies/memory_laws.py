@@ -19,7 +19,10 @@ LIVE = 1_000_000_000
 """DeepSpeed's `stage3_max_live_parameters` and `stage3_max_reuse_distance`: elements that stay gathered from the
 forward to the backward pass. Below it a model stands whole on each device for as long as a step lasts."""
 
-
+SWAPPED = 5 * 100_000_000
+"""DeepSpeed's `offload_param.buffer_count` × `buffer_size`: elements of weights between disk and device."""
+GROUP = 1_000_000_000
+"""DeepSpeed's `sub_group_size`: elements the optimiser works on at a time."""
 PROCESS = 8_000_000
 """Bytes a process on a CPU uses beside its tensors once it trains (Lightning, autograd, oneDNN): measured, 0 to 12 MB
 for models of 10 to 200 MB. On GPUs torch's own count leaves it out."""
@@ -59,6 +62,8 @@ class Layout:
     gpu: bool
     offload: bool = False
     """The student's parts lie in the host's memory; on CPUs that is the same memory."""
+    disk: bool = False
+    """They lie on a disk instead, and pass through buffers in the host's memory."""
     accumulates: bool = False
     """A window is several micro-batches."""
     teacher: TeacherKind = "none"
@@ -148,14 +153,16 @@ def _zero(learner: Learner, moments: list[Moment], layout: Layout) -> Iterator[N
 def _zero_3(learner: Learner, moments: list[Moment], layout: Layout) -> Iterator[Need]:
     """ZeRO-3 as DeepSpeed does it: parts of weights, of master weights beside them, of gradients and moments, a bucket
     for gradients, and what is gathered: a layer stays from its forward to its backward pass as long as fewer than
-    `LIVE` elements do, and what is fetched ahead lies there twice, as it came and by weights.
+    `LIVE` elements do, and what is fetched ahead lies there twice, as it came and by weights. From a disk a group of
+    master weights, moments and gradients passes through the host at a time (read in its source, not measured).
     """
     p, n = learner.trained * FP32, layout.devices
     part, bucket, every = p // n, min(p, BUCKET * FP32), p + learner.frozen
     gathered = min(every, LIVE * FP32) + min(every, PREFETCHED * FP32)
     own = 0 if _on_host(layout) else every // n
     held = {"optimiser": 0 if _on_host(layout) else 3 * part}
-    host = every // n + 4 * part if _on_host(layout) else 0
+    on_host = SWAPPED * FP32 + 4 * min(part, GROUP * FP32) if layout.disk else every // n + 4 * part
+    host = on_host if _on_host(layout) else 0
     gradients = bucket + (0 if _on_host(layout) else part)
     for moment in moments:
         yield _need(moment, student=own + gathered, gradients=gradients, host=host, **held)

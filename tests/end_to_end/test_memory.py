@@ -8,6 +8,7 @@ import pytest
 from pipelines import memory_plan
 from pipelines.memory_batches import Asked
 from pipelines.memory_plan import plan_stage
+from pipelines.room import Free
 from pipelines.run import Run
 from tests.helpers import tiny
 from tests.helpers.training import stage
@@ -50,7 +51,7 @@ def test_what_does_not_fit_is_refused_with_what_would(call, tmp_path, monkeypatc
     run = tiny.run_file(tmp_path, {"student": {**STAGES["student"], "teacher": "base"}})
     train = stage(str(run), "student")
     needs = plan_stage(Asked(train._run, "student", train._config, 1, "cpu")).need.total
-    monkeypatch.setattr(memory_plan, "free_memory", lambda _: needs - 1000)
+    monkeypatch.setattr(memory_plan, "free_for", lambda _: Free(needs - 1000))
     code, _, err = call("check", str(run))
     assert code == 2
     assert "stages.student: needs" in err
@@ -62,7 +63,7 @@ def test_what_does_not_fit_is_refused_with_what_would(call, tmp_path, monkeypatc
 def test_a_teacher_that_is_trained_is_not_to_be_quantised(call, run, monkeypatch):
     train = stage(str(run), "student")
     needs = plan_stage(Asked(train._run, "student", train._config, 1, "cpu")).need.total
-    monkeypatch.setattr(memory_plan, "free_memory", lambda _: needs - 1000)
+    monkeypatch.setattr(memory_plan, "free_for", lambda _: Free(needs - 1000))
     code, _, err = call("check", str(run))
     assert code == 2
     assert "teacher.quantise" not in err

@@ -1,6 +1,7 @@
 """A 70 B teacher beside a 1 B student on 16 GPUs that are not here, against numbers worked out by hand."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,11 @@ from rich.console import Console
 from transformers import AutoConfig
 
 from configs.load import load
-from pipelines.cluster_plan import Cluster, pace
+from pipelines.cluster_plan import RESERVED, Cluster, pace
 from pipelines.machine import Device
 from pipelines.memory_batches import Asked
 from pipelines.memory_plan import StagePlan, fitting, plan_stage
+from pipelines.room import Free
 from pipelines.run import Run
 from tests.helpers.writers import tokenizer
 
@@ -103,11 +105,28 @@ def test_tokens_a_second_follow_from_the_stated_peak(plan):
 def test_what_does_not_fit_is_told_what_would(run_file, tmp_path):
     larger = _planned(run_file, tmp_path, "stages.student.training.batch_size=128")
     assert larger.need.total > CLUSTER.memory
-    assert any("stages.student.training.micro_batch_size=4 " in told for told in fitting(larger, int(CLUSTER.memory)))
+    assert any(
+        "stages.student.training.micro_batch_size=4 " in told for told in fitting(larger, Free(int(CLUSTER.memory)))
+    )
 
 
 def test_a_teacher_in_one_piece_fits_no_device(run_file, tmp_path):
     whole = _planned(run_file, tmp_path, "teacher={kind: live, model: " + str(run_file.parent / "teacher") + "}")
     outside = WORDS * HIDDEN + NORMS  # which autocast leaves in fp32
     assert whole.need.teacher == pytest.approx(TEACHER * BF16 + outside * BF16, rel=1e-3)
-    assert next(fitting(whole, int(CLUSTER.memory))).startswith("teacher.kind=sharded")
+    assert next(fitting(whole, Free(int(CLUSTER.memory)))).startswith("teacher.kind=sharded")
+
+
+def test_what_the_host_cannot_take_does_not_fit_either(run_file, tmp_path):
+    overrides = ("machine.strategy=deepspeed_2", "machine.deepspeed.offload=cpu")
+    away = _planned(run_file, tmp_path, *overrides)
+    enough, small = (Free(int(CLUSTER.memory), away.need.host + more) for more in (0, -1))
+    assert enough.holds(away.need) and not small.holds(away.need)
+    told = [*fitting(away, small)]
+    assert told and not any("offload=cpu" in one for one in told)
+
+
+def test_a_hosts_memory_is_shared_by_its_devices():
+    assert CLUSTER.free.host is None
+    host = replace(CLUSTER, host_memory=800e9).free.host
+    assert host == int(800e9 / CLUSTER.gpus * (1 - RESERVED))

@@ -71,6 +71,14 @@ def test_offload_moves_the_optimiser_to_the_host_of_a_gpu_and_nowhere_on_a_cpu(s
     assert need(strategy, offload=True, gpu=False) == need(strategy, gpu=False)
 
 
+def test_a_disk_takes_from_the_host_all_but_buffers():
+    """DeepSpeed's own: five of 10⁸ weights, and four tensors of the part that the optimiser works on."""
+    moved, away = (need("deepspeed_3", offload=True, disk=disk) for disk in (False, True))
+    assert moved.host == 5 * 4 * P // 8
+    assert away.host == 5 * 100_000_000 * FP32 + 4 * 4 * P // 8
+    assert replace(away, host=0) == replace(moved, host=0)
+
+
 def test_a_process_on_a_cpu_grows_beside_its_tensors():
     assert need("ddp", gpu=False).total - need("ddp").total == PROCESS
 
