@@ -233,6 +233,7 @@ def _processor() -> str:
         names = [
             line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
         ]
-        capability = torch.backends.cpu.get_cpu_capability()
+        units = ", AMX" if torch.cpu.get_capabilities().get("amx_bf16", False) else ""  # bf16 is four times fp32
+        capability = torch.backends.cpu.get_cpu_capability() + units
         return f"{names[0]} ({len(names)} cores, {capability})" if names else platform.machine()
     return platform.processor() or platform.machine()
