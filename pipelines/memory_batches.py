@@ -10,7 +10,7 @@ from transformers import PretrainedConfig
 from configs.data import StageData
 from configs.stages import TrainStage
 from distill.data.collate import Inputs, collate
-from distill.data.largest import assumed, largest
+from distill.data.largest import assumed, largest, shapes
 from distill.data.module import ValidationBatches
 from distill.data.table import TokenTable
 from distill.data.windows import Plan
@@ -72,6 +72,12 @@ class Batches:
     def largest(self) -> Batch:
         """Return the largest micro-batch."""
         return self._batch(largest(self.plan), self.plan.pad_to)
+
+    def shapes(self) -> int:
+        """Return how many shapes micro-batches have; of rows that are not known, as many as they may have lengths."""
+        if self.plan.pad_to is not None:
+            return 1
+        return int(self.plan.lengths.max()) if self.assumed else shapes(self.plan)
 
     def _batch(self, rows: Any, pad_to: int | None = None) -> Batch:
         inputs = collate(self.table, rows, self.pad_id, pad_to)

@@ -58,6 +58,8 @@ class Traced:
     """Whether rows are taken to be as long as they may be, for want of a look at them."""
     accumulates: bool
     """Whether a window is several micro-batches of a device."""
+    kernels: int
+    """Products in bf16 that a training sees, of whatever shape."""
     facts: Facts
     """What strategies have to know."""
 
@@ -110,8 +112,16 @@ def trace(asked: Asked) -> Traced:
         positions=positions,
         assumed=batches.assumed,
         accumulates=batches.accumulate > 1,
+        kernels=_moving(ledger, largest_batch) * batches.shapes(),
         facts=replace(facts_of(run, stage, student, objective), devices=asked.devices),
     )
+
+
+def _moving(ledger: Ledger, batch: Batch) -> int:
+    """Return how many products have other shapes where rows or targets are longer or shorter."""
+    rows, *lengths = (*batch["input_ids"].shape, *batch["labels"].shape[1:])
+    moving = {size for length in lengths for size in (length, length - 1, rows * length, rows * (length - 1))}
+    return sum(any(size in moving for shape in shapes for size in shape) for _, *shapes in ledger.products)
 
 
 def _loss(module: DistillModule, batch: Batch) -> torch.Tensor:

@@ -16,6 +16,12 @@ def largest(plan: Plan) -> Indices:
     return max((part for step in range(first) for part in plan.parts(step)), key=lambda part: _size(plan, part))
 
 
+def shapes(plan: Plan) -> int:
+    """Return how many micro-batches of the first epoch differ in rows or in the positions they are padded to."""
+    first = min(plan.steps, plan.steps_of(0))
+    return len({(len(part), *_size(plan, part)) for step in range(first) for part in plan.parts(step)})
+
+
 def _size(plan: Plan, rows: Indices) -> tuple[int, int]:
     longest = plan.pad_to or int(plan.lengths[rows].max())
     targets = int(plan.targets[rows].max()) if plan.beside and plan.targets is not None else 0

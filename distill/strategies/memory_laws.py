@@ -23,6 +23,9 @@ SWAPPED = 5 * 100_000_000
 """DeepSpeed's `offload_param.buffer_count` × `buffer_size`: elements of weights between disk and device."""
 GROUP = 1_000_000_000
 """DeepSpeed's `sub_group_size`: elements the optimiser works on at a time."""
+KERNELS, KERNEL = 1024, 600_000
+"""oneDNN keeps so many kernels of bf16 products, one for each shape of each product, of so many bytes each: measured
+on a CPU with AVX-512 and AMX, 14 to 24 products a step and 60 lengths of rows. Of fp32 it keeps next to nothing."""
 PROCESS = 8_000_000
 """Bytes a process on a CPU uses beside its tensors once it trains (Lightning, autograd, oneDNN): measured, 0 to 12 MB
 for models of 10 to 200 MB. On GPUs torch's own count leaves it out."""
@@ -68,6 +71,8 @@ class Layout:
     """A window is several micro-batches."""
     teacher: TeacherKind = "none"
     teacher_offload: bool = False
+    kernels: int = 0
+    """Products in bf16, of whatever shape, that a CPU compiles."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,7 @@ def fullest(learner: Learner, teacher: TeacherWeights, moments: Iterable[Moment]
     law = _law_of(layout)
     found = max(law(learner, [*moments], layout), key=lambda need: need.total)
     on_device, on_host = _teacher(teacher, layout)
-    process = 0 if layout.gpu else PROCESS
+    process = 0 if layout.gpu else PROCESS + min(layout.kernels, KERNELS) * KERNEL
     return replace(found, teacher=on_device, host=found.host + on_host, process=process)
 
 

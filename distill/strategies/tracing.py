@@ -22,6 +22,8 @@ Phase = Literal["forward", "backward", "validation"]
 Kind = Literal["activations", "logits", "gradients"]
 KNOWN = 1_000_000
 """Most elements of a tensor of whole numbers that is made from nothing (positions, masks) and keeps its values."""
+PRODUCTS = frozenset({"mm", "addmm", "bmm", "baddbmm", "_scaled_dot_product_flash_attention_for_cpu"})
+"""Operations that are products of matrices."""
 CUDA_BLOCK = 512
 """Bytes that torch's allocator rounds up to on a GPU."""
 
@@ -52,6 +54,8 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.phase: Phase = "forward"
         self.moments: list[Moment] = []
+        self.products: set[tuple[Any, ...]] = set()
+        """Operations that are products in bf16, each with the shapes it takes."""
         self._outputs = outputs
         self._block = block
         self._live: dict[Kind, int] = {"activations": 0, "logits": 0, "gradients": 0}
@@ -78,6 +82,8 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Run an operation: on values where all that goes in has them, else on shapes; book what comes out."""
         kwargs = kwargs or {}
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        if func.overloadpacket.__name__ in PRODUCTS and any(leaf.dtype == torch.bfloat16 for leaf in given):
+            self.products.add((func, *(tuple(leaf.shape) for leaf in given)))
         if given and not any(isinstance(tensor, FakeTensor) for tensor in given):
             with unset_fake_temporarily():
                 found = func(*args, **kwargs)

@@ -5,6 +5,7 @@ import platform
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +13,7 @@ from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel", "squeue", "sinfo")
 NODES = 2
+DISTILL = Path(sys.executable).with_name("distill")
 CONF = """\
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -69,6 +71,17 @@ class Slurm:
     def _shown(self, job: str, field: str) -> str:
         shown = self.ask("scontrol", "show", "job", job)
         return shown.split(f"{field}=")[1].split()[0]
+
+
+def submit(slurm: Slurm, run: Path, output: Path, *options: str) -> str:
+    """Give a run to it through `distill slurm`; return the job's number."""
+    command = [str(DISTILL), "slurm", str(run), f"output={output}", "--gpus", "0", *options]
+    return slurm.ask(*command).split("job ")[1].split(":")[0]
+
+
+def said(folder: Path) -> str:
+    """Return what the jobs of a run printed."""
+    return "".join(path.read_text(encoding="utf-8") for path in folder.glob("slurm-*.log"))
 
 
 def missing() -> str:

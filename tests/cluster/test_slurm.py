@@ -3,7 +3,6 @@
 import random
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 import torch
 
 from distill.callbacks.checkpoint_io import checkpoints
-from tests.cluster.slurm import Slurm, cluster, missing
+from tests.cluster.slurm import DISTILL, Slurm, cluster, missing, said, submit
 from tests.helpers import faults, pairs, tiny
 from tests.helpers.server import Server
 from tests.helpers.spread import overrides_of, spread_run
@@ -30,7 +29,6 @@ STAGES = {
     },
     "evaluate": {"kind": "evaluate", "data": "validation", "student": "student", "latency": False},
 }
-DISTILL = Path(sys.executable).with_name("distill")
 
 
 @pytest.fixture(scope="module")
@@ -44,23 +42,14 @@ def run(tmp_path_factory) -> Path:
     return tiny.run_file(tmp_path_factory.mktemp("runs with a space"), STAGES)
 
 
-def _submit(slurm: Slurm, run: Path, output: Path, *options: str) -> str:
-    command = [str(DISTILL), "slurm", str(run), f"output={output}", "--gpus", "0", *options]
-    return slurm.ask(*command).split("job ")[1].split(":")[0]
-
-
-def _said(folder: Path) -> str:
-    return "".join(path.read_text(encoding="utf-8") for path in folder.glob("slurm-*.log"))
-
-
 @pytest.fixture(scope="module")
 def whole(slurm: Slurm, run: Path) -> dict[str, torch.Tensor]:
     """Train on two nodes without a cut."""
     output = run.parent / "whole"
-    job = _submit(slurm, run, output, "--nodes", "2")
-    assert slurm.wait(job, ("COMPLETED", "FAILED"), 200) == "COMPLETED", _said(output)
-    said = _said(output)
-    assert "2 hosts × 1 processes" in said and said.count("▸ student") == 1
+    job = submit(slurm, run, output, "--nodes", "2")
+    assert slurm.wait(job, ("COMPLETED", "FAILED"), 200) == "COMPLETED", said(output)
+    printed = said(output)
+    assert "2 hosts × 1 processes" in printed and printed.count("▸ student") == 1
     assert (output / "report.html").is_file() and slurm.restarts(job) == 0
     return weights(output / "seed-0/student")
 
@@ -73,20 +62,20 @@ def _step(output: Path) -> int:
 def test_cuts_at_random_moments_change_nothing(slurm, run, whole):
     """The first cut comes while the processes start, the others in the training; the job comes back by itself."""
     output, draw = run.parent / "cut", random.Random(0)
-    job = _submit(slurm, run, output, "--nodes", "2")
+    job = submit(slurm, run, output, "--nodes", "2")
     signals = {name: ["scancel", f"--signal={name}", job] for name in ("USR1", "TERM")}
     cuts = [signals["TERM"], ["scontrol", "requeue", job], signals["USR1"], signals["TERM"], signals["USR1"]]
     for number, cut in enumerate(cuts):
-        assert slurm.wait(job, ("RUNNING",), 60) == "RUNNING", _said(output)
+        assert slurm.wait(job, ("RUNNING",), 60) == "RUNNING", said(output)
         until = time.monotonic() + 120
         while number and _step(output) < STEPS * (number - 0.5) / len(cuts) and time.monotonic() < until:
             time.sleep(0.05)
         time.sleep(draw.uniform(0.0, 0.5) if number else draw.uniform(1.0, 4.0))
         slurm.ask(*cut)
-        assert slurm.wait(job, ("PENDING",), 60) == "PENDING", _said(output)
-    assert slurm.wait(job, ("COMPLETED", "FAILED"), 200) == "COMPLETED", _said(output)
+        assert slurm.wait(job, ("PENDING",), 60) == "PENDING", said(output)
+    assert slurm.wait(job, ("COMPLETED", "FAILED"), 200) == "COMPLETED", said(output)
     assert slurm.restarts(job) == len(cuts)
-    assert _said(output).count("stopped after step") >= 3
+    assert said(output).count("stopped after step") >= 3
     cut_weights = weights(output / "seed-0/student")
     assert cut_weights.keys() == whole.keys()
     assert all(torch.equal(cut_weights[name], value) for name, value in whole.items())
@@ -94,31 +83,31 @@ def test_cuts_at_random_moments_change_nothing(slurm, run, whole):
 
 def test_a_cancelled_job_stays_away(slurm, run):
     output = run.parent / "cancelled"
-    job = _submit(slurm, run, output, "--nodes", "2")
+    job = submit(slurm, run, output, "--nodes", "2")
     until = time.monotonic() + 120
     while not _step(output) and time.monotonic() < until:
         time.sleep(0.1)
     slurm.ask("scancel", job)
-    assert slurm.wait(job, ("CANCELLED", "PENDING", "FAILED"), 60) == "CANCELLED", _said(output)
+    assert slurm.wait(job, ("CANCELLED", "PENDING", "FAILED"), 60) == "CANCELLED", said(output)
     time.sleep(8)
     assert slurm.state(job) == "CANCELLED" and slurm.restarts(job) == 0
 
 
 def test_a_users_error_ends_the_job_and_is_said_once(slurm, run):
     output = run.parent / "refused"
-    job = _submit(slurm, run, output, "student.heads=3", "--nodes", "2")
+    job = submit(slurm, run, output, "student.heads=3", "--nodes", "2")
     assert slurm.wait(job, ("COMPLETED", "FAILED"), 100) == "FAILED"
     assert "ExitCode=2:0" in slurm.ask("scontrol", "show", "job", job)
-    assert _said(output).count("error:") - _said(output).count("srun: error:") == 1, _said(output)
-    assert "16 is not a multiple of heads 3" in _said(output).replace("\n", " ")
+    assert said(output).count("error:") - said(output).count("srun: error:") == 1, said(output)
+    assert "16 is not a multiple of heads 3" in said(output).replace("\n", " ")
 
 
 def test_a_teacher_and_a_student_in_parts_train_what_one_process_does(slurm, tmp_path):
     """DeepSpeed takes its place among the processes from variables of torchrun, which srun does not set."""
     run = spread_run(tmp_path / "run", "sharded", "full")
     alone = train_apart(run, tmp_path / "alone")
-    job = _submit(slurm, run, tmp_path / "out", *overrides_of("deepspeed_3", tmp_path), "--nodes", "2")
-    assert slurm.wait(job, ("COMPLETED", "FAILED"), 200) == "COMPLETED", _said(tmp_path / "out")
+    job = submit(slurm, run, tmp_path / "out", *overrides_of("deepspeed_3", tmp_path), "--nodes", "2")
+    assert slurm.wait(job, ("COMPLETED", "FAILED"), 200) == "COMPLETED", said(tmp_path / "out")
     torch.testing.assert_close(weights(tmp_path / "out/seed-0/student"), alone, atol=1e-5, rtol=0)
 
 
@@ -164,11 +153,11 @@ def test_an_array_writes_texts_on_both_nodes(slurm, tmp_path, server: Server):
     rows = 60
     run = _texts(tmp_path, rows, server)
     server.delay = 0.3
-    job = _submit(slurm, run, tmp_path / "run", "--array", "2")
+    job = submit(slurm, run, tmp_path / "run", "--array", "2")
     tasks = [f"{job}_{number}" for number in range(2)]
     nodes = set()
     for task in tasks:
-        assert slurm.wait(task, ("COMPLETED", "FAILED"), 150) == "COMPLETED", _said(tmp_path / "run")
+        assert slurm.wait(task, ("COMPLETED", "FAILED"), 150) == "COMPLETED", said(tmp_path / "run")
         nodes.add(slurm.ask("scontrol", "show", "job", task).split(" BatchHost=")[1].split()[0])
     assert nodes == {"n1", "n2"} and len(server.asked) == rows
     assert (tmp_path / "run/texts/stage.json").is_file()
@@ -177,16 +166,16 @@ def test_an_array_writes_texts_on_both_nodes(slurm, tmp_path, server: Server):
 def test_a_task_of_an_array_that_is_stopped_comes_back_alone(slurm, tmp_path, server: Server):
     """The one whose own number is the array's: by that number, all of them are meant."""
     server.delay = 1.0
-    job = _submit(slurm, _texts(tmp_path, 60, server), tmp_path / "run", "--array", "2")
+    job = submit(slurm, _texts(tmp_path, 60, server), tmp_path / "run", "--array", "2")
     tasks = [f"{job}_{number}" for number in range(2)]
     for task in tasks:
-        assert slurm.wait(task, ("RUNNING",), 60) == "RUNNING", _said(tmp_path / "run")
+        assert slurm.wait(task, ("RUNNING",), 60) == "RUNNING", said(tmp_path / "run")
     first = min(tasks, key=lambda task: slurm.ask("scontrol", "show", "job", task).split()[0] != f"JobId={job}")
     assert slurm.ask("scontrol", "show", "job", first).startswith(f"JobId={job} ")
     time.sleep(3)
     slurm.ask("scancel", "--signal=USR1", first)
-    assert slurm.wait(first, ("PENDING",), 60) == "PENDING", _said(tmp_path / "run")
+    assert slurm.wait(first, ("PENDING",), 60) == "PENDING", said(tmp_path / "run")
     server.delay = 0.0
     for task in tasks:
-        assert slurm.wait(task, ("COMPLETED", "FAILED"), 150) == "COMPLETED", _said(tmp_path / "run")
+        assert slurm.wait(task, ("COMPLETED", "FAILED"), 150) == "COMPLETED", said(tmp_path / "run")
     assert [slurm.restarts(task) for task in tasks] == [int(task == first) for task in tasks]

@@ -5,7 +5,17 @@ from dataclasses import replace
 import pytest
 
 from distill.strategies.deepspeed_config import BUCKET
-from distill.strategies.memory_laws import FP32, PROCESS, Layout, Learner, Need, TeacherWeights, fullest
+from distill.strategies.memory_laws import (
+    FP32,
+    KERNEL,
+    KERNELS,
+    PROCESS,
+    Layout,
+    Learner,
+    Need,
+    TeacherWeights,
+    fullest,
+)
 from distill.strategies.tracing import Moment
 
 P = 1_000_000_000
@@ -81,6 +91,12 @@ def test_a_disk_takes_from_the_host_all_but_buffers():
 
 def test_a_process_on_a_cpu_grows_beside_its_tensors():
     assert need("ddp", gpu=False).total - need("ddp").total == PROCESS
+
+
+@pytest.mark.parametrize(("kernels", "kept"), [(0, 0), (100, 100), (5000, KERNELS)])
+def test_a_cpu_keeps_kernels_of_products_in_bf16_up_to_a_number(kernels, kept):
+    assert need("ddp", gpu=False, kernels=kernels).process == PROCESS + kept * KERNEL
+    assert need("ddp", kernels=kernels).process == 0
 
 
 def test_gradients_of_earlier_micro_batches_wait():

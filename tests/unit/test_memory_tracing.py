@@ -63,3 +63,18 @@ def test_gradients_are_those_of_what_learns():
     tracer.step(lambda: student(batch, Needs(logits=True)).logits.sum(), [student], ledger, again=False)
     learning = sum(weight.numel() for weight in student.parameters() if weight.requires_grad)
     assert ledger.moments[-1].gradients == learning * 4
+
+
+def test_products_in_bf16_are_told_apart_by_their_shapes():
+    student = Student(families.loaded("bert").model, has_head=True)
+    layers, batch = student.shape.layers, families.batch("bert")
+    counts = []
+    for autocast in (None, torch.bfloat16):
+        tracer, ledger = Tracer.on("cpu", autocast), Ledger(2)
+        tracer.take(student)
+        tracer.step(lambda: student(batch, Needs(logits=True)).logits.sum(), [student], ledger, again=False)
+        counts.append(len(ledger.products))
+    forward = {"attention in and out", "up", "down", "pooler", "head", "scores", "average"}
+    assert counts[0] == 0
+    assert len(forward) < counts[1] <= 3 * len(forward)  # the same in every layer, with two backward of each
+    assert layers > 1

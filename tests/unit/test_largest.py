@@ -1,0 +1,27 @@
+"""The micro-batches that decide about memory."""
+
+import numpy as np
+import pytest
+
+from distill.data.buckets import Batching
+from distill.data.largest import largest, shapes
+from distill.data.windows import Plan
+
+
+@pytest.fixture
+def plan() -> Plan:
+    lengths = np.random.default_rng(0).integers(3, 40, size=500)
+    return Plan(lengths, np.ones(500, dtype=bool), Batching(16, parts=2), 0, max_steps=1000)
+
+
+def test_the_largest_is_that_with_most_padded_positions(plan):
+    parts = [part for step in range(plan.steps_of(0)) for part in plan.parts(step)]
+    padded = [len(part) * plan.lengths[part].max() for part in parts]
+    found = largest(plan)
+    assert len(found) * plan.lengths[found].max() == max(padded)
+
+
+def test_shapes_are_counted_once(plan):
+    parts = [part for step in range(plan.steps_of(0)) for part in plan.parts(step)]
+    expected = {(len(part), int(plan.lengths[part].max())) for part in parts}
+    assert 10 < shapes(plan) == len(expected) < len(parts)
