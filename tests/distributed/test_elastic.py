@@ -2,9 +2,18 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForSequenceClassification
 
+from configs.data import Task
+from distill.data.table import TokenTable
+from distill.models import ModelSource
+from pipelines.export import Trained, export
+from pipelines.score import EncodedRows, predict_rows
+from pipelines.train import MODEL
+from tests.helpers import tiny
 from tests.helpers.same import losses
 from tests.helpers.spread import overrides_of, spread_run
 from tests.helpers.training import cut_apart, train_apart
@@ -50,6 +59,16 @@ def test_a_training_goes_on_under_another_strategy(run, whole, curve, tmp_path, 
         torch.testing.assert_close(
             resumed[name], value, atol=1e-5, rtol=0, msg=lambda text, name=name: f"{name}: {text}"
         )
+    torch.testing.assert_close(_exported(tmp_path), _exported(curve), atol=1e-5, rtol=0)
+
+
+def _exported(folder: Path) -> torch.Tensor:
+    """Export what a training ended with, and return what the export answers."""
+    table = TokenTable.of([[2, *range(5, 5 + count), 3] for count in range(1, 12)], np.zeros(11), np.arange(11))
+    rows = EncodedRows.of(table, 0)
+    trained = Trained(ModelSource(str(folder / MODEL)), rows, Task(), tiny.LABELS, "# A card")
+    export(trained, ("transformers",), folder / "export", seconds=0.01)
+    return predict_rows(AutoModelForSequenceClassification.from_pretrained(folder / "export/transformers"), rows)
 
 
 @pytest.mark.parametrize("strategy", ["fsdp", "deepspeed_3"])
