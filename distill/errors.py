@@ -28,6 +28,10 @@ class ResumeError(UserError):
     """A checkpoint that is damaged, or belongs to another run."""
 
 
+class DiskError(UserError):
+    """A disk that takes no more: it is full, or the user's part of it is."""
+
+
 class Stopped(BaseException):
     """A run that was asked to stop, its training saved; the same command goes on with it.
 

@@ -1,5 +1,6 @@
 """Writing that is whole or not there, and digests of what was written."""
 
+import errno
 import hashlib
 import json
 import os
@@ -10,12 +11,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from distill.errors import DiskError
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_PROBE = 1 << 20
+
 
 def write_atomically(path: Path, write: Callable[[Path], None], *, shared: bool = False) -> None:
     """Let `write` fill a sibling file, then put it in place of `path`: at any moment one of both is there, whole.
 
     The sibling of a writer that was killed is filled anew by the next. Where several processes may write the same file
-    at a time (`shared`) each fills a sibling of its own.
+    at a time (`shared`) each fills a sibling of its own. Raise DiskError where the disk takes no more.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     mine = f".{platform.node()}-{os.getpid()}" if shared else ""
@@ -24,12 +30,37 @@ def write_atomically(path: Path, write: Callable[[Path], None], *, shared: bool 
         write(partial)
         with partial.open("rb+") as handle:
             os.fsync(handle.fileno())
-    except Exception:  # a full disk is no fuller for having been tried
-        with suppress(OSError):
+    except Exception as error:
+        reason = no_room(error) or _no_room_beside(partial)
+        with suppress(OSError):  # a full disk is no fuller for having been tried
             partial.unlink(missing_ok=True)
+        if reason:
+            raise DiskError(
+                f"{path}: {reason}; what was saved before is whole: make room, and the same command goes on from there"
+            ) from error
         raise
     partial.replace(path)
     _sync_folder(path.parent)
+
+
+def no_room(error: BaseException) -> str:
+    """Return what a disk said that takes no more, where that is why something failed; else nothing."""
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        return os.strerror(error.errno)
+    text = os.strerror(errno.ENOSPC)  # libraries that write by themselves hand on the words alone
+    return text if text in str(error) else ""
+
+
+def _no_room_beside(partial: Path) -> str:
+    """Try to write a little more: torch's writer says nothing of why it failed."""
+    try:
+        with partial.open("ab") as handle:
+            handle.write(bytes(_PROBE))
+            handle.flush()
+            os.fsync(handle.fileno())
+    except OSError as error:
+        return no_room(error)
+    return ""
 
 
 def write_text(path: Path, text: str) -> None:

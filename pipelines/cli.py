@@ -211,6 +211,19 @@ def main() -> None:
         if str(error):  # else another process has said it
             _complain(f"[bold red]error:[/] {escape(str(error))}")
         sys.exit(error.code)
+    except Exception as error:
+        _end_for_want_of_room(error)
+        raise
+
+
+def _end_for_want_of_room(error: Exception) -> None:
+    """End with the words of a disk that takes no more, where that is what went wrong; whoever wrote."""
+    from distill.files import no_room
+
+    if reason := no_room(error):
+        where = getattr(error, "filename", None) or "a file of the run"
+        _complain(f"[bold red]error:[/] {escape(str(where))}: {reason}; make room, and the same command goes on")
+        sys.exit(exit_codes.REFUSED)
 
 
 def _say_stopped(stopped: Stopped) -> None:

@@ -8,6 +8,7 @@ import torch
 
 from distill.callbacks import checkpoint_io
 from distill.callbacks.checkpoint_io import AtomicIO, checkpoints, on_host
+from distill.errors import DiskError
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_an_error_comes_out_once_and_leaves_the_last_good_one(tmp_path, monkeypa
         io.save_checkpoint(_state(2, torch.ones(2)), tmp_path / "step-2.ckpt")
         while not io._writing.done():
             pass
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DiskError, match=r"step-2.ckpt: No space left on device; what was saved before is whole"):
         if heard == "save":
             io.save_checkpoint(_state(3, torch.ones(2)), tmp_path / "step-3.ckpt")
         getattr(io, "look" if heard == "save" else heard)()
