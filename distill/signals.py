@@ -1,6 +1,7 @@
 """The signals that ask a run to stop, and who heeds them: trainings have a callback of their own."""
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,8 @@ from types import FrameType
 from distill.errors import Stopped
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+AGAIN = 0.05
+"""Seconds after which a stop is raised once more that came where Python drops whatever is raised."""
 
 
 @contextmanager
@@ -18,11 +21,26 @@ def stoppable() -> Iterator[None]:
         yield
         return
     before = {number: signal.signal(number, stop) for number in SIGNALS}
+    dropped, sys.unraisablehook = sys.unraisablehook, _raise_later
     try:
         yield
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.unraisablehook = dropped
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _raise_later(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Let no stop get lost that was raised in a finaliser or in the callback of a weak reference: Python prints what
+    is raised there and goes on.
+    """
+    if not isinstance(unraisable.exc_value, Stopped):
+        sys.__unraisablehook__(unraisable)
+        return
+    number = unraisable.exc_value.signal
+    signal.signal(signal.SIGALRM, lambda _, frame: stop(number, frame))
+    signal.setitimer(signal.ITIMER_REAL, AGAIN)
 
 
 class Remembered:
