@@ -3,9 +3,11 @@
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
+from typing import Any
 
 from distill.errors import Stopped
 
@@ -21,7 +23,8 @@ def stoppable() -> Iterator[None]:
         yield
         return
     before = {number: signal.signal(number, stop) for number in SIGNALS}
-    dropped, sys.unraisablehook = sys.unraisablehook, _raise_later
+    dropped = sys.unraisablehook
+    sys.unraisablehook = partial(_raise_later, dropped)
     try:
         yield
     finally:
@@ -31,12 +34,12 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _raise_later(unraisable: "sys.UnraisableHookArgs") -> None:
+def _raise_later(others: Callable[["sys.UnraisableHookArgs"], Any], unraisable: "sys.UnraisableHookArgs") -> None:
     """Let no stop get lost that was raised in a finaliser or in the callback of a weak reference: Python prints what
-    is raised there and goes on.
+    is raised there and goes on. `others` takes what else is.
     """
     if not isinstance(unraisable.exc_value, Stopped):
-        sys.__unraisablehook__(unraisable)
+        others(unraisable)
         return
     number = unraisable.exc_value.signal
     signal.signal(signal.SIGALRM, lambda _, frame: stop(number, frame))

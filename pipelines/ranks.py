@@ -21,7 +21,7 @@ import torch.distributed as dist
 
 from configs.errors import UserError
 from distill.errors import PeerLost, RankError, Stopped
-from distill.exit_codes import FAILED, REFUSED
+from distill.exit_codes import FAILED, REFUSED, STOPPED
 from distill.files import digest
 from distill.signals import SIGNALS
 from pipelines.blame import Word, blame
@@ -32,6 +32,10 @@ from pipelines.processes import space
 GRACE = 3.0
 """Seconds the others have to say what became of them, before one process tells what happened."""
 POLL = 0.5
+LEFT = 15.0
+"""Seconds after which a process follows one that was stopped in order, and as many more until it is ended: its main
+thread may be where it hears no signal, as while processes look for each other."""
+_STOPPED = "stopped"
 
 
 class Ranks:
@@ -48,7 +52,9 @@ class Ranks:
         self._fault: Word | None = None
         self._faulted = self._alarmed = 0.0
         self._old: set[tuple[str, int]] = set()
-        self._old_beat = 0
+        self._old_beats: dict[int, int] = {}
+        self._follows: float | None = None
+        self._asked = False
         self._beats: dict[int, tuple[int, float]] = {}
         self._over = threading.Event()
         self._main = threading.get_ident()
@@ -60,7 +66,7 @@ class Ranks:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._path("fault", self._place.rank).unlink(missing_ok=True)
         self._old = set(self._found())  # of an earlier start under the same name
-        self._old_beat = _changed(self._path("beat", 0))
+        self._old_beats = {rank: _changed(self._path("beat", rank)) for rank in range(self._place.world)}
         self._beat("works")
         threading.Thread(target=self._watch, daemon=True, name="ranks").start()
 
@@ -72,7 +78,7 @@ class Ranks:
             return
         if error is None or isinstance(error, Stopped | KeyboardInterrupt):
             self._over.set()
-            self._beat("ended")
+            self._beat("ended", _STOPPED if error is not None else "")
             return
         self.fail(error)
         for number in SIGNALS:  # whoever starts the processes may now end them: first it is told why
@@ -110,9 +116,7 @@ class Ranks:
 
     def is_left(self) -> bool:
         """Whether the main process went away in order: what it has not done by now, it was stopped before."""
-        path = self._path("beat", 0)
-        word = _read(path) if self._place is not None else None
-        return word is not None and word.state == "ended" and _changed(path) != self._old_beat
+        return self._end_of(0) is not None
 
     def forget(self) -> None:
         """Drop what processes of earlier starts said; only the main process of a locked run may."""
@@ -124,6 +128,7 @@ class Ranks:
         """Look out for faults of others, and for a main process that stays away; the thread of this process's own."""
         assert self._place is not None
         beaten, pause = time.monotonic(), max(1.0, self._timeout / 20)
+        followed = beaten
         neighbours = Neighbours(self._place.rank, self._place.world, lambda rank: _read(self._path("beat", rank)))
         while not self._over.wait(POLL):
             now = time.monotonic()
@@ -131,6 +136,9 @@ class Ranks:
                 self._beat("works")
                 self._listen(now)
                 beaten = now
+            if now - followed > LEFT / 5:
+                self._follow(now)
+                followed = now
             if not self._alarmed and any(found not in self._old for found in self._found()):
                 self._alarmed = now
             if not self._alarmed and self._fault is None and neighbours.missing():
@@ -151,6 +159,26 @@ class Ranks:
             quiet = now - self._beats[rank][1] > self._timeout + GRACE
             if quiet and self._fault is None and (word := _read(path)) is not None and word.state != "ended":
                 self._publish("lost", "timeout")
+
+    def _follow(self, now: float) -> None:
+        """Stop where another process was stopped in order: rank 0 looks at all, the others at rank 0."""
+        assert self._place is not None
+        if self._follows is None:
+            ends = map(self._end_of, range(1, self._place.world) if self._place.rank == 0 else (0,))
+            self._follows = now if any(end is not None and end.reason == _STOPPED for end in ends) else None
+        waited = 0.0 if self._follows is None else now - self._follows
+        if waited > 2 * LEFT:
+            os._exit(STOPPED)
+        if waited > LEFT and not self._asked:
+            self._asked = True
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def _end_of(self, rank: int) -> Word | None:
+        """Return how a process of this start went away in order; none if it did not."""
+        path = self._path("beat", rank)
+        word = _read(path) if self._place is not None else None
+        is_new = word is not None and _changed(path) != self._old_beats.get(rank, 0)
+        return word if word is not None and word.state == "ended" and is_new else None
 
     def _leave(self) -> None:
         """End a process whose main thread does not: it hangs, or waits for others while it is torn down."""
@@ -188,8 +216,8 @@ class Ranks:
         self._fault, self._faulted = replace(self._word(state), reason=reason), time.monotonic()
         _write(self._path("fault", self._fault.rank), self._fault)
 
-    def _beat(self, state: str) -> None:
-        word = self._word(state)
+    def _beat(self, state: str, reason: str = "") -> None:
+        word = replace(self._word(state), reason=reason)
         _write(self._path("beat", word.rank), word)
 
     def _word(self, state: str) -> Word:

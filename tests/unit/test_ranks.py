@@ -3,8 +3,11 @@ import os
 import platform
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
+from socket import socket
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +15,8 @@ import torch.distributed as dist
 
 from configs.errors import UserError
 from distill.errors import PeerLost, Stopped
-from distill.signals import SIGNALS
+from distill.exit_codes import STOPPED
+from distill.signals import SIGNALS, stoppable
 from pipelines import ranks as module
 from pipelines import runner
 from pipelines.blame import Word
@@ -129,6 +133,53 @@ def test_the_end_of_an_earlier_start_under_the_same_name_is_passed_over(ranks):
         time.sleep(0.01)
         _beat(ranks, "ended")
         assert ranks.is_left()
+
+
+@pytest.mark.parametrize(("reason", "follows"), [("stopped", True), ("", False)])
+def test_who_hears_no_signal_follows_a_main_process_that_was_stopped(ranks, monkeypatch, reason, follows):
+    monkeypatch.setattr(module, "LEFT", 0.5)
+    with nullcontext() if not follows else pytest.raises(Stopped), stoppable(), ranks:
+        _beat(ranks, "ended", reason=reason)
+        time.sleep(4 * module.POLL)
+
+
+def test_the_main_process_follows_any_other(ranks, monkeypatch):
+    monkeypatch.setattr(module, "LEFT", 0.5)
+    monkeypatch.setenv("RANK", "0")
+    main = Ranks(ranks._run, timeout=8)
+    with pytest.raises(Stopped), stoppable(), main:
+        word = {"rank": 1, "world": 2, "node": 0, "host": "h", "step": 0, "state": "ended", "reason": "stopped"}
+        main._path("beat", 1).write_text(json.dumps(word), encoding="utf-8")
+        time.sleep(4 * module.POLL)
+
+
+DEAF = """
+import sys
+from datetime import timedelta
+from pathlib import Path
+import torch.distributed as dist
+from distill.signals import stoppable
+from pipelines import ranks
+ranks.LEFT = 1.0
+with stoppable(), ranks.Ranks(Path(sys.argv[1]), timeout=600):
+    print("there", flush=True)
+    dist.TCPStore("127.0.0.1", int(sys.argv[2]), 2, False, timedelta(seconds=600))
+"""
+
+
+def test_who_waits_for_others_where_no_signal_is_heard_ends_as_one_that_was_stopped(tmp_path, ranks):
+    """torch's store tries again and again, within one call."""
+    with socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        command = [sys.executable, "-c", DEAF, str(tmp_path), str(probe.getsockname()[1])]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as deaf:
+            assert deaf.stdout is not None and deaf.stdout.readline() == "there\n"
+            deaf.send_signal(signal.SIGUSR1)
+            time.sleep(1)
+            heard = deaf.poll()
+            _beat(ranks, "ended", reason="stopped")
+            ended = deaf.wait(timeout=30)
+        assert heard is None and ended == STOPPED
 
 
 @pytest.fixture
