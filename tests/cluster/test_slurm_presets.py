@@ -5,7 +5,9 @@ import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -15,6 +17,7 @@ from tests.helpers import pairs, tiny
 
 pytestmark = [pytest.mark.cluster, pytest.mark.skipif(bool(missing()), reason=missing())]
 CUTS = 5
+TIMES = {"sentences_per_second", "sentences_per_second_greedy"}
 LONGEST = 600
 """Seconds a job may take."""
 
@@ -109,12 +112,15 @@ def _kept(output: Path) -> dict[str, dict[str, torch.Tensor]]:
 
 def _scores(output: Path) -> object:
     models = json.loads((output / "evaluate/results.json").read_text(encoding="utf-8"))["models"]
-    return {role: found["seeds"] for role, found in models.items()}
+    seeds = {role: found["seeds"]["0"] for role, found in models.items()}
+    return {
+        role: {name: score for name, score in scores.items() if name not in TIMES} for role, scores in seeds.items()
+    }
 
 
-def _texts(output: Path) -> dict[str, bytes]:
-    """Return what a teacher wrote."""
-    return {path.name: path.read_bytes() for path in (output / "texts/shards").glob("*.parquet")}
+def _texts(output: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return what a teacher wrote; the files also name its folder."""
+    return {path.name: pq.read_table(path).to_pylist() for path in (output / "texts/shards").glob("*.parquet")}
 
 
 @pytest.mark.parametrize(
