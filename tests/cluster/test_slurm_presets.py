@@ -94,7 +94,7 @@ def _cut(slurm: Slurm, job: str, output: Path, stages: list[str]) -> None:
     draw, told = random.Random(1), 0
     ways = [["scontrol", "requeue", job], *(["scancel", f"--signal={name}", job] for name in ("TERM", "USR1"))]
     for number, stage in enumerate(sorted(draw.choices(range(len(stages)), k=CUTS))):
-        assert slurm.wait(job, ("RUNNING",), 60) == "RUNNING", said(output)
+        assert slurm.wait(job, ("RUNNING",), 90) == "RUNNING", said(output)
         until = time.monotonic() + LONGEST
         while not any(f"▸ {name} " in said(output)[told:] for name in stages[stage:]) and time.monotonic() < until:
             time.sleep(0.1)
@@ -102,7 +102,7 @@ def _cut(slurm: Slurm, job: str, output: Path, stages: list[str]) -> None:
         assert slurm.state(job) == "RUNNING", f"the job ended before cut {number}"
         told = len(said(output))
         slurm.ask(*ways[number % len(ways)])
-        assert slurm.wait(job, ("PENDING",), 60) == "PENDING", said(output)
+        assert slurm.wait(job, ("PENDING",), 90) == "PENDING", said(output)
 
 
 def _kept(output: Path) -> dict[str, dict[str, torch.Tensor]]:
