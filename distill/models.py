@@ -28,7 +28,7 @@ from configs.errors import suggest
 from distill import adapters
 from distill.errors import ModelError
 from distill.files import digest, digest_input
-from distill.quantised import Quantised, options
+from distill.quantised import Quantised, compute_exactly, options
 
 _PACKAGE = "package:"
 _TOKENIZERS = ("tokenizer.json", "vocab.txt", "tokenizer.model", "vocab.json")
@@ -168,6 +168,8 @@ def load(
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{where}: cannot load {source.path}: {_first_line(error)}") from error
+    if quantised is not None:
+        compute_exactly(model)
     body_missing = [key for key in report["missing_keys"] if key.startswith(model.base_model_prefix + ".")]
     wanting = [key for key in body_missing if "pooler" not in key and "position_ids" not in key]
     if wanting and task.kind != "text":

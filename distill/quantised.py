@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 from transformers.quantizers.quantizers_utils import should_convert_module
@@ -59,6 +61,33 @@ def options(wanted: Quantised, outline: PreTrainedModel, where: str) -> dict[str
             bnb_4bit_compute_dtype=outline.dtype,
         )
     return {"quantization_config": config, "device_map": {"": wanted.device}}
+
+
+def compute_exactly(model: nn.Module) -> None:
+    """Have products in 4 bits on a CPU computed in the type that was asked for, from the weights as they are held.
+
+    With bf16 in the processor bitsandbytes would compute all in bf16, and fail where a layer's outputs are no multiple
+    of 32; with AVX-512 it puts weights back wrongly where a block of `_BLOCK` goes over the end of a row (0.50).
+    """
+    from bitsandbytes.nn.modules import Linear4bit
+
+    for part in model.modules():
+        if isinstance(part, Linear4bit) and part.weight.device.type == "cpu":
+            part.support_avx512bf16_for_cpu = False
+            if part.in_features % _BLOCK:
+                part.forward = partial(_product, part)  # type: ignore[method-assign]
+
+
+def _product(layer: Any, rows: Tensor) -> Tensor:
+    """Return rows [… K] times weights [N K] in 4 bits, put back by their definition: two to a byte, the higher first,
+    quantiles times the scale of their block.
+    """
+    state, dtype = layer.weight.quant_state, layer.compute_dtype or rows.dtype
+    held = layer.weight.data.view(torch.uint8).flatten()
+    places = torch.stack((held >> 4, held & 15), 1).flatten()[: state.shape.numel()]
+    weight = state.code[places.int()] * state.absmax.repeat_interleave(state.blocksize)[: len(places)]
+    bias = None if layer.bias is None else layer.bias.to(dtype)
+    return nn.functional.linear(rows.to(dtype), weight.view(state.shape).to(dtype), bias).to(rows.dtype)
 
 
 def footprint(outline: PreTrainedModel, bits: Bits) -> Footprint:
