@@ -32,7 +32,7 @@ def _tinybert(folder: Path) -> Path:
     """Write TinyBERT's preset with small models and few rows; all its stages are there."""
     folder.mkdir()
     few = {"epochs": None, "batch_size": 8, "checkpoint_every": 3, "learning_rate": 2e-3}
-    steps = {"teacher": 60, "general": 60, "intermediate": 100, "prediction": 100, "baseline": 40}
+    steps = {"teacher": 30, "general": 30, "intermediate": 50, "prediction": 50, "baseline": 20}
     trainings = {name: {"training": few | {"max_steps": count}} for name, count in steps.items()}
     texts = tiny.csv_file(folder / "general.csv", 96, seed=2, labelled=False)
     here = {"name": None, "split": None}
@@ -52,7 +52,7 @@ def _tinybert(folder: Path) -> Path:
         | {
             "augment": {"copies": 2},
             "evaluate": {"latency": False},
-            "export": {"formats": ["transformers", "onnx"]},
+            "export": {"formats": ["transformers"]},
         },
         "machine": {"threads": 1, "loggers": ["csv"]},
     }
