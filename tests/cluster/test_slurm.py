@@ -4,14 +4,13 @@ import random
 import re
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from distill.callbacks.checkpoint_io import checkpoints
-from tests.cluster.slurm import DISTILL, Slurm, cluster, missing, said, submit
+from tests.cluster.slurm import DISTILL, Slurm, missing, said, submit
 from tests.helpers import faults, pairs, tiny
 from tests.helpers.server import Server
 from tests.helpers.spread import overrides_of, spread_run
@@ -29,12 +28,6 @@ STAGES = {
     },
     "evaluate": {"kind": "evaluate", "data": "validation", "student": "student", "latency": False},
 }
-
-
-@pytest.fixture(scope="module")
-def slurm(tmp_path_factory) -> Iterator[Slurm]:
-    with cluster(tmp_path_factory.mktemp("slurm")) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

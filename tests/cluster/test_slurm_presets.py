@@ -3,7 +3,6 @@
 import json
 import random
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.cluster.slurm import Slurm, cluster, missing, said, submit
+from tests.cluster.slurm import Slurm, missing, said, submit
 from tests.helpers import pairs, tiny
 
 pytestmark = [pytest.mark.cluster, pytest.mark.skipif(bool(missing()), reason=missing())]
@@ -20,12 +19,6 @@ CUTS = 5
 TIMES = {"sentences_per_second", "sentences_per_second_greedy"}
 LONGEST = 600
 """Seconds a job may take."""
-
-
-@pytest.fixture(scope="module")
-def slurm(tmp_path_factory) -> Iterator[Slurm]:
-    with cluster(tmp_path_factory.mktemp("slurm")) as made:
-        yield made
 
 
 def _tinybert(folder: Path) -> Path:

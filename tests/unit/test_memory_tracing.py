@@ -4,6 +4,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from configs.objective import LogitsTerm, TaskTerm
 from distill.objective import build as build_objective
@@ -65,16 +66,23 @@ def test_gradients_are_those_of_what_learns():
     assert ledger.moments[-1].gradients == learning * 4
 
 
-def test_products_in_bf16_are_told_apart_by_their_shapes():
-    student = Student(families.loaded("bert").model, has_head=True)
-    layers, batch = student.shape.layers, families.batch("bert")
-    counts = []
-    for autocast in (None, torch.bfloat16):
-        tracer, ledger = Tracer.on("cpu", autocast), Ledger(2)
-        tracer.take(student)
-        tracer.step(lambda: student(batch, Needs(logits=True)).logits.sum(), [student], ledger, again=False)
-        counts.append(len(ledger.products))
-    forward = {"attention in and out", "up", "down", "pooler", "head", "scores", "average"}
-    assert counts[0] == 0
-    assert len(forward) < counts[1] <= 3 * len(forward)  # the same in every layer, with two backward of each
-    assert layers > 1
+def _products(layers: int, autocast: torch.dtype | None) -> int:
+    """Count the products of a forward and a backward pass of a BERT."""
+    config = AutoConfig.for_model(
+        "bert", vocab_size=60, hidden_size=32, num_hidden_layers=layers, num_attention_heads=4, intermediate_size=80
+    )
+    student = Student(AutoModelForSequenceClassification.from_config(config), has_head=True)
+    tracer, ledger = Tracer.on("cpu", autocast), Ledger(2)
+    tracer.take(student)
+    batch = {"input_ids": torch.ones(3, 11, dtype=torch.long), "attention_mask": torch.ones(3, 11, dtype=torch.long)}
+    tracer.step(lambda: student(batch, Needs(logits=True)).logits.sum(), [student], ledger, again=False)  # type: ignore[arg-type, union-attr]
+    return len(ledger.products)
+
+
+def test_products_in_bf16_are_counted_once_for_each_shape():
+    """Of a linear layer one forward and two backward: q, k, v and out are of one shape; so are all layers."""
+    linear = 3 * len({"q, k, v, out", "up", "down", "pooler", "head"})
+    scores, average = 3, 3
+    assert _products(1, None) == _products(4, None) == 0
+    counts = {_products(layers, torch.bfloat16) for layers in (1, 4)}
+    assert len(counts) == 1 and linear <= counts.pop() <= linear + scores + average
