@@ -25,8 +25,8 @@ BESIDE = {
     "sentences_per_second_greedy": "on this machine",
 }
 """Metrics the first table shows beside the one that decides, with a word on each."""
-KNOWN = {"name", "about", "expect", "config", "command", "started"}
-"""Keys of `run.json` that have a place of their own; the others describe the machine."""
+KNOWN = {"name", "about", "expect", "config", "command", "started", "launch", "planned"}
+"""Keys of `run.json` that have a place of their own, or are for the run itself; the others describe the machine."""
 TOTAL = "loss"
 """Column of the sum of all terms."""
 SHOWN = 8

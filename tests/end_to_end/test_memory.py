@@ -1,11 +1,13 @@
 """The memory of a run is planned before anything is loaded, and told beside what it took."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from pipelines import memory_plan
+from pipelines.machine import facts
 from pipelines.memory_batches import Asked
 from pipelines.memory_plan import plan_stage
 from pipelines.room import Free
@@ -77,3 +79,5 @@ def test_the_report_tells_plan_and_measurement(call, run):
     assert done["results"]["memory"]["measured"] > 0
     report = (run.parent / "run/report.md").read_text(encoding="utf-8")
     assert "planned / measured" in report
+    told = re.findall(r"^- ([\w ]+):", report.split("How to get this again")[1].split("```")[0], flags=re.MULTILINE)
+    assert set(told) == {"command", *facts(stage(str(run), "student")._run.device)}
