@@ -9,19 +9,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.integrations.sdpa_attention import repeat_kv
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from distill.attention_routes import finish, is_causal, is_plain, is_short, made_plain, repeated, sdpa
 from distill.errors import ModelError
 
 IMPLEMENTATION = "distill"
-SHORT = 128
-"""Keys up to which a CPU attends faster by plain products: its SDPA kernel multiplies many small blocks.
-
-A layer of BERT-base, 32 rows, fp32, one core of an AMD Zen 5, ms: 2.6 against 11.3 at 10 positions, 7.2 : 12.5 at 25,
-18 : 28 at 64, 39 : 62 at 128; with 8 rows 52 : 31 at 256.
-"""
 
 
 class Looker(ABC):
@@ -92,23 +87,24 @@ def _attend(
     learned = _learned.get()
     if learned is not None:
         if looker is not None and wanted:
-            looker.keep((query * (options.get("scaling") or query.size(-1) ** -0.5)) @ _repeated(key, query))
+            looker.keep((query * (options.get("scaling") or query.size(-1) ** -0.5)) @ repeated(key, query))
         learned.seen = True
         key, value, attention_mask, options = _lengthened(
             module, learned.heads, (query, key, value), attention_mask, options
         )
         looker, wanted = None, False
-    plain = _is_plain(module, attention_mask, options)
-    if not wanted and not (plain and _is_short(key)):
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    attention_mask = made_plain(module, query, key, attention_mask, options)
+    plain = is_plain(module, attention_mask, options)
+    if not wanted and not (plain and is_short(query, key, options)):
+        return sdpa(module, query, key, value, attention_mask, **options)
     scale = options.get("scaling") or query.size(-1) ** -0.5
-    scores = (query * scale) @ _repeated(key, query)
+    scores = (query * scale) @ repeated(key, query)
     if looker is not None and wanted:
         looker.keep(scores)
     if not plain:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+        return sdpa(module, query, key, value, attention_mask, **options)
     full_value = repeat_kv(value, query.size(1) // value.size(1))
-    return _finish(scores, full_value, attention_mask, options.get("dropout", 0.0)), None
+    return finish(scores, full_value, attention_mask, options.get("dropout", 0.0)), None
 
 
 def _lengthened(
@@ -122,7 +118,7 @@ def _lengthened(
     query, key, value = heads
     count = learned[0].size(1)
     more = [tensor.to(key.dtype).unsqueeze(0).expand(key.size(0), -1, -1, -1) for tensor in learned]
-    if mask is None and query.size(2) > 1 and _is_causal(module, options):
+    if mask is None and query.size(2) > 1 and is_causal(module, options):
         behind = key.size(2) - query.size(2)  # positions of a cache
         mask = torch.ones(1, 1, query.size(2), key.size(2), dtype=torch.bool, device=key.device).tril(behind)
     if mask is not None:
@@ -133,55 +129,10 @@ def _lengthened(
     return torch.cat((more[0], key), 2), torch.cat((more[1], value), 2), mask, {**options, "is_causal": False}
 
 
-def _is_causal(module: nn.Module, options: dict[str, Any]) -> bool:
-    causal = options.get("is_causal")
-    return bool(getattr(module, "is_causal", True) if causal is None else causal)
-
-
-def _repeated(key: Tensor, query: Tensor) -> Tensor:
-    """Return the keys [B H A S] of all heads, turned for a product with queries."""
-    return repeat_kv(key, query.size(1) // key.size(1)).transpose(2, 3)
-
-
-def _is_plain(module: nn.Module, mask: Tensor | None, options: dict[str, Any]) -> bool:
-    """Whether the scores are all SDPA would compute with: no position bias, soft cap or implicit causal mask."""
-    added = options.get("position_bias") is not None or options.get("softcap") is not None
-    return not added and (mask is not None or not _is_causal(module, options))
-
-
-def _is_short(key: Tensor) -> bool:
-    """Whether plain products are faster than SDPA and the scores they hold are small: on a CPU, for short rows."""
-    return key.device.type == "cpu" and key.size(2) <= SHORT
-
-
-def _finish(scores: Tensor, value: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
-    """Go on from scores [B H T T] to the output [B T H A], so that the product q·k is not paid twice."""
-    if mask is not None and mask.dtype == torch.bool:
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    elif mask is not None:
-        scores = scores + mask
-    weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
-    return _average(weights, value, dropout).transpose(1, 2).contiguous()
-
-
-def _average(weights: Tensor, value: Tensor, dropout: float) -> Tensor:
-    """Return dropout(weights) @ value.
-
-    On a CPU the mask is kept in bytes: `F.dropout` keeps one of floats for the backward pass, as large as the weights,
-    and draws it at half the speed.
-    """
-    if dropout == 0.0:
-        return weights @ value
-    if weights.device.type != "cpu":
-        return nn.functional.dropout(weights, dropout) @ value
-    dropped = torch.rand(weights.shape) < dropout
-    return weights.masked_fill(dropped, 0.0) @ (value / (1.0 - dropout))
-
-
 def _mask(**options: Any) -> Tensor | None:
     """Make the masks of SDPA; on the meta device, where no mask can be looked at, none is found superfluous."""
     if torch.device(options["device"]).type == "meta":
-        options |= {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
+        options |= {"allowis_causal_skip": False, "allow_is_bidirectional_skip": False}
     mask: Tensor | None = sdpa_mask(**options)
     return mask
 

@@ -3,10 +3,10 @@
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from distill.losses.reduction import unmasked, upcast
+from distill.losses.vocabulary import gold_cross_entropy
 from distill.protocols import LossTerm
 from distill.types import IGNORED, Batch, Choices, Needs, Outputs
 
@@ -64,9 +64,7 @@ def mean_log_prob(logits: Tensor, labels: Tensor) -> Tensor:
     """Return β [R], the mean of log p over the tokens of each answer, from logits [R U V] and labels [R U]."""
     keep = labels != IGNORED
     places = unmasked(keep)
-    values = F.cross_entropy(
-        upcast(places.rows(logits)), places.rows(labels[..., None]).squeeze(-1), reduction="none", ignore_index=IGNORED
-    )
+    values = gold_cross_entropy(logits, labels, places)
     answers = torch.arange(len(labels), device=labels.device)[:, None, None].expand(*labels.shape, 1)
     sums = values.new_zeros(len(labels)).index_add(0, places.rows(answers).squeeze(-1), values)
     return -sums / keep.sum(-1).clamp(min=1)

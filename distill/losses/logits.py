@@ -5,6 +5,7 @@ from typing import Protocol
 from torch import Tensor
 
 from distill.losses.reduction import blank, unmasked, weighed
+from distill.losses.vocabulary import divergence_of_rows
 from distill.protocols import LossTerm
 from distill.schedules import Value, value
 from distill.types import IGNORED, Batch, Needs, Outputs
@@ -65,10 +66,11 @@ class TokenLogits(LossTerm):
         places = unmasked(batch["labels"] != IGNORED)
         temperature = value(self.temperature, batch["progress"])
         if teacher.top_k is not None and student.logits is not None and self.top_k is not None:
-            parts = (student.logits, teacher.top_k.indices, teacher.top_k.log_probs)
-            values = self.top_k(*(places.rows(part) for part in parts), temperature=temperature)
+            kept = (teacher.top_k.indices, teacher.top_k.log_probs)
+            values = divergence_of_rows(self.top_k, student.logits, kept, places, temperature)
         else:
-            values = self.divergence(*map(places.rows, _both(student, teacher)), temperature=temperature)
+            own, taught = _both(student, teacher)
+            values = divergence_of_rows(self.divergence, own, (taught,), places, temperature)
         return weighed(blank(values, places.keep), places, batch).sum()
 
 

@@ -2,10 +2,10 @@
 
 from typing import Literal
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from distill.losses.reduction import blank, same_shape, unmasked, upcast, weighed
+from distill.losses.vocabulary import gold_cross_entropy
 from distill.protocols import LossTerm
 from distill.types import IGNORED, Batch, Needs, Outputs
 
@@ -31,11 +31,7 @@ class CrossEntropy(LossTerm):
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> Tensor:
         """Return the sum over labels […] that are not −100, from logits [… V]."""
         places = unmasked(batch["labels"] != IGNORED)
-        logits, wanted = places.rows(_logits(student)), places.rows(batch["labels"][..., None]).squeeze(-1)
-        smoothing = self.label_smoothing
-        values = F.cross_entropy(
-            upcast(logits), wanted, reduction="none", ignore_index=IGNORED, label_smoothing=smoothing
-        )
+        values = gold_cross_entropy(_logits(student), batch["labels"], places, self.label_smoothing)
         return weighed(values, places, batch).sum()
 
 
