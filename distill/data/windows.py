@@ -43,6 +43,11 @@ class Plan:
         counted = sum(self.steps_of(epoch) for epoch in range(int(whole)))
         return max(1, counted + math.ceil(part * self.steps_of(int(whole)) - 1e-9 if part else 0))
 
+    @cached_property
+    def _counted(self) -> dict[int, int]:
+        """Steps of epochs whose windows were made once: to find a step, those before it are only counted."""
+        return {}
+
     @property
     def sizes(self) -> NDArray[np.int64]:
         """What rows are sorted by, and a budget of tokens is spent on, [N]."""
@@ -50,7 +55,10 @@ class Plan:
 
     def steps_of(self, epoch: int) -> int:
         """Optimiser steps of one epoch; the same for all of them unless windows are cut by tokens."""
-        return len(self._epoch(0 if self.batching.tokens is None else epoch))
+        epoch = 0 if self.batching.tokens is None else epoch
+        if epoch not in self._counted:
+            self._counted[epoch] = len(self._epoch(epoch))
+        return self._counted[epoch]
 
     def locate(self, step: int) -> tuple[int, int]:
         """Return (epoch, window within the epoch) of a step."""

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -46,6 +47,19 @@ def test_the_split_changes_neither_windows_nor_counts(lengths, parts):
     for step in range(whole.steps):
         assert sorted(whole.parts(step)[0]) == sorted(np.concatenate(cut.parts(step)))
         assert whole.counts(step) == cut.counts(step)
+
+
+@pytest.mark.parametrize("tokens", [None, 60])
+def test_the_windows_of_an_epoch_are_not_made_again_for_each_step(tokens, monkeypatch):
+    made = []
+    monkeypatch.setattr("distill.data.windows.windows", lambda *parts: made.append(parts[-1]) or windows(*parts))
+    lengths = np.arange(1, 40)
+    plan = Plan(lengths, lengths > 0, Batching(4, tokens), 0, epochs=12.0)
+    for step in range(plan.steps):
+        plan.parts(step)
+        plan.counts(step)
+    assert len(made) <= 2 * 12
+    assert plan.locate(plan.steps - 1) == (11, plan.steps_of(11) - 1)
 
 
 def test_counts_are_those_of_the_rows():
