@@ -132,7 +132,7 @@ def _lengthened(
 def _mask(**options: Any) -> Tensor | None:
     """Make the masks of SDPA; on the meta device, where no mask can be looked at, none is found superfluous."""
     if torch.device(options["device"]).type == "meta":
-        options |= {"allowis_causal_skip": False, "allow_is_bidirectional_skip": False}
+        options |= {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
     mask: Tensor | None = sdpa_mask(**options)
     return mask
 
