@@ -74,10 +74,12 @@ def cut_by_tokens(rows: Indices, lengths: NDArray[np.int64], tokens: int) -> lis
     """Cut rows sorted by length so that rows × longest stays within the budget; a row beyond it stands alone."""
     cuts, start = [], 0
     sizes = lengths[rows]
-    for stop in range(1, len(rows) + 1):
-        if stop == len(rows) or (stop + 1 - start) * sizes[stop] > tokens:
-            cuts.append(rows[start:stop])
-            start = stop
+    while start < len(rows):
+        following = sizes[start : start + max(1, tokens // max(1, int(sizes[start])))]  # none is shorter
+        padded = following * np.arange(1, len(following) + 1)
+        stop = start + max(1, int(np.searchsorted(padded, tokens, side="right")))
+        cuts.append(rows[start:stop])
+        start = stop
     return cuts
 
 

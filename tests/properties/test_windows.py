@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.data.buckets import Batching, split, windows
+from distill.data.buckets import Batching, cut_by_tokens, split, windows
 from distill.data.windows import Plan
 
 lengths_of = st.lists(st.integers(1, 60), min_size=8, max_size=200).map(np.array)
@@ -37,6 +37,19 @@ def test_a_pure_function_of_seed_and_epoch(lengths, batching):
 def test_token_windows_keep_to_their_budget(lengths, tokens):
     for window in windows(lengths, Batching(8, tokens), 0, 0):
         assert len(window) * lengths[window].max() <= max(tokens, lengths[window].max())
+
+
+@settings(max_examples=150, deadline=None)
+@given(lengths_of, st.integers(1, 400))
+def test_cuts_by_tokens_take_one_row_after_the_other(lengths, tokens):
+    rows = np.argsort(lengths, kind="stable")
+    expected: list[list[int]] = []
+    for row in rows.tolist():
+        if expected and (len(expected[-1]) + 1) * lengths[row] <= tokens:
+            expected[-1].append(row)
+        else:
+            expected.append([row])
+    assert [cut.tolist() for cut in cut_by_tokens(rows, lengths, tokens)] == expected
 
 
 @settings(max_examples=50, deadline=None)
