@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     large.add_argument("--rounds", type=int, default=10)
     large.add_argument("--small", action="store_true", help="a tiny model: tries the benchmark")
     large.set_defaults(run=_large)
-    tasks = commands.add_parser("tasks", help="put finished runs into the table of results")
+    tasks = commands.add_parser("tasks", help="put finished runs into the tables of results")
     tasks.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     tasks.set_defaults(run=_tasks)
     child = commands.add_parser("peak-memory")
@@ -127,7 +127,7 @@ def _tasks(given: argparse.Namespace, console: Console) -> int:
     from benchmarks import tasks
     from benchmarks.report import RESULTS
 
-    tasks.write(given.runs, RESULTS / "tasks.md", console)
+    tasks.write(given.runs, RESULTS, console)
     return 0
 
 

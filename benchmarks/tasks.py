@@ -1,4 +1,4 @@
-"""Finished runs in one table: teacher, student with it, the same student without it."""
+"""Finished runs in tables: teacher, student with it, the same student without it; of adapters, what they hold too."""
 
 import json
 from dataclasses import dataclass
@@ -27,6 +27,10 @@ class Line:
     command: str
     machine: str
     code: str
+    held: int | None = None
+    """Parameters that a student's adapter holds, its head among them; none without one."""
+    megabytes: float | None = None
+    """Of that adapter on disk."""
 
     def cells(self) -> list[str]:
         """Return the cells of a Markdown row."""
@@ -38,26 +42,35 @@ class Line:
             self.gain,
             str(self.seeds),
             f"{self.minutes:.0f}",
+            *([] if self.held is None else [f"{self.held:,}", f"{self.megabytes:.2f}"]),
         ]
 
 
+HEAD = ("run", "scored by", "teacher", "student", "no teacher", "gain (seeds ahead)", "seeds", "minutes")
+HELD = ("parameters held", "MB")
+
+
 def line(folder: Path) -> Line:
-    """Read one run."""
+    """Read one run; of a student in an adapter the name is that of the folder, as one recipe takes many adapters."""
     files = RunFiles(folder)
     results, record = files.evaluation, files.record
     spreads = {role: results["verdict"][role] for role in results["models"]}
     gain = results["verdict"].get("gain")
+    student = results["models"]["student"]
+    held = student.get("own")
     return Line(
-        run=record["name"],
+        run=record["name"] if held is None else folder.name,
         metric=TITLES[results["metric"]],
         rows=results["rows"],
-        seeds=len(results["models"]["student"]["seeds"]),
+        seeds=len(student["seeds"]),
         scores={role: _spread(spread) for role, spread in spreads.items()},
         gain=f"{100 * gain['mean']:+.1f} ({gain['wins']} of {gain['seeds']})" if gain else "–",
-        minutes=_minutes(files, set(results["models"]["student"]["seeds"])),
+        minutes=_minutes(files, set(student["seeds"])),
         command=record["command"],
         machine=f"{record['processor']}; {record['machine']}",
         code=record["code"],
+        held=held,
+        megabytes=None if held is None else student["megabytes"],
     )
 
 
@@ -68,21 +81,30 @@ def _minutes(files: RunFiles, seeds: set[str]) -> float:
     return float(sum(seconds)) / 60
 
 
-def write(folders: list[Path], target: Path, console: Console) -> None:
-    """Put runs into the table, as Markdown and JSON beside each other, and print it.
+def write(folders: list[Path], results: Path, console: Console) -> None:
+    """Put runs into `tasks`, those of adapters into `adapters`, as Markdown and JSON beside each other; print them."""
+    found = [line(folder) for folder in folders]
+    adapters = [each for each in found if each.held is not None]
+    whole = [each for each in found if each.held is None]
+    if whole:
+        _write(whole, results / "tasks", "Whole runs", HEAD, console)
+    if adapters:
+        _write(adapters, results / "adapters", "Students that are a frozen model in an adapter", HEAD + HELD, console)
 
-    A run takes the place of an older one of its name; the others stay: each takes hours, and has its own code and
+
+def _write(found: list[Line], target: Path, title: str, head: tuple[str, ...], console: Console) -> None:
+    """Let runs take the place of older ones of their name; the others stay: each takes hours, and has its own code and
     machine written beside it.
     """
-    kept = {found.run: found for found in _read(target.with_suffix(".json"))}
-    lines = list((kept | {found.run: found for found in map(line, folders)}).values())
-    head = ["run", "scored by", "teacher", "student", "no teacher", "gain (seeds ahead)", "seeds", "minutes"]
-    cells = [head, ["---"] * len(head), *(found.cells() for found in lines)]
+    lines = list(
+        ({old.run: old for old in _read(target.with_suffix(".json"))} | {new.run: new for new in found}).values()
+    )
+    cells = [[*head], ["---"] * len(head), *(each.cells() for each in lines)]
     rows = ["| " + " | ".join(row) + " |" for row in cells]
-    commands = [f"- `{found.command}`: version {found.code}; {found.machine}" for found in lines]
-    parts = ["# Whole runs", "", *rows, "", "Scores in hundredths, mean ± sd over the seeds.", "", *commands, ""]
+    commands = [f"- `{each.command}`: version {each.code}; {each.machine}" for each in lines]
+    parts = [f"# {title}", "", *rows, "", "Scores in hundredths, mean ± sd over the seeds.", "", *commands, ""]
     write_text(target.with_suffix(".md"), "\n".join(parts))
-    write_json(target.with_suffix(".json"), [vars(found) for found in lines])
+    write_json(target.with_suffix(".json"), [vars(each) for each in lines])
     console.print(Markdown("\n".join(parts)))
 
 

@@ -1,5 +1,6 @@
 """Walk the stages of a run, skipping what is done."""
 
+import shlex
 import signal
 import sys
 import time
@@ -142,7 +143,7 @@ def _write_run(run: Run, loaded: Loaded) -> None:
         "name": loaded.name,
         "about": run.config.about,
         "expect": run.config.expect,
-        "command": " ".join(["distill", *sys.argv[1:]]),
+        "command": shlex.join(["distill", *sys.argv[1:]]),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "config": show(loaded),
         "launch": identity(),

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -72,8 +73,11 @@ def test_a_teacher_that_is_trained_is_not_to_be_quantised(call, run, monkeypatch
 
 
 def test_the_report_tells_plan_and_measurement(call, run):
-    code, out, err = call("run", str(run))
+    arguments = ["run", str(run), "about=It's in two words"]
+    code, out, err = call(*arguments)
     assert code == 0, out + err
+    record = json.loads((run.parent / "run/run.json").read_text(encoding="utf-8"))
+    assert shlex.split(record["command"]) == ["distill", *arguments]  # for a shell, as it stands in the report
     done = json.loads((run.parent / "run/seed-0/student/stage.json").read_text(encoding="utf-8"))
     assert done["results"]["memory"]["planned"] > 0
     assert done["results"]["memory"]["measured"] > 0
