@@ -1,7 +1,8 @@
 """The batches that decide how much memory a train stage takes, known before it runs or assumed."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -83,15 +84,25 @@ class Batches:
         inputs = collate(self.table, rows, self.pad_id, pad_to)
         return Batch(**inputs, window_counts=self.plan.counts(0), progress=0.0, step=0)
 
-    def validation(self) -> Iterator[Inputs]:
-        """Yield the largest validation batch, where there is one to be had."""
+    def validation(self) -> Inputs | None:
+        """Return the largest validation batch, where there is one to be had."""
+        every = self._scored
+        if every is None:
+            return None
+        last = [*range(len(every))][-2:]  # rows are sorted by length, and the last batch may have but few
+        return max((every[number] for number in last), key=lambda inputs: inputs["input_ids"].numel())
+
+    def validation_shapes(self) -> int:
+        """Return how many validation batches differ in rows or positions."""
+        every = self._scored
+        return 0 if every is None else len({(len(cut), int(every.table.lengths[cut].max())) for cut in every.cuts})
+
+    @cached_property
+    def _scored(self) -> ValidationBatches | None:
         run, stage = self.asked.run, self.asked.stage
         if stage.validation is None or self.assumed or not _are_known(run, [stage.validation]):
-            return
-        every = ValidationBatches(run.table((stage.validation,), stage.trains), self.pad_id)
-        last = [*range(len(every))][-2:]  # rows are sorted by length, and the last batch may have but few
-        if last:
-            yield max((every[number] for number in last), key=lambda inputs: inputs["input_ids"].numel())
+            return None
+        return ValidationBatches(run.table((stage.validation,), stage.trains), self.pad_id)
 
 
 def _are_known(run: Run, names: Iterable[str]) -> bool:

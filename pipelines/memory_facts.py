@@ -23,7 +23,7 @@ from distill.strategies.fsdp import blocks
 from distill.strategies.limits import Facts
 from distill.strategies.memory_laws import PREFETCHED, Learner, TeacherKind, TeacherWeights
 from distill.strategies.precision import AUTOCAST
-from distill.strategies.tracing import CUDA_BLOCK, Ledger, Moment, Tracer
+from distill.strategies.tracing import CUDA_BLOCK, Ledger, Moment, Product, Tracer
 from distill.types import Batch, Needs
 from pipelines.memory_batches import Asked, Batches
 from pipelines.own_teacher import own_teacher
@@ -97,7 +97,8 @@ def trace(asked: Asked) -> Traced:
     student.train()
     largest_batch = tracer.batch(batches.largest())
     tracer.step(lambda: _loss(module, largest_batch), held, ledger, again=batches.accumulate > 1)
-    for inputs in batches.validation():
+    inputs = batches.validation()
+    if inputs is not None:
         _validate(tracer, student, ledger, inputs)
     rows, positions = largest_batch["input_ids"].shape
     return Traced(
@@ -112,16 +113,25 @@ def trace(asked: Asked) -> Traced:
         positions=positions,
         assumed=batches.assumed,
         accumulates=batches.accumulate > 1,
-        kernels=_moving(ledger, largest_batch) * batches.shapes(),
+        kernels=_kernels(ledger, batches, largest_batch, inputs),
         facts=replace(facts_of(run, stage, student, objective), devices=asked.devices),
     )
 
 
-def _moving(ledger: Ledger, batch: Batch) -> int:
-    """Return how many products have other shapes where rows or targets are longer or shorter."""
+def _kernels(ledger: Ledger, batches: Batches, learnt: Batch, scored: Inputs | None) -> int:
+    """Return how many kernels products in bf16 need, over the shapes of all batches."""
+    training = [product for product in ledger.products if product.phase != "validation"]
+    validating = [product for product in ledger.products if product.phase == "validation"]
+    found = _moving(training, learnt) * batches.shapes()
+    return found if scored is None else found + _moving(validating, scored) * batches.validation_shapes()
+
+
+def _moving(products: Iterable[Product], batch: Batch | Inputs) -> int:
+    """Return how many products have other shapes where rows or targets are longer or shorter; of equal ones one."""
     rows, *lengths = (*batch["input_ids"].shape, *batch["labels"].shape[1:])
     moving = {size for length in lengths for size in (length, length - 1, rows * length, rows * (length - 1))}
-    return sum(any(size in moving for shape in shapes for size in shape) for _, *shapes in ledger.products)
+    alike = {product[1:] for product in products}
+    return sum(any(size in moving for shape in shapes for size in shape) for _, _, shapes in alike)
 
 
 def _loss(module: DistillModule, batch: Batch) -> torch.Tensor:

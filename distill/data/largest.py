@@ -7,6 +7,9 @@ from distill.data.table import TokenTable
 from distill.data.windows import Plan
 from distill.types import IGNORED
 
+SEEN = 4096
+"""Steps whose shapes are looked at, where an epoch has fewer: each epoch pads its rows in other company."""
+
 
 def largest(plan: Plan) -> Indices:
     """Return the rows of the micro-batch that has the most padded positions, in the first epoch; of equals, the one
@@ -17,9 +20,11 @@ def largest(plan: Plan) -> Indices:
 
 
 def shapes(plan: Plan) -> int:
-    """Return how many micro-batches of the first epoch differ in rows or in the positions they are padded to."""
-    first = min(plan.steps, plan.steps_of(0))
-    return len({(len(part), *_size(plan, part)) for step in range(first) for part in plan.parts(step)})
+    """Return how many micro-batches differ in rows or in the positions they are padded to: of the first epoch, and of
+    so many later steps as are soon looked at.
+    """
+    seen = min(plan.steps, max(plan.steps_of(0), SEEN))
+    return len({(len(part), *_size(plan, part)) for step in range(seen) for part in plan.parts(step)})
 
 
 def _size(plan: Plan, rows: Indices) -> tuple[int, int]:

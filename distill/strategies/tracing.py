@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,19 @@ KNOWN = 1_000_000
 """Most elements of a tensor of whole numbers that is made from nothing (positions, masks) and keeps its values."""
 PRODUCTS = frozenset({"mm", "addmm", "bmm", "baddbmm", "_scaled_dot_product_flash_attention_for_cpu"})
 """Operations that are products of matrices."""
+
+
+class Product(NamedTuple):
+    """A product of matrices: equal ones share a kernel."""
+
+    phase: Phase
+    held: bool
+    """Whether it is of weights that a frozen model holds ready, which is a kernel of its own."""
+    name: str
+    shapes: tuple[tuple[int, ...], ...]
+    """Of all that goes in."""
+
+
 CUDA_BLOCK = 512
 """Bytes that torch's allocator rounds up to on a GPU."""
 
@@ -54,8 +67,8 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.phase: Phase = "forward"
         self.moments: list[Moment] = []
-        self.products: set[tuple[Any, ...]] = set()
-        """Operations that are products in bf16, each with the shapes it takes."""
+        self.products: set[Product] = set()
+        """Those in bf16."""
         self._outputs = outputs
         self._block = block
         self._live: dict[Kind, int] = {"activations": 0, "logits": 0, "gradients": 0}
@@ -82,8 +95,10 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Run an operation: on values where all that goes in has them, else on shapes; book what comes out."""
         kwargs = kwargs or {}
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        if func.overloadpacket.__name__ in PRODUCTS and any(leaf.dtype == torch.bfloat16 for leaf in given):
-            self.products.add((func, *(tuple(leaf.shape) for leaf in given)))
+        name = func.overloadpacket.__name__
+        if name in PRODUCTS and any(leaf.dtype == torch.bfloat16 for leaf in given):
+            held = name == "addmm" and self.phase == "forward" and not torch.is_grad_enabled()
+            self.products.add(Product(self.phase, held, name, tuple(tuple(leaf.shape) for leaf in given)))
         if given and not any(isinstance(tensor, FakeTensor) for tensor in given):
             with unset_fake_temporarily():
                 found = func(*args, **kwargs)

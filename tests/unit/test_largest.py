@@ -22,6 +22,13 @@ def test_the_largest_is_that_with_most_padded_positions(plan):
 
 
 def test_shapes_are_counted_once(plan):
-    parts = [part for step in range(plan.steps_of(0)) for part in plan.parts(step)]
+    parts = [part for step in range(plan.steps) for part in plan.parts(step)]
     expected = {(len(part), int(plan.lengths[part].max())) for part in parts}
     assert 10 < shapes(plan) == len(expected) < len(parts)
+
+
+def test_shapes_of_later_epochs_count_too():
+    lengths = np.random.default_rng(0).lognormal(2.5, 0.6, size=400).astype(np.int64) + 3
+    batching = Batching(16, bucket_window=4)  # rows meet others in each epoch
+    once, often = (Plan(lengths, lengths > 0, batching, 0, epochs=epochs) for epochs in (1.0, 8.0))
+    assert shapes(once) < shapes(often)

@@ -1,6 +1,7 @@
 """A step over tensors without data books what the step itself makes."""
 
 from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
@@ -76,7 +77,7 @@ def _products(layers: int, autocast: torch.dtype | None) -> int:
     tracer.take(student)
     batch = {"input_ids": torch.ones(3, 11, dtype=torch.long), "attention_mask": torch.ones(3, 11, dtype=torch.long)}
     tracer.step(lambda: student(batch, Needs(logits=True)).logits.sum(), [student], ledger, again=False)  # type: ignore[arg-type, union-attr]
-    return len(ledger.products)
+    return len({product[1:] for product in ledger.products})
 
 
 def test_products_in_bf16_are_counted_once_for_each_shape():
@@ -86,3 +87,28 @@ def test_products_in_bf16_are_counted_once_for_each_shape():
     assert _products(1, None) == _products(4, None) == 0
     counts = {_products(layers, torch.bfloat16) for layers in (1, 4)}
     assert len(counts) == 1 and linear <= counts.pop() <= linear + scores + average
+
+
+def test_products_of_a_frozen_model_have_kernels_of_their_own():
+    """It holds its weights ready; products without weights, as in attention, share a kernel with the student's."""
+    config = AutoConfig.for_model(
+        "bert", vocab_size=60, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=80
+    )
+    student, teacher = (Student(AutoModelForSequenceClassification.from_config(config), has_head=True) for _ in "12")
+    teacher.requires_grad_(False)
+    tracer, ledger = Tracer.on("cpu", torch.bfloat16), Ledger(2)
+    for model in (student, teacher):
+        tracer.take(model)
+    ids = torch.ones(3, 11, dtype=torch.long)
+    batch: Any = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+    def step():
+        with torch.no_grad():
+            teacher(batch, Needs(logits=True))
+        return student(batch, Needs(logits=True)).logits.sum()
+
+    tracer.step(step, [student, teacher], ledger, again=False)
+    alike = {product[1:] for product in ledger.products}
+    held = {shapes for held, _, shapes in alike if held}
+    assert held == {shapes for held, name, shapes in alike if name == "addmm" and not held}
+    assert not any(held for held, name, _ in alike if name != "addmm")
