@@ -67,8 +67,12 @@ class Ranks:
         self._path("fault", self._place.rank).unlink(missing_ok=True)
         self._old = set(self._found())  # of an earlier start under the same name
         self._old_beats = {rank: _changed(self._path("beat", rank)) for rank in range(self._place.world)}
-        self._beat("works")
-        threading.Thread(target=self._watch, daemon=True, name="ranks").start()
+        try:
+            self._beat("works")
+            threading.Thread(target=self._watch, daemon=True, name="ranks").start()
+        except BaseException as error:  # a stop at this moment: the others know of this process, so it says how it ends
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -38,9 +38,10 @@ def test_who_waits_for_rank_0_leaves_with_it(tmp_path):
     checks = _started(run, 0, port)
     try:
         checks.send_signal(signal.SIGTERM)
-        errors = [process.communicate(timeout=60)[1] for process in (checks, waits)]
+        errors = [process.communicate(timeout=180)[1] for process in (checks, waits)]
         assert [checks.returncode, waits.returncode] == [75, 75], errors
         assert [said.count("the same command goes on from there") for said in errors] == [1, 0], errors
     finally:
         for process in (checks, waits):
             process.kill()
+            process.communicate()  # another test would be blamed for what is left open

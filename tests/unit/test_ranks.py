@@ -115,6 +115,15 @@ def test_nobody_waits_for_a_main_process_that_was_stopped(ranks, quick):
     assert stopped.value.signal == signal.SIGTERM and len(asked) >= 3
 
 
+def test_a_process_that_is_stopped_while_it_enters_says_that_it_ended(ranks, monkeypatch):
+    """The others have seen it by then, and would take it for killed."""
+    monkeypatch.setattr(module.threading.Thread, "start", lambda thread: signal.raise_signal(signal.SIGTERM))
+    with stoppable(), pytest.raises(Stopped), ranks:
+        pytest.fail("it was not stopped")
+    said = read_json(ranks._path("beat", 1))
+    assert (said["state"], said["reason"]) == ("ended", "stopped")
+
+
 def test_what_the_main_process_did_before_it_ended_counts(ranks, quick):
     answers = iter([False, True])
 
