@@ -97,9 +97,7 @@ def trace(asked: Asked) -> Traced:
     student.train()
     largest_batch = tracer.batch(batches.largest())
     tracer.step(lambda: _loss(module, largest_batch), held, ledger, again=batches.accumulate > 1)
-    inputs = batches.validation()
-    if inputs is not None:
-        _validate(tracer, student, ledger, inputs)
+    scored = _validate(tracer, student, ledger, batches)
     rows, positions = largest_batch["input_ids"].shape
     return Traced(
         learner=_learner(module),
@@ -113,7 +111,7 @@ def trace(asked: Asked) -> Traced:
         positions=positions,
         assumed=batches.assumed,
         accumulates=batches.accumulate > 1,
-        kernels=_kernels(ledger, batches, largest_batch, inputs),
+        kernels=_kernels(ledger, batches, largest_batch, scored),
         facts=replace(facts_of(run, stage, student, objective), devices=asked.devices),
     )
 
@@ -140,11 +138,16 @@ def _loss(module: DistillModule, batch: Batch) -> torch.Tensor:
     return torch.stack([*losses, *([] if penalty is None else [penalty])]).sum()
 
 
-def _validate(tracer: Tracer, student: Student, ledger: Ledger, inputs: Inputs) -> None:
+def _validate(tracer: Tracer, student: Student, ledger: Ledger, batches: Batches) -> Inputs | None:
+    """Score the largest validation batch, where there is one, and return it."""
+    inputs = batches.validation()
+    if inputs is None:
+        return None
     ledger.phase = "validation"
     student.eval()
     with tracer.running(ledger), torch.no_grad():
         student(tracer.batch(inputs), Needs(logits=True, choices="choices" in inputs))
+    return inputs
 
 
 def _outline(asked: Asked) -> Loaded | None:
