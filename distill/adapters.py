@@ -70,6 +70,12 @@ def penalty(model: Model) -> Tensor | None:
     return None
 
 
+def settle(model: Model) -> None:
+    """Bring an adapter into the form it is passed on in, with the same outputs: what was for training alone goes."""
+    if isinstance(model, PeftModel) and isinstance(model.base_model, Tuner):
+        model.base_model.settle()
+
+
 class Tuner(ABC):
     """What a tuner of our own can do beside what peft asks of all."""
 
@@ -80,6 +86,10 @@ class Tuner(ABC):
     @abstractmethod
     def penalty(self) -> Tensor | None:
         """Return what the active adapter adds to the loss, if anything."""
+
+    @abstractmethod
+    def settle(self) -> None:
+        """Leave out what was for training alone."""
 
 
 @contextmanager

@@ -15,6 +15,8 @@ from distill.errors import DiskError
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PROBE = 1 << 20
+_UMASK = os.umask(0)
+os.umask(_UMASK)
 
 
 def write_atomically(path: Path, write: Callable[[Path], None], *, shared: bool = False) -> None:
@@ -41,6 +43,14 @@ def write_atomically(path: Path, write: Callable[[Path], None], *, shared: bool 
         raise
     partial.replace(path)
     _sync_folder(path.parent)
+
+
+def open_to_others(folder: Path) -> None:
+    """Give all of a folder the access that the user's umask leaves to others: safetensors writes weights for their
+    owner alone, and so are temporary folders made.
+    """
+    for path in (folder, *folder.rglob("*")):
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~_UMASK)
 
 
 def no_room(error: BaseException) -> str:

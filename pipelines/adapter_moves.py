@@ -56,6 +56,7 @@ def export(folder: Path, output: Path, *, drop: int = 0) -> float:
     opened = _open(folder)
     if drop:
         _drop(opened, drop, folder)
+    adapters.settle(opened.model)
     with whole(output) as made:
         return _written(opened, made, output.name, folder)
 

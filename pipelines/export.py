@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from configs.data import Task
 from distill import adapters, merging
 from distill.errors import ModelError
-from distill.files import write_json, write_text
+from distill.files import open_to_others, write_json, write_text
 from distill.metrics import agreement
 from distill.models import Loaded, ModelSource, load, set_labels
 from distill.types import IGNORED
@@ -122,6 +122,7 @@ def whole(folder: Path) -> Iterator[Path]:
     partial.mkdir(parents=True)
     try:
         yield partial
+        open_to_others(partial)
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
     finally:
@@ -156,7 +157,9 @@ def _write(form: Format, reference: Reference, folder: Path) -> None:
     reference.loaded.tokenizer.save_pretrained(folder)
     match form:
         case "adapter":
-            adapters.save(adapters.adapted(reference.loaded.model, "export.formats"), folder)
+            adapted = adapters.adapted(reference.loaded.model, "export.formats")
+            adapters.settle(adapted)
+            adapters.save(adapted, folder)
             write_text(folder / "README.md", reference.trained.card)
         case "transformers":
             merging.plain(reference.loaded.model, "export.formats").save_pretrained(folder)

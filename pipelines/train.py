@@ -21,7 +21,7 @@ from distill.callbacks.stop import Stop
 from distill.callbacks.watch import Watch
 from distill.data.module import DistillData
 from distill.data.rows import by_source
-from distill.files import digest
+from distill.files import digest, open_to_others
 from distill.metrics import AnswerMetrics, TargetMetrics, TaskMetrics, validation_metric
 from distill.models import Loaded, ModelSource, fingerprint
 from distill.module import DistillModule, Metrics, Recipe
@@ -255,6 +255,7 @@ class Train(Stage[TrainStage]):
         partial = output / f".{MODEL}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         student.save(partial, self._run.words(self._config.trains).tokenizer)
+        open_to_others(partial)
         shutil.rmtree(output / MODEL, ignore_errors=True)
         partial.rename(output / MODEL)
         shutil.rmtree(output / "checkpoints", ignore_errors=True)

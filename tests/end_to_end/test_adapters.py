@@ -62,6 +62,13 @@ def test_an_adapter_is_trained_saved_scored_and_exported(tmp_path, call, method)
     shown = json.loads((run / "evaluate" / "results.json").read_text(encoding="utf-8"))["models"]["student"]
     assert shown["own"] == sum(value.numel() for value in load_file(saved / "adapter_model.safetensors").values())
     assert "its own" in (run / "report.html").read_text(encoding="utf-8")
+    mode = (run / "run.json").stat().st_mode & 0o777  # as the user's umask has it
+    assert {path.stat().st_mode & 0o777 for path in run.rglob("*.safetensors")} == {mode}
+    assert {path.stat().st_mode & 0o777 for path in (run / "export").rglob("*.onnx*")} <= {mode}
+    folders = {path.parent.stat().st_mode & 0o777 for path in (run / "export").rglob("*")}
+    assert folders == {run.stat().st_mode & 0o777}
+    exported = load_file(run / "export" / "adapter" / "adapter_model.safetensors")
+    assert not any(".outer." in name for name in exported)  # of a prefix only its keys and values
 
 
 def test_peft_alone_loads_what_is_exported(tmp_path, call):

@@ -171,3 +171,22 @@ def test_an_export_never_passes_an_adapter_off_as_a_whole_model():
     with pytest.raises(ModelError, match="here: "):
         merging.plain(model, "here")
     assert merging.whole(model, "here") is model
+
+
+@pytest.mark.parametrize("method", ["prefix", "mix and match"])
+@pytest.mark.parametrize("kind", ["bert", "t5", "marian", "llama"])
+def test_a_prefix_is_passed_on_without_the_network_that_made_it(method, kind, tmp_path):
+    """It says the same, holds keys and values alone, and still learns."""
+    made = begin(method, kind, "logits")
+    made.step()
+    said = logits(made.student, made.batch)
+    adapters.settle(made.student.model)
+    assert torch.equal(logits(made.student, made.batch), said)
+    adapters.save(made.student.model, tmp_path)
+    held = load_file(tmp_path / adapters.WEIGHTS)
+    assert any(name.endswith(".prefix") for name in held)
+    assert not any(("embeddings" in name and "modular" in name) or ".outer." in name for name in held)
+    again = adapters.add(families.loaded(kind).model, tmp_path, "another", "here", trainable=True)
+    torch.testing.assert_close(logits(Student(again, has_head=True), made.batch), said, atol=1e-6, rtol=0)
+    prefixes = {name for name, value in again.named_parameters() if name.endswith(".prefix") and value.requires_grad}
+    assert len(prefixes) == sum(name.endswith(".prefix") for name in held)

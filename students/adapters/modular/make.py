@@ -49,12 +49,17 @@ def make(spec: dict[str, Any], place: Place) -> Part:
         case {"kind": "prefix", "tokens": tokens, "width": inner, "side": side}:
             network = None
             if inner is not None:
-                network = _shared(place, f"prefix_{side}", lambda: PrefixNetwork(tokens, width, inner))
+                network = _shared(place, network_of(side), lambda: PrefixNetwork(tokens, width, inner))
             return Prefix(tokens, heads_of(place.model, side), network)
         case {"kind": "bias"}:
             return Bias(width)
         case _:
             raise ValueError(f"unknown part of an adapter: {spec}")
+
+
+def network_of(side: str) -> str:
+    """Return the name of the network that makes the prefixes of one side."""
+    return f"prefix_{side}"
 
 
 def _shared(place: Place, name: str, new: Callable[[], Held]) -> Held:

@@ -40,7 +40,9 @@ class Prefix(Part):
     def __init__(self, tokens: int, sizes: HeadSizes, network: PrefixNetwork | None) -> None:
         super().__init__()
         self.sizes = sizes
-        self._network = [network]  # in a list: it is saved with the tuner, not with each layer
+        self._network: list[PrefixNetwork | None] = [
+            network
+        ]  # in a list: it is saved with the tuner, not with each layer
         if network is None:
             self.prefix = nn.Parameter(torch.randn(2, tokens, sizes.heads * sizes.width) * 0.02)
         else:
@@ -52,6 +54,18 @@ class Prefix(Part):
         flat = self.prefix if network is None else torch.stack(self.outer(network()).chunk(2, -1))
         key, value = flat.view(2, -1, self.sizes.heads, self.sizes.width).transpose(1, 2)
         return key, value
+
+    def settle(self) -> None:
+        """Keep the keys and values themselves: the network that made them is for the training alone (Li and Liang
+        2021, section 4.3).
+        """
+        network = self._network[0]
+        if network is None:
+            return
+        with torch.no_grad():
+            self.prefix = nn.Parameter(torch.stack(self.outer(network()).chunk(2, -1)))
+        self._network = [None]
+        del self.outer
 
     def entering(self) -> AbstractContextManager[None]:
         """Let the attention inside look at them."""

@@ -21,8 +21,9 @@ from distill.capture import prepare
 from students.adapters.modular.config import ModularConfig
 from students.adapters.modular.invertible import Coupling, Inverse
 from students.adapters.modular.layer import Drop, ModularLayer
-from students.adapters.modular.make import Place, make
+from students.adapters.modular.make import Place, make, network_of
 from students.adapters.modular.part import Part
+from students.adapters.modular.prefix import Prefix
 
 _KEY = re.compile(r"\b(modular_\w+)\.")
 _LAYER = re.compile(r"\.(\d+)\.|\.(\d+)$")
@@ -165,6 +166,19 @@ class ModularModel(BaseTuner, Tuner):
         for spec in self.peft_config[adapter].parts:  # type: ignore[attr-defined]
             if spec["kind"] not in ("coupling", "inverse", "experts"):
                 spec["leave_out"] = sorted({*spec.get("leave_out", ()), *range(layers)})
+
+    def settle(self) -> None:
+        """Let prefixes be what their networks made of them."""
+        for layer in self._layers():
+            for part in layer.modular_parts.values():
+                if isinstance(part, Prefix):
+                    part.settle()
+        for adapter, config in self.peft_config.items():
+            shared: nn.ModuleDict = self.modular_shared[adapter]  # type: ignore[assignment]
+            for spec in config.parts:  # type: ignore[attr-defined]
+                if spec["kind"] == "prefix" and spec["width"] is not None:
+                    spec["width"] = None
+                    del shared[network_of(spec["side"])]
 
     def _layers(self) -> list[ModularLayer]:
         return [module for module in self.model.modules() if isinstance(module, ModularLayer)]
