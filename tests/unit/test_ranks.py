@@ -183,6 +183,7 @@ def test_who_waits_for_others_where_no_signal_is_heard_ends_as_one_that_was_stop
         command = [sys.executable, "-c", DEAF, str(tmp_path), str(probe.getsockname()[1])]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as deaf:
             assert deaf.stdout is not None and deaf.stdout.readline() == "there\n"
+            time.sleep(1)  # until it is inside that call
             deaf.send_signal(signal.SIGUSR1)
             time.sleep(1)
             heard = deaf.poll()
