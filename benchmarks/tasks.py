@@ -96,9 +96,8 @@ def _write(found: list[Line], target: Path, title: str, head: tuple[str, ...], c
     """Let runs take the place of older ones of their name; the others stay: each takes hours, and has its own code and
     machine written beside it.
     """
-    lines = list(
-        ({old.run: old for old in _read(target.with_suffix(".json"))} | {new.run: new for new in found}).values()
-    )
+    kept = {old.run: old for old in _read(target.with_suffix(".json"))}
+    lines = list((kept | {new.run: new for new in found}).values())
     cells = [[*head], ["---"] * len(head), *(each.cells() for each in lines)]
     rows = ["| " + " | ".join(row) + " |" for row in cells]
     commands = [f"- `{each.command}`: version {each.code}; {each.machine}" for each in lines]

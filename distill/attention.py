@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.integrations.sdpa_attention import repeat_kv
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from distill.attention_routes import finish, is_causal, is_plain, is_short, made_plain, repeated, sdpa
+from distill.attention_routes import finish, is_causal, is_plain, is_short, made_plain, repeated
 from distill.errors import ModelError
 
 IMPLEMENTATION = "distill"
@@ -93,16 +93,16 @@ def _attend(
             module, learned.heads, (query, key, value), attention_mask, options
         )
         looker, wanted = None, False
-    attention_mask = made_plain(module, query, key, attention_mask, options)
+    attention_mask, options = made_plain(module, query, key, attention_mask, options)
     plain = is_plain(module, attention_mask, options)
     if not wanted and not (plain and is_short(query, key, options)):
-        return sdpa(module, query, key, value, attention_mask, **options)
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     scale = options.get("scaling") or query.size(-1) ** -0.5
     scores = (query * scale) @ repeated(key, query)
     if looker is not None and wanted:
         looker.keep(scores)
     if not plain:
-        return sdpa(module, query, key, value, attention_mask, **options)
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     full_value = repeat_kv(value, query.size(1) // value.size(1))
     return finish(scores, full_value, attention_mask, options.get("dropout", 0.0)), None
 

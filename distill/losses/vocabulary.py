@@ -4,8 +4,8 @@ A loss of N tokens over V classes passes over N·V numbers a dozen times, in fp3
 tensors for the backward pass. Here both passes take as many rows as a cache holds: whole there are only the logits, in
 the type in which the model gave them, and their gradient. Values and gradients are those of the plain formulas.
 
-Cross entropy with smoothing, 2,040 tokens × 6,000 classes in bf16, both passes on one core of an Intel Xeon with AMX:
-46 ms, and 184 ms in one piece.
+Both passes over 2,040 tokens × 6,000 classes in bf16, on one core of an Intel Xeon with AMX, medians of 12 turns: cross
+entropy with smoothing 90 ms, 212 ms in one piece; kl 239 and 678 ms.
 """
 
 from collections.abc import Callable, Mapping

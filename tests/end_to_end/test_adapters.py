@@ -68,6 +68,7 @@ def test_an_adapter_is_trained_saved_scored_and_exported(tmp_path, call, method)
     folders = {path.parent.stat().st_mode & 0o777 for path in (run / "export").rglob("*")}
     assert folders == {run.stat().st_mode & 0o777}
     exported = load_file(run / "export" / "adapter" / "adapter_model.safetensors")
+    assert any(".outer." in name for name in load_file(saved / "adapter_model.safetensors")) == (method == "prefix")
     assert not any(".outer." in name for name in exported)  # of a prefix only its keys and values
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import main
+from benchmarks.levers import LEVERS, Lever
 
 
 def test_the_step_is_measured_against_a_bare_loop_and_the_hardware(
@@ -23,3 +24,9 @@ def test_the_step_is_measured_against_a_bare_loop_and_the_hardware(
     assert told["P5-fp32"] > 0
     own, bare = (found["samples"][f"{name} fp32"] for name in ("ours", "bare"))
     assert [lap["work"] for lap in own] == [lap["work"] for lap in bare]  # the same rows
+
+
+@pytest.mark.parametrize("lever", LEVERS, ids=lambda lever: lever.without)
+def test_a_lever_takes_away_something_that_is_there(lever: Lever) -> None:
+    with lever.during():
+        pass

@@ -40,9 +40,8 @@ class Prefix(Part):
     def __init__(self, tokens: int, sizes: HeadSizes, network: PrefixNetwork | None) -> None:
         super().__init__()
         self.sizes = sizes
-        self._network: list[PrefixNetwork | None] = [
-            network
-        ]  # in a list: it is saved with the tuner, not with each layer
+        # in a list: it is saved with the tuner, not with each layer
+        self._network: list[PrefixNetwork | None] = [network]
         if network is None:
             self.prefix = nn.Parameter(torch.randn(2, tokens, sizes.heads * sizes.width) * 0.02)
         else:
