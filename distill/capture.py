@@ -83,7 +83,7 @@ def forward(model: PreTrainedModel, batch: Batch, needs: Needs) -> Outputs:
         inputs["output_hidden_states"] = True if beside else sorted(needs.hidden_states)
     if "use_cache" in accepted:
         inputs["use_cache"] = False  # every position is there at once
-    with _recording(needs, model.config.num_hidden_layers) as recorder:
+    with _recording(needs, model.config.num_hidden_layers) as recorder, _bias_of_logits_as_computed(model):
         result = model(**inputs)
     states = result.get("encoder_hidden_states" if model.config.is_encoder_decoder else "hidden_states")
     written = result.get("decoder_hidden_states")
@@ -117,7 +117,9 @@ def _wrong_answers(model: PreTrainedModel, batch: Batch, result: Any) -> Tensor 
         inputs["attention_mask"] = batch["attention_mask"][choices["rows"]]
     if "use_cache" in accepted:
         inputs["use_cache"] = False
-    return without_virtual_tokens(Outputs(logits=model(**inputs).logits), count, beside=beside).logits
+    with _bias_of_logits_as_computed(model):
+        found = Outputs(logits=model(**inputs).logits)
+    return without_virtual_tokens(found, count, beside=beside).logits
 
 
 def shape_of(model: PreTrainedModel, *, trained_head: bool) -> Shape:
@@ -198,6 +200,23 @@ def _recording(needs: Needs, depth: int) -> Iterator[_Recorder]:
     recorder = _Recorder(needs, depth)
     with attention.looking(recorder):
         yield recorder
+
+
+@contextmanager
+def _bias_of_logits_as_computed(model: PreTrainedModel) -> Iterator[None]:
+    """Hold what Marian, BART and their kin add to finished logits in the type that products are computed in, as
+    autocast holds the bias of a layer. In fp32 it would make fp32 of logits in bf16, and of every pass over them.
+    """
+    owner = transformer(model)
+    bias = owner._buffers.get("final_logits_bias")
+    if bias is None or not torch.is_autocast_enabled(bias.device.type):
+        yield
+        return
+    owner._buffers["final_logits_bias"] = bias.to(torch.get_autocast_dtype(bias.device.type))
+    try:
+        yield
+    finally:
+        owner._buffers["final_logits_bias"] = bias
 
 
 def _accepted_inputs(model: PreTrainedModel) -> frozenset[str]:

@@ -11,7 +11,7 @@ from transformers import PretrainedConfig
 from configs.data import StageData
 from configs.stages import TrainStage
 from distill.data.collate import Inputs, collate
-from distill.data.largest import assumed, largest, shapes
+from distill.data.largest import Shapes, assumed, largest, shapes
 from distill.data.module import ValidationBatches
 from distill.data.table import TokenTable
 from distill.data.windows import Plan
@@ -74,11 +74,14 @@ class Batches:
         """Return the largest micro-batch."""
         return self._batch(largest(self.plan), self.plan.pad_to)
 
-    def shapes(self) -> int:
-        """Return how many shapes micro-batches have; of rows that are not known, as many as they may have lengths."""
+    def shapes(self) -> Shapes:
+        """Count the shapes of micro-batches; of rows that are not known, as many as they may have lengths."""
         if self.plan.pad_to is not None:
-            return 1
-        return int(self.plan.lengths.max()) if self.assumed else shapes(self.plan)
+            return Shapes(1, 1)
+        if not self.assumed:
+            return shapes(self.plan)
+        rows = len(self.plan.parts(0)[0])
+        return Shapes.of((rows, length, 0) for length in range(1, int(self.plan.lengths.max()) + 1))
 
     def _batch(self, rows: Any, pad_to: int | None = None) -> Batch:
         inputs = collate(self.table, rows, self.pad_id, pad_to)
@@ -92,10 +95,12 @@ class Batches:
         last = [*range(len(every))][-2:]  # rows are sorted by length, and the last batch may have but few
         return max((every[number] for number in last), key=lambda inputs: inputs["input_ids"].numel())
 
-    def validation_shapes(self) -> int:
-        """Return how many validation batches differ in rows or positions."""
+    def validation_shapes(self) -> Shapes:
+        """Count the shapes of validation batches."""
         every = self._scored
-        return 0 if every is None else len({(len(cut), int(every.table.lengths[cut].max())) for cut in every.cuts})
+        return Shapes.of(
+            () if every is None else ((len(cut), int(every.table.lengths[cut].max()), 0) for cut in every.cuts)
+        )
 
     @cached_property
     def _scored(self) -> ValidationBatches | None:

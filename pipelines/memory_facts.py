@@ -13,6 +13,8 @@ from configs.students import BaseStudent
 from configs.teachers import WHOLE_BELOW, Bits, ShardedTeacher, bits_of
 from distill import adapters
 from distill.data.collate import Inputs
+from distill.data.largest import Shapes
+from distill.few_shapes import rounded, use_few_shapes
 from distill.models import Loaded
 from distill.module import DistillModule, Recipe
 from distill.objective import build as build_objective
@@ -23,7 +25,7 @@ from distill.strategies.fsdp import blocks
 from distill.strategies.limits import Facts
 from distill.strategies.memory_laws import PREFETCHED, Learner, TeacherKind, TeacherWeights
 from distill.strategies.precision import AUTOCAST
-from distill.strategies.tracing import CUDA_BLOCK, Ledger, Moment, Product, Tracer
+from distill.strategies.tracing import BY_WEIGHTS, CUDA_BLOCK, Ledger, Moment, Product, Tracer
 from distill.types import Batch, Needs
 from pipelines.memory_batches import Asked, Batches
 from pipelines.own_teacher import own_teacher
@@ -120,16 +122,24 @@ def _kernels(ledger: Ledger, batches: Batches, learnt: Batch, scored: Inputs | N
     """Return how many kernels products in bf16 need, over the shapes of all batches."""
     training = [product for product in ledger.products if product.phase != "validation"]
     validating = [product for product in ledger.products if product.phase == "validation"]
-    found = _moving(training, learnt) * batches.shapes()
-    return found if scored is None else found + _moving(validating, scored) * batches.validation_shapes()
+    found = _moving(training, learnt, batches.shapes())
+    return found if scored is None else found + _moving(validating, scored, batches.validation_shapes())
 
 
-def _moving(products: Iterable[Product], batch: Batch | Inputs) -> int:
-    """Return how many products have other shapes where rows or targets are longer or shorter; of equal ones one."""
+def _moving(products: Iterable[Product], batch: Batch | Inputs, shapes: Shapes) -> int:
+    """Return how many kernels the products need that have other shapes where rows or targets are longer or shorter."""
     rows, *lengths = (*batch["input_ids"].shape, *batch["labels"].shape[1:])
-    moving = {size for length in lengths for size in (length, length - 1, rows * length, rows * (length - 1))}
-    alike = {product[1:] for product in products}
-    return sum(any(size in moving for shape in shapes for size in shape) for _, _, shapes in alike)
+    sizes = {size for length in lengths for size in (length, length - 1)}
+    positions = {rows * size for size in sizes}
+    few = {rounded(count) for count in positions}
+    found = 0
+    for _, name, given in {product[1:] for product in products}:
+        dimensions = {size for shape in given for size in shape}
+        if name in BY_WEIGHTS and dimensions & few:
+            found += shapes.positions
+        elif dimensions & (positions if name in BY_WEIGHTS else sizes):
+            found += shapes.batches
+    return found
 
 
 def _loss(module: DistillModule, batch: Batch) -> torch.Tensor:
@@ -191,6 +201,7 @@ def _settle(model: nn.Module, autocast: torch.dtype | None) -> None:
     for layer in model.modules():
         if autocast is not None and type(layer) is nn.Linear:
             layer.to(autocast)
+    use_few_shapes(model)
 
 
 def _learner(module: DistillModule) -> Learner:

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distill import adapters, capture
 from distill.errors import ModelError
+from distill.few_shapes import use_few_shapes
 from distill.protocols import TrainedModel
 from distill.types import Batch, Needs, Outputs, Shape
 from students.adapters.ranks import RankSchedule
@@ -39,6 +40,7 @@ class Student(TrainedModel):
         super().__init__()
         self.model: PreTrainedModel = cast(PreTrainedModel, model)  # an adapted model passes on what it is asked
         capture.prepare(self.model)
+        use_few_shapes(self.model)
         computed = {f"model.{name}" for name in adapters.transformer(self.model)._keys_to_ignore_on_save or ()}
         self._learning = [n for n, p in self.named_parameters() if p.requires_grad and n not in computed]
         self.kept: set[str] = set()

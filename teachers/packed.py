@@ -5,6 +5,8 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
+from distill.few_shapes import by_few_shapes
+
 
 class PackedLinear(nn.Module):
     """A linear layer whose weights lie as the CPU's kernels (oneDNN) read them; it has no gradient.
@@ -22,9 +24,12 @@ class PackedLinear(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return rows [… inputs] times the weights, plus the bias."""
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(
-            rows.to(self.dtype), self.packed, self.bias, "none", [], ""
-        )
+        if self.dtype == torch.bfloat16:
+            return by_few_shapes(self._product, rows.to(self.dtype))
+        return self._product(rows.to(self.dtype))
+
+    def _product(self, rows: Tensor) -> Tensor:
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self.packed, self.bias, "none", [], "")
         return product
 
 

@@ -1,10 +1,14 @@
 """The micro-batch of a training that is largest in memory."""
 
+from collections.abc import Iterable
+from typing import NamedTuple
+
 import numpy as np
 
 from distill.data.buckets import Batching, Indices
 from distill.data.table import TokenTable
 from distill.data.windows import Plan
+from distill.few_shapes import rounded
 from distill.types import IGNORED
 
 SEEN = 4096
@@ -19,18 +23,35 @@ def largest(plan: Plan) -> Indices:
     return max((part for step in range(first) for part in plan.parts(step)), key=lambda part: _size(plan, part))
 
 
-def shapes(plan: Plan) -> int:
-    """Return how many micro-batches differ in rows or in the positions they are padded to: of the first epoch, and of
-    so many later steps as are soon looked at.
-    """
+class Shapes(NamedTuple):
+    """How many shapes batches have."""
+
+    batches: int
+    """By rows and by the positions they are padded to."""
+    positions: int
+    """By the number of their padded positions, as products in bf16 round it."""
+
+    @staticmethod
+    def of(sizes: Iterable[tuple[int, int, int]]) -> "Shapes":
+        """Count batches of so many rows, positions a row, and targets a row."""
+        seen = set(sizes)
+        return Shapes(len(seen), len({rounded(rows * longest) for rows, longest, _ in seen}))
+
+
+def shapes(plan: Plan) -> Shapes:
+    """Count the shapes of micro-batches: of the first epoch, and of so many later steps as are soon looked at."""
     seen = min(plan.steps, max(plan.steps_of(0), SEEN))
-    return len({(len(part), *_size(plan, part)) for step in range(seen) for part in plan.parts(step)})
+    return Shapes.of((len(part), *_padded(plan, part)) for step in range(seen) for part in plan.parts(step))
 
 
 def _size(plan: Plan, rows: Indices) -> tuple[int, int]:
-    longest = plan.pad_to or int(plan.lengths[rows].max())
-    targets = int(plan.targets[rows].max()) if plan.beside and plan.targets is not None else 0
+    longest, targets = _padded(plan, rows)
     return len(rows) * (longest + targets), longest
+
+
+def _padded(plan: Plan, rows: Indices) -> tuple[int, int]:
+    longest = plan.pad_to or int(plan.lengths[rows].max())
+    return longest, int(plan.targets[rows].max()) if plan.beside and plan.targets is not None else 0
 
 
 def assumed(batching: Batching, length: int, targets: int | None, start: int | None) -> TokenTable:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distill.few_shapes import FewShapes
 from distill.losses.reduction import Positions, blank, count, named, places_of, same_shape, unmasked, upcast
 from distill.protocols import LossTerm
 from distill.types import Batch, Layers, Needs, Outputs, Side, Unit
@@ -112,7 +113,7 @@ class Hidden(LossTerm):
 
 def _linear(inputs: int, outputs: int) -> nn.Linear:
     """Return a linear map with BERT's initial weights."""
-    layer = nn.Linear(inputs, outputs)
+    layer = FewShapes(inputs, outputs)
     nn.init.normal_(layer.weight, std=0.02)
     nn.init.zeros_(layer.bias)
     return layer

@@ -24,6 +24,8 @@ KNOWN = 1_000_000
 """Most elements of a tensor of whole numbers that is made from nothing (positions, masks) and keeps its values."""
 PRODUCTS = frozenset({"mm", "addmm", "bmm", "baddbmm", "_scaled_dot_product_flash_attention_for_cpu"})
 """Operations that are products of matrices."""
+BY_WEIGHTS = frozenset({"mm", "addmm"})
+"""Those that linear layers compute with."""
 
 
 class Product(NamedTuple):

@@ -133,3 +133,24 @@ def test_probabilities_run_over_the_keys_a_decoder_looks_at(side: str, batch: di
                 expected += (taught.exp() * (taught - own)).sum(-1).mean()
     assert int(count) == int(queries.sum())
     torch.testing.assert_close(total, expected)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logits_stay_in_the_type_they_are_computed_in(family: str, batch: dict[str, Tensor]) -> None:
+    """Marian's and BART's models add a bias in fp32 to them; an opus-mt model's is not 0."""
+    model = writer(family)
+    bias = model._buffers.get("final_logits_bias")
+    assert (bias is not None) == (family in {"marian", "bart", "mbart", "pegasus"})
+    if bias is not None:
+        bias.copy_(torch.linspace(-3.0, 3.0, bias.numel()))
+    capture.prepare(model)
+    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    with torch.autocast("cpu", torch.bfloat16):
+        found = capture.forward(model, batch, Needs(logits=True)).logits
+        added_in_fp32 = model(**inputs, use_cache=False).logits
+    assert found.dtype == torch.bfloat16
+    of_three = 2.0**-7  # the bias has 8 bits, and so has the sum
+    torch.testing.assert_close(found.float(), added_in_fp32.float(), atol=of_three, rtol=2.0**-8)
+    assert capture.forward(model, batch, Needs(logits=True)).logits.dtype == torch.float32
+    if bias is not None:
+        assert model.final_logits_bias is bias and bias.dtype == torch.float32  # as it is saved

@@ -6,6 +6,7 @@ import pytest
 from distill.data.buckets import Batching
 from distill.data.largest import largest, shapes
 from distill.data.windows import Plan
+from distill.few_shapes import rounded
 
 
 @pytest.fixture
@@ -24,11 +25,13 @@ def test_the_largest_is_that_with_most_padded_positions(plan):
 def test_shapes_are_counted_once(plan):
     parts = [part for step in range(plan.steps) for part in plan.parts(step)]
     expected = {(len(part), int(plan.lengths[part].max())) for part in parts}
-    assert 10 < shapes(plan) == len(expected) < len(parts)
+    found = shapes(plan)
+    assert 10 < found.batches == len(expected) < len(parts)
+    assert 1 < found.positions == len({rounded(rows * longest) for rows, longest in expected}) < found.batches
 
 
 def test_shapes_of_later_epochs_count_too():
     lengths = np.random.default_rng(0).lognormal(2.5, 0.6, size=400).astype(np.int64) + 3
     batching = Batching(16, bucket_window=4)  # rows meet others in each epoch
     once, often = (Plan(lengths, lengths > 0, batching, 0, epochs=epochs) for epochs in (1.0, 8.0))
-    assert shapes(once) < shapes(often)
+    assert shapes(once).batches < shapes(often).batches
