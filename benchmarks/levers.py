@@ -15,7 +15,7 @@ from benchmarks.equality import NO_DROPOUT
 from benchmarks.ours import Trained
 from benchmarks.peak import stock_products
 from benchmarks.workload import TERMS, Workload
-from distill import attention_routes
+from distill import attention_routes, few_shapes
 from pipelines.machine import Device
 from teachers import packed
 
@@ -40,6 +40,7 @@ LEVERS = (
     Lever("dynamic padding", {"training": {"padding": "fixed"}}),
     Lever("oneDNN for fp32 products", during=stock_products),
     Lever("packed weights of the teacher", during=partial(patch.object, packed, "_packs", lambda dtype: False)),
+    Lever("few shapes of products in bf16", during=partial(patch.object, few_shapes, "rounded", lambda rows: rows)),
     Lever("plain products in short attention", during=partial(patch.object, attention_routes, "SHORT", 0)),
     Lever("dropout in the student (a cost)", {"options": NO_DROPOUT}),
     Lever("hidden and attention terms (a cost)", {"objective": TERMS[2:]}),

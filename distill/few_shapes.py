@@ -1,14 +1,14 @@
 """Linear layers whose products have few shapes.
 
 For each shape of a product in bf16, oneDNN compiles a kernel on CPUs and keeps the last thousand. Batches cut by tokens
-hardly ever have the same number of positions twice: each step would compile its kernels anew. With a few rows of zeros
+hardly ever have the same number of positions twice, and each step compiled its kernels anew: 28 % of the time of a
+translation student (1 M weights, 4,096 tokens a step, one core of an Intel Xeon with AMX). With a few rows of zeros
 more, the same kernels come back.
 """
 
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 CLOSEST = 16
@@ -24,8 +24,11 @@ def rounded(rows: int) -> int:
 def by_few_shapes(product: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
     """Return [... outputs], what a product makes of [... inputs] with rows of zeros up to a rounded number of rows."""
     rows = tensor.flatten(0, -2)
-    count = len(rows)
-    found = product(F.pad(rows, (0, 0, 0, rounded(count) - count)))[:count]
+    count, added = len(rows), rounded(len(rows)) - len(rows)
+    if added == 0:
+        return product(tensor)
+    longer = product(torch.cat([rows, rows.new_zeros(added, rows.size(1))]))
+    found = longer.split_with_sizes([count, added])[0]  # whose backward pass is one copy; that of a slice fills as well
     return found.view(*tensor.shape[:-1], found.size(-1))
 
 
