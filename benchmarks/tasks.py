@@ -1,32 +1,27 @@
 """Finished runs in tables: teacher, student with it, the same student without it; of adapters, what they hold too."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markdown import Markdown
 
-from distill.files import write_json, write_text
+from benchmarks import texts
+from benchmarks.table import Row, Table, where_from
 from pipelines.run_files import RunFiles
 from pipelines.verdict import TITLES
 
 
 @dataclass(frozen=True)
-class Line:
+class Line(Row):
     """A run in the table."""
 
-    run: str
     metric: str
     rows: int
     seeds: int
     scores: dict[str, str]
     gain: str
     minutes: float
-    command: str
-    machine: str
-    code: str
     held: int | None = None
     """Parameters that a student's adapter holds, its head among them; none without one."""
     megabytes: float | None = None
@@ -66,9 +61,7 @@ def line(folder: Path) -> Line:
         scores={role: _spread(spread) for role, spread in spreads.items()},
         gain=f"{100 * gain['mean']:+.1f} ({gain['wins']} of {gain['seeds']})" if gain else "–",
         minutes=_minutes(files, set(student["seeds"])),
-        command=record["command"],
-        machine=f"{record['processor']}; {record['machine']}",
-        code=record["code"],
+        **where_from(record),
         held=held,
         megabytes=None if held is None else student["megabytes"],
     )
@@ -82,33 +75,18 @@ def _minutes(files: RunFiles, seeds: set[str]) -> float:
 
 
 def write(folders: list[Path], results: Path, console: Console) -> None:
-    """Put runs into `tasks`, those of adapters into `adapters`, as Markdown and JSON beside each other; print them."""
+    """Put runs into `tasks`, those of adapters into `adapters`, as Markdown and JSON beside each other; print them.
+
+    What models wrote, each of a run, goes into `texts` as well.
+    """
     found = [line(folder) for folder in folders]
     adapters = [each for each in found if each.held is not None]
     whole = [each for each in found if each.held is None]
-    if whole:
-        _write(whole, results / "tasks", "Whole runs", HEAD, console)
-    if adapters:
-        _write(adapters, results / "adapters", "Students that are a frozen model in an adapter", HEAD + HELD, console)
-
-
-def _write(found: list[Line], target: Path, title: str, head: tuple[str, ...], console: Console) -> None:
-    """Let runs take the place of older ones of their name; the others stay: each takes hours, and has its own code and
-    machine written beside it.
-    """
-    kept = {old.run: old for old in _read(target.with_suffix(".json"))}
-    lines = list((kept | {new.run: new for new in found}).values())
-    cells = [[*head], ["---"] * len(head), *(each.cells() for each in lines)]
-    rows = ["| " + " | ".join(row) + " |" for row in cells]
-    commands = [f"- `{each.command}`: version {each.code}; {each.machine}" for each in lines]
-    parts = [f"# {title}", "", *rows, "", "Scores in hundredths, mean ± sd over the seeds.", "", *commands, ""]
-    write_text(target.with_suffix(".md"), "\n".join(parts))
-    write_json(target.with_suffix(".json"), [vars(each) for each in lines])
-    console.print(Markdown("\n".join(parts)))
-
-
-def _read(path: Path) -> list[Line]:
-    return [Line(**found) for found in json.loads(path.read_text(encoding="utf-8"))] if path.is_file() else []
+    said = "Scores in hundredths, mean ± sd over the seeds."
+    Table("Whole runs", HEAD, Line, said).write(whole, results / "tasks", console)
+    title = "Students that are a frozen model in an adapter"
+    Table(title, HEAD + HELD, Line, said).write(adapters, results / "adapters", console)
+    texts.write(folders, results, console)
 
 
 def _spread(spread: dict[str, Any]) -> str:

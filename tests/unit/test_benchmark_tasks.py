@@ -2,9 +2,11 @@
 
 import json
 
+import yaml
 from rich.console import Console
 
 from benchmarks import tasks
+from pipelines.verdict import verdict
 from tests.helpers import made_up_run
 
 FACTS = {"code": "0.1.0, commit abc", "machine": "CPU, 2 threads, bf16", "processor": "A CPU (2 cores, AVX512)"}
@@ -49,3 +51,47 @@ def test_runs_of_adapters_have_a_table_of_their_own_with_what_each_holds(tmp_pat
     assert second.endswith("| 789 | 0.00 |")
     assert head.count("|") == first.count("|")
     assert not (tmp_path / "tasks.md").exists()
+
+
+def _translating(folder):
+    """Write a run whose models translate: teacher, student and baseline of three seeds, another student of one."""
+    made_up_run.write(folder, {**FACTS, "name": "recipe"})
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    config = yaml.safe_load(record["config"])
+    config["stages"]["evaluate"] |= {"student": "prediction", "baseline": "labels-only", "others": ["general"]}
+    record["config"] = yaml.safe_dump(config, sort_keys=False)
+    (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    path = folder / "evaluate" / "results.json"
+    found = json.loads(path.read_text(encoding="utf-8"))
+    models = {role: {"parameters": found["models"][role]["parameters"]} for role in ("teacher", "student", "baseline")}
+    models["general"] = {"parameters": 2_500_000}
+    for role, model in models.items():
+        scores = [
+            {"bleu": 0.31 + seed / 100, "bleu_greedy": 0.3, "chrf": 0.5, "length_ratio": 0.98} for seed in range(3)
+        ]
+        told = {} if role == "teacher" else {"agreement": 0.44}
+        seeds = {str(seed): score | told for seed, score in enumerate(scores)}
+        model["seeds"] = seeds if role in {"student", "baseline"} else {"0": seeds["0"]}
+    found |= {"metric": "bleu", "rows": 1000, "models": models, "verdict": verdict(models, "bleu", None)}
+    path.write_text(json.dumps(found), encoding="utf-8")
+    return folder
+
+
+def test_models_that_write_have_a_line_each(tmp_path):
+    run = _translating(tmp_path / "run")
+    tasks.write([run, made_up_run.write(tmp_path / "other", {**FACTS, "name": "other"})], tmp_path, Console(quiet=True))
+    lines = (tmp_path / "texts.md").read_text(encoding="utf-8").splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")]
+    rows = [dict(zip(cells[0], row, strict=True)) for row in cells[2:]]
+    assert [row["trained by"] for row in rows] == ["teacher", "prediction", "labels-only", "general"]
+    assert [row["seeds"] for row in rows] == ["1", "3", "3", "1"]
+    assert [row["beam"] for row in rows] == ["31.0", "32.0 ± 1.0", "32.0 ± 1.0", "31.0"]
+    assert {row["greedy"] for row in rows} == {"30.0", "30.0 ± 0.0"}
+    assert [row["agrees"] for row in rows] == ["–", "44.0 ± 0.0", "44.0 ± 0.0", "44.0"]
+    assert [row["minutes"] for row in rows] == ["14", "4", "3", "37"]
+    assert rows[3]["parameters"] == "2.50 M" and {row["scored by"] for row in rows} == {"BLEU, 1,000 rows"}
+    assert sum(line.startswith("- `distill run") for line in lines) == 1
+    again = json.loads((tmp_path / "tasks.json").read_text(encoding="utf-8"))
+    assert [line["run"] for line in again] == ["recipe", "other"]
+    tasks.write([run], tmp_path, Console(quiet=True))
+    assert len(json.loads((tmp_path / "texts.json").read_text(encoding="utf-8"))) == 4
