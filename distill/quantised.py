@@ -14,6 +14,7 @@ from transformers.quantizers.quantizers_utils import should_convert_module
 
 from configs.teachers import Bits
 from distill.errors import ModelError
+from distill.few_shapes import FewShapes
 
 _BLOCK = 64
 """Weights in 4 bits that share a scale."""
@@ -113,7 +114,7 @@ def _products(model: PreTrainedModel) -> Iterator[nn.Linear | Conv1D]:
     """Yield what is quantised: linear layers inside of a model's layers, but for those it wants in fp32."""
     left_out = [*_outside(model), *(model._keep_in_fp32_modules or ())]
     for name, part in model.named_modules():
-        if (type(part) is nn.Linear or isinstance(part, Conv1D)) and should_convert_module(name, left_out):
+        if (type(part) in (nn.Linear, FewShapes) or isinstance(part, Conv1D)) and should_convert_module(name, left_out):
             yield part
 
 

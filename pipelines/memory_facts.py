@@ -31,11 +31,21 @@ from pipelines.memory_batches import Asked, Batches
 from pipelines.own_teacher import own_teacher
 from pipelines.record import kept
 from pipelines.spread import facts_of
+from pipelines.stage_teacher import cut_down
 from students.build import build, build_alone
 from students.student import Student
 from teachers.live import LiveTeacher
 from teachers.none import NoTeacher
 from teachers.shaped import ShapedTeacher
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """What a device takes that only teaches."""
+
+    weights: TeacherWeights
+    fullest: Moment
+    kernels: int
 
 
 @dataclass(frozen=True)
@@ -64,13 +74,14 @@ class Traced:
     """Products in bf16 that a training sees, of whatever shape."""
     facts: Facts
     """What strategies have to know."""
+    teaching: Teaching | None
+    """Where the teacher runs on devices of its own."""
 
 
 def trace(asked: Asked) -> Traced:
     """Run a step of a stage without weights. Raise UserError for models and objectives that do not fit."""
     run, stage = asked.run, asked.stage
-    precision = run.device.precision(stage.training.precision)
-    tracer = Tracer.on(asked.kernels, AUTOCAST[precision])
+    tracer = Tracer.on(asked.kernels, AUTOCAST[run.device.precision(stage.training.precision)])
     loaded = _outline(asked)
     with torch.device("meta"):
         student = _student(asked, loaded)
@@ -85,7 +96,8 @@ def trace(asked: Asked) -> Traced:
         where=f"stages.{asked.name}",
         allow_code=run.allow_code,
     )
-    if loaded is not None and kind == "live":
+    apart = _is_apart(asked, loaded)
+    if loaded is not None and (kind == "live" or apart):
         _settle(loaded.model, tracer.autocast)
     weights = TeacherWeights(0) if loaded is None or kind == "none" else _weights(asked, loaded.model)
     module = DistillModule(student, teacher, objective, Recipe(stage.training, 1, 0, ""))
@@ -104,7 +116,7 @@ def trace(asked: Asked) -> Traced:
     return Traced(
         learner=_learner(module),
         teacher=weights,
-        quantised={} if loaded is None or kind != "live" else quantised(loaded.model),
+        quantised=quantised(loaded.model) if loaded is not None and (kind == "live" or apart) else {},
         teacher_kind=kind,
         teacher_size=0 if loaded is None or kind == "none" else _count(loaded.model.parameters()),
         frozen_size=_count(weight for weight in module.parameters() if not weight.requires_grad),
@@ -115,7 +127,27 @@ def trace(asked: Asked) -> Traced:
         accumulates=batches.accumulate > 1,
         kernels=_kernels(ledger, batches, largest_batch, scored),
         facts=replace(facts_of(run, stage, student, objective), devices=asked.devices),
+        teaching=_teaching(asked, loaded, module, (tracer, batches, largest_batch)),
     )
+
+
+def _is_apart(asked: Asked, loaded: Loaded | None) -> bool:
+    return loaded is not None and asked.run.device.teachers > 0 and asked.stage.runs_teacher
+
+
+def _teaching(
+    asked: Asked, loaded: Loaded | None, module: DistillModule, pass_of: tuple[Tracer, Batches, Batch]
+) -> Teaching | None:
+    """Run what a device that only teaches is asked for: one micro-batch at a time."""
+    if loaded is None or not _is_apart(asked, loaded):
+        return None
+    tracer, batches, batch = pass_of
+    ledger = Ledger(module.student.shape.outputs or -1, CUDA_BLOCK if tracer.device.type == "cuda" else 1)
+    ledger.pass_over([*loaded.model.parameters(), *loaded.model.buffers()])
+    with tracer.running(ledger), torch.no_grad():
+        module.teacher(batch, module.objective.teacher_needs)
+    kernels = _moving(ledger.products, batch, batches.shapes())
+    return Teaching(_weights(asked, loaded.model), max(ledger.moments, key=lambda moment: moment.passing), kernels)
 
 
 def _kernels(ledger: Ledger, batches: Batches, learnt: Batch, scored: Inputs | None) -> int:
@@ -188,8 +220,8 @@ def _teacher(asked: Asked, loaded: Loaded | None, student: Student) -> tuple[Tea
         return own_teacher(student, "", "student.adapter"), "none"
     trained = loaded.trained_head or (stage.teacher == "task" and run.teacher_stage is not None)
     live = LiveTeacher(replace(loaded, trained_head=trained), run.config.task, "")
-    if run.device.teachers and stage.runs_teacher:  # on devices of its own
-        return live, "none"
+    if _is_apart(asked, loaded):  # on devices of its own
+        return cut_down(live, stage), "none"
     if stage.cache is None or live.shape is None:
         return live, "sharded" if run.teacher_is_sharded else "live"
     record = run.config.stages[stage.cache]

@@ -14,7 +14,7 @@ from configs.teachers import Bits, ShardedTeacher, Teacher, bits_of
 from configs.teachers import LiveTeacher as GivenTeacher
 from distill.errors import ModelError
 from distill.strategies.limits import check as check_strategy
-from distill.strategies.memory_laws import Layout, Need, fullest
+from distill.strategies.memory_laws import Layout, Need, fullest, teaching
 from pipelines.memory_batches import Asked
 from pipelines.memory_facts import Traced, trace
 from pipelines.numbers import gigabytes
@@ -23,6 +23,8 @@ from pipelines.run import Run
 
 SHOWN = 4
 """Settings that would fit, told at most."""
+BITS: tuple[Bits, ...] = ("int8", "nf4")
+"""What a teacher's weights could be held in."""
 _STRATEGIES = ("ddp", "deepspeed_1", "deepspeed_2", "fsdp", "deepspeed_3")
 
 
@@ -34,6 +36,12 @@ class StagePlan:
     traced: Traced
     layout: Layout
     need: Need
+    teaching: Need | None = None
+    """Of a device that only teaches, where there are some."""
+
+    def fits(self, free: Free) -> bool:
+        """Whether all devices hold what they need."""
+        return free.holds(self.need) and (self.teaching is None or free.holds(self.teaching))
 
 
 @dataclass(frozen=True)
@@ -60,7 +68,7 @@ def check_memory(run: Run) -> dict[str, int]:
     free = free_for(run)
     run.console.print(table(found, free))
     for plan in found:
-        if free.holds(plan.need):
+        if plan.fits(free):
             continue
         if not plan.traced.assumed:
             raise ModelError(_refusal(plan, free))
@@ -85,7 +93,12 @@ def plan_stage(asked: Asked) -> StagePlan:
     """Trace a stage and apply the law of its strategy."""
     traced = trace(asked)
     layout = _layout(asked, traced)
-    return StagePlan(asked, traced, layout, fullest(traced.learner, traced.teacher, traced.moments, layout))
+    need = fullest(traced.learner, traced.teacher, traced.moments, layout)
+    apart = traced.teaching
+    if apart is None:
+        return StagePlan(asked, traced, layout, need)
+    alone = replace(layout, kernels=apart.kernels if layout.kernels else 0)
+    return StagePlan(asked, traced, layout, need, teaching(apart.weights, apart.fullest, alone))
 
 
 def _layout(asked: Asked, traced: Traced) -> Layout:
@@ -116,6 +129,9 @@ def table(plans: list[StagePlan], free: Free | None = None) -> Table:
         sizes = [getattr(plan.need, name) for plan in plans]
         shown.add_row(name, *(gigabytes(size) if size else "–" for size in sizes))
     shown.add_row("[bold]all[/]", *(f"[bold]{gigabytes(plan.need.total)}[/]" for plan in plans))
+    if any(plan.teaching for plan in plans):
+        apart = ["–" if plan.teaching is None else gigabytes(plan.teaching.total) for plan in plans]
+        shown.add_row("all, where it only teaches", *apart)
     batches = [f"{plan.traced.rows} × {plan.traced.positions}" for plan in plans]
     shown.add_row("rows × tokens", *(f"≤ {b}" if p.traced.assumed else b for p, b in zip(plans, batches, strict=True)))
     shown.add_row("strategy", *(_strategy_of(plan.layout) for plan in plans))
@@ -134,13 +150,17 @@ def _strategy_of(layout: Layout) -> str:
 
 def _lacks(plan: StagePlan, free: Free) -> str:
     where, needed, there = "a device", plan.need.total, free.device
-    if needed <= there and free.host is not None:
+    if plan.teaching is not None and needed <= there:
+        where, needed = "a device that only teaches", plan.teaching.total
+    elif needed <= there and free.host is not None:
         where, needed, there = "the host for each of its devices", plan.need.host, free.host
     return f"stages.{plan.asked.name}: needs {gigabytes(needed)} GB of {where}, {gigabytes(there)} GB are free"
 
 
 def _refusal(plan: StagePlan, free: Free) -> str:
-    fits = [*fitting(plan, free)][:SHOWN]
+    fits = (
+        [*fitting(plan, free)][:SHOWN] if plan.teaching is None or not free.holds(plan.need) else [*_taught(plan, free)]
+    )
     told = "; ".join(fits) if fits else "nothing that could be set does; take fewer or smaller layers, or more devices"
     return f"{_lacks(plan, free)}; what would fit, as planned: {told}"
 
@@ -161,6 +181,21 @@ def fitting(plan: StagePlan, free: Free) -> Iterator[str]:
         if free.holds(need):
             found.append(setting)
             yield f"{' '.join(_told(plan, setting))} ({gigabytes(need.total)} GB)"
+
+
+def _taught(plan: StagePlan, free: Free) -> Iterator[str]:
+    """Yield what would fit where the teacher is too large for a device that only teaches."""
+    traced, layout, given = plan.traced, plan.layout, plan.asked.run.config.teacher
+    if traced.teaching is None or not isinstance(given, GivenTeacher):
+        return
+    for bits in BITS if bits_of(given) is None else ():
+        need = teaching(traced.quantised[bits], traced.teaching.fullest, layout)
+        if _may_teach(plan, given.model_copy(update={"quantise": bits})) and free.holds(need):
+            yield f"teacher.quantise={bits} ({gigabytes(need.total)} GB)"
+    dealt_out = replace(layout, devices=plan.asked.run.device.world, teacher="sharded")
+    need = fullest(traced.learner, traced.teaching.weights, traced.moments, dealt_out)
+    if free.holds(need):
+        yield f"machine.teachers=0 teacher.kind=sharded ({gigabytes(need.total)} GB)"
 
 
 def _told(plan: StagePlan, setting: Setting) -> list[str]:
@@ -205,9 +240,9 @@ def _teachers(plan: StagePlan) -> Iterator[tuple[set[str], dict[str, Any], Bits 
         if layout.gpu:
             offloaded = {"teacher": "sharded", "teacher_offload": True}
             yield {"teacher.kind=sharded", "teacher.offload=cpu"}, offloaded, None
-    for bits in ("int8", "nf4") if bits_of(given) is None else ():
+    for bits in BITS if bits_of(given) is None else ():
         if _may_teach(plan, given.model_copy(update={"quantise": bits})):
-            yield {f"teacher.quantise={bits}"}, {}, bits  # type: ignore[misc]
+            yield {f"teacher.quantise={bits}"}, {}, bits
 
 
 def _may_teach(plan: StagePlan, teacher: Teacher) -> bool:

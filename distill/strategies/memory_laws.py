@@ -108,8 +108,16 @@ def fullest(learner: Learner, teacher: TeacherWeights, moments: Iterable[Moment]
     law = _law_of(layout)
     found = max(law(learner, [*moments], layout), key=lambda need: need.total)
     on_device, on_host = _teacher(teacher, layout)
-    process = 0 if layout.gpu else PROCESS + min(layout.kernels, KERNELS) * KERNEL
-    return replace(found, teacher=on_device, host=found.host + on_host, process=process)
+    return replace(found, teacher=on_device, host=found.host + on_host, process=_process(layout))
+
+
+def teaching(teacher: TeacherWeights, moment: Moment, layout: Layout) -> Need:
+    """Return what a device needs that only teaches: the teacher whole, and its fullest moment."""
+    return _need(moment, teacher=teacher.whole, process=_process(layout))
+
+
+def _process(layout: Layout) -> int:
+    return 0 if layout.gpu else PROCESS + min(layout.kernels, KERNELS) * KERNEL
 
 
 def _law_of(layout: Layout) -> Callable[[Learner, list[Moment], Layout], Iterator[Need]]:

@@ -10,7 +10,7 @@ import pytest
 from pipelines import memory_plan
 from pipelines.machine import facts
 from pipelines.memory_batches import Asked
-from pipelines.memory_plan import plan_stage
+from pipelines.memory_plan import StagePlan, plan_stage
 from pipelines.room import Free
 from pipelines.run import Run
 from tests.helpers import tiny
@@ -85,3 +85,39 @@ def test_the_report_tells_plan_and_measurement(call, run):
     assert "planned / measured" in report
     told = re.findall(r"^- ([\w ]+):", report.split("How to get this again")[1].split("```")[0], flags=re.MULTILINE)
     assert set(told) == {"command", *facts(stage(str(run), "student")._run.device)}
+
+
+APART = ("machine.devices=2", "machine.teachers=1")
+
+
+def _planned_apart(run: Path) -> StagePlan:
+    train = stage(str(run), "student", APART)
+    return plan_stage(Asked(train._run, "student", train._config, train._run.device.trainers, "cpu"))
+
+
+def test_a_device_that_only_teaches_has_a_plan_of_its_own(call, tmp_path):
+    run = tiny.run_file(tmp_path, {"student": {**STAGES["student"], "teacher": "base"}})
+    plan = _planned_apart(run)
+    assert plan.teaching is not None
+    whole = (tmp_path / "teacher" / "model.safetensors").stat().st_size
+    assert plan.teaching.teacher == pytest.approx(whole, rel=0.05) and plan.need.teacher == 0
+    assert plan.teaching.activations > 0 and plan.teaching.optimiser == plan.teaching.gradients == 0
+    _, out, _ = call("check", str(run), *APART)
+    told = next(line for line in out.splitlines() if "where it only teaches" in line)
+    assert re.search(r"\d", told)
+
+
+def test_a_teacher_too_large_for_the_device_that_only_teaches_is_refused(call, tmp_path, monkeypatch):
+    large = tiny.model_folder(tmp_path / "large", hidden_size=256, num_hidden_layers=6)
+    stages = {"student": {**STAGES["student"], "teacher": "base"}}
+    run = tiny.run_file(tmp_path / "run", stages, teacher={"model": str(large)})
+    plan = _planned_apart(run)
+    assert plan.teaching is not None and plan.teaching.total > plan.need.total
+    monkeypatch.setattr(memory_plan, "free_for", lambda _: Free(plan.teaching.total - 1000))
+    code, _, err = call("check", str(run), *APART)
+    told = " ".join(err.split())
+    assert code == 2
+    assert "stages.student: needs" in told and "of a device that only teaches" in told
+    assert (
+        "teacher.quantise=int8 (" in told and "machine.teachers=0" not in told
+    )  # both halves and a student do not fit
