@@ -27,6 +27,16 @@ def test_what_it_says_is_what_a_live_one_says(ranks, kind):
 
 
 @pytest.mark.parametrize("kind", families.FAMILIES)
+def test_in_bf16_too(ranks, kind):
+    """Which it is unless something else is asked for."""
+    for rank in ranks:
+        found = rank[f"{kind} {shards.BF16}"]
+        assert "torch.bfloat16" in found["types"] and found["compared"] == rank[kind]["compared"]
+        assert found["gap"] == 0.0  # the same products of the same weights
+        assert 0.5 <= found["held"] < 0.51
+
+
+@pytest.mark.parametrize("kind", families.FAMILIES)
 def test_facts_are_known_before_anything_is_loaded(ranks, kind):
     assert all(rank[kind]["same shape"] and rank[kind]["same offers"] for rank in ranks)
 

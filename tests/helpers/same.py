@@ -10,16 +10,30 @@ from tests.helpers.training import weights
 
 def losses(folder: Path) -> list[list[float]]:
     """Return what a training logged of its losses, step after step."""
+    return _logged(folder, "loss")
+
+
+def scores(folder: Path) -> list[list[float]]:
+    """Return what its validations found, one after another."""
+    return _logged(folder, "validation/")
+
+
+def _logged(folder: Path, name: str) -> list[list[float]]:
     with next(folder.rglob("metrics.csv")).open(encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["loss"]]
-    return [[float(row[key]) for key in row if key.startswith("loss")] for row in rows]
+        rows = [{key: row[key] for key in row if key.startswith(name) and row[key]} for row in csv.DictReader(file)]
+    return [[float(row[key]) for key in sorted(row)] for row in rows if row]
 
 
 def is_the_same(folder: Path, as_in: Path, *, terms: int, steps: int = 6) -> None:
-    """See that every loss agrees to 1e-6, and every weight to 1e-5."""
+    """See that every loss agrees to 1e-6 (their sum, which is above 1, to 1e-6 of it), every weight to 1e-5, and what
+    they score on all validation rows as far as weights do.
+    """
     ours, whole = losses(folder), losses(as_in)
     assert len(whole) == steps and len(whole[0]) == terms + 1
     torch.testing.assert_close(torch.tensor(ours), torch.tensor(whole), atol=1e-6, rtol=1e-6)
+    found, expected = scores(folder), scores(as_in)
+    assert expected and len(expected[0]) > 1
+    torch.testing.assert_close(torch.tensor(found), torch.tensor(expected), atol=1e-5, rtol=0)
     weighs_the_same(folder, as_in)
 
 

@@ -24,6 +24,7 @@ from teachers.sharded import ShardedTeacher, Weights
 from tests.helpers import families, tiny
 
 LARGE = "large"
+BF16 = "bf16"
 
 
 def write(folder: Path) -> None:
@@ -34,10 +35,10 @@ def write(folder: Path) -> None:
 
 
 def write_large(folder: Path) -> None:
-    """Write a model large enough to be seen in a process's memory: 176 MB."""
+    """Write a model large enough to be seen in a process's memory: 176 MB, in one file."""
     sizes = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 8, "num_attention_heads": 8}
     config = AutoConfig.for_model("llama", vocab_size=10_000, tie_word_embeddings=False, **sizes)
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder / LARGE, max_shard_size="50MB")
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder / LARGE)
     tiny.tokenizer().save_pretrained(folder / LARGE)
 
 
@@ -68,14 +69,14 @@ def private() -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) * 1024
 
 
-def compare(kind: str, folder: Path) -> dict[str, Any]:
+def compare(kind: str, folder: Path, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
     """Return how far a dealt-out teacher is from a live one, and what part of its weights this rank holds."""
     task, labels = families.task_of(kind), tuple(families.task_of(kind).labels or ())
     source = ModelSource(str(folder / kind))
     facts = shell(source, task, labels, "teacher.model")
-    choice = Choice(kind="sharded", model=source.path, dtype="float32", whole_below=0)
-    teacher = ShardedTeacher(facts, Weights(source, choice, torch.float32), task, "")
-    live = LiveTeacher(load(source, task, labels, "teacher.model"), task, "")
+    choice = Choice(kind="sharded", model=source.path, whole_below=0)
+    teacher = ShardedTeacher(facts, Weights(source, choice, dtype), task, "")
+    live = LiveTeacher(load(source, task, labels, "teacher.model", dtype), task, "")
     teacher.to(torch.device("cpu"))
     held, every = 0, 0
     for parameter in teacher.model.parameters():
@@ -83,13 +84,11 @@ def compare(kind: str, folder: Path) -> dict[str, Any]:
         every += parameter.ds_numel
     batch = families.batch(kind)
     needs = live.offers
-    gaps = [
-        float((found - expected).abs().max())
-        for found, expected in zip(_tensors(teacher(batch, needs)), _tensors(live(batch, needs)), strict=True)
-    ]
+    pairs = [*zip(_tensors(teacher(batch, needs)), _tensors(live(batch, needs)), strict=True)]
     return {
-        "gap": max(gaps),
-        "compared": len(gaps),
+        "gap": max(float((found - expected).abs().max()) for found, expected in pairs),
+        "types": sorted({str(found.dtype) for found, _ in pairs}),
+        "compared": len(pairs),
         "held": held / every,
         "same shape": teacher.shape == live.shape,
         "same offers": teacher.offers == live.offers,
@@ -109,6 +108,7 @@ def main() -> None:
     folder = Path(sys.argv[1])
     dist.init_process_group("gloo")
     found = {kind: compare(kind, folder) for kind in families.FAMILIES} | {LARGE: load_large(folder)}
+    found |= {f"{kind} {BF16}": compare(kind, folder, torch.bfloat16) for kind in families.FAMILIES}
     (folder / f"rank-{os.environ['RANK']}.json").write_text(json.dumps(found))
 
 
