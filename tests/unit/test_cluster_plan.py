@@ -1,6 +1,7 @@
-"""A 70 B teacher beside a 1 B student on 16 GPUs that are not here, against numbers worked out by hand."""
+"""A 70 B teacher beside a 1 B student on GPUs that are not here, against numbers by hand and those of the docs."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from pipelines.cluster_plan import RESERVED, Cluster, pace
 from pipelines.machine import Device
 from pipelines.memory_batches import Asked
 from pipelines.memory_plan import StagePlan, fitting, plan_stage
+from pipelines.numbers import gigabytes, short
 from pipelines.room import Free
 from pipelines.run import Run
 from tests.helpers.writers import tokenizer
@@ -28,6 +30,13 @@ STUDENT = (
 )
 CLUSTER = Cluster(nodes=2, gpus=8, memory=80e9, network=50e9, flops=989e12, utilisation=0.4)
 BF16, FP32 = 2, 4
+PAGE = (Path(__file__).parents[2] / "docs" / "clusters.md").read_text(encoding="utf-8")
+SECTION = PAGE.split("## A cluster that is not here")[1].split("\n## ")[0]
+TEXT = " ".join(SECTION.split())
+ROWS = [
+    [cell.strip() for cell in line.strip("|").split("|")] for line in re.findall(r"^\|.*\|$", SECTION, re.MULTILINE)
+]
+SIZES = [row for row in ROWS if re.fullmatch(r"\d×\d", row[0])]
 
 
 @pytest.fixture(scope="module")
@@ -57,16 +66,33 @@ def run_file(tmp_path_factory) -> Path:
     return path
 
 
-def _planned(run_file: Path, folder: Path, *overrides: str) -> StagePlan:
+def _planned(run_file: Path, folder: Path, *overrides: str, cluster: Cluster = CLUSTER) -> StagePlan:
     pipeline = load(str(run_file), list(overrides)).pipeline
-    device = Device("gpu", CLUSTER.gpus, 1, fast_fp32=False, native_bf16=True, nodes=CLUSTER.nodes)
+    device = Device("gpu", cluster.gpus, 1, fast_fp32=False, native_bf16=True, nodes=cluster.nodes)
     run = Run(pipeline, device, Console(quiet=True), cache=folder)
-    return plan_stage(Asked(run, "student", pipeline.stages["student"], CLUSTER.devices, "cuda", look=False))
+    return plan_stage(Asked(run, "student", pipeline.stages["student"], cluster.devices, "cuda", look=False))
 
 
 @pytest.fixture(scope="module")
 def plan(run_file, tmp_path_factory) -> StagePlan:
     return _planned(run_file, tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def plans(run_file, plan, tmp_path_factory) -> dict[tuple[int, int], StagePlan]:
+    """The plans of the page's table, by hosts and GPUs of each."""
+    found = {(CLUSTER.nodes, CLUSTER.gpus): plan}
+    for nodes, gpus in ((1, 1), (1, 8), (8, 8)):
+        rows = f"stages.student.training.batch_size={nodes * gpus}"
+        cluster = replace(CLUSTER, nodes=nodes, gpus=gpus)
+        found[nodes, gpus] = _planned(run_file, tmp_path_factory.mktemp("cache"), rows, cluster=cluster)
+    return found
+
+
+@pytest.fixture(scope="module")
+def four(run_file, tmp_path_factory) -> StagePlan:
+    """With 4 rows for each GPU."""
+    return _planned(run_file, tmp_path_factory.mktemp("cache"), "stages.student.training.batch_size=64")
 
 
 def test_sizes_are_those_of_the_papers(plan):
@@ -130,3 +156,103 @@ def test_a_hosts_memory_is_shared_by_its_devices():
     assert CLUSTER.free.host is None
     host = replace(CLUSTER, host_memory=800e9).free.host
     assert host == int(800e9 / CLUSTER.gpus * (1 - RESERVED))
+
+
+def _missing(*said: str) -> list[str]:
+    return [one for one in said if one not in TEXT]
+
+
+def _hundreds(number: float) -> str:
+    return f"{round(number, -2):,.0f}"
+
+
+def test_the_memory_on_the_page_is_that_of_the_plan(plan):
+    teacher, tokens = plan.traced.teacher, plan.traced.rows * plan.traced.positions
+    parts = {
+        "teacher, its sixteenth": (teacher.whole - teacher.small) / CLUSTER.devices,
+        "teacher, put together at a time": teacher.passing,
+        "student": plan.need.student,
+        "gradients": plan.need.gradients,
+        "moments": plan.need.optimiser,
+        "each copy of the logits": tokens * WORDS * FP32,
+    }
+    start = ROWS.index(["of a GPU", "", "GB"]) + 2
+    shown = {row[0]: row[2] for row in ROWS[start : start + len(parts)]}
+    assert shown == {name: f"{size / 1e9:.2f}" for name, size in parts.items()}
+    beside = f"{gigabytes(plan.need.activations)} and {gigabytes(plan.need.logits)} GB at the fullest moment"
+    assert not _missing(
+        f"= {LAYER / 1e6:.1f} M weights, 80 of them",
+        f"two embeddings {TEACHER / 1e9:.2f} B: {TEACHER * BF16 / 1e9:.1f} GB in bf16",
+        f"({INNER * HIDDEN / 1e6:.1f} + {WORDS * HIDDEN / 1e6:,.1f}) M · 2",
+        f"| {STUDENT / 1e6:,.0f} M · 4 |",
+        f"{beside}, {gigabytes(plan.need.total)} GB in all",
+    )
+
+
+def test_the_paragraphs_on_network_and_speed_are_those_of_the_plan(plan, four):
+    found, slow = pace(plan, CLUSTER), pace(plan, replace(CLUSTER, network=12.5e9))
+    more, fits = pace(four, CLUSTER), CLUSTER.free.holds(four.need)
+    summed, work = STUDENT * FP32, found.compute_seconds * CLUSTER.flops * CLUSTER.utilisation
+    seconds = found.network_seconds + found.compute_seconds
+    assert fits and not _missing(
+        f"{TEACHER * BF16 / 1e9:.1f} · 15/16 = {found.gathered / 1e9:.0f} GB,",
+        f"that is {found.network_seconds:.1f} s; at 12.5 GB/s, {slow.network_seconds:.1f} s.",
+        f"2 · {summed / 1e9:.2f} · 15/16 / 50 = {2 * summed * 15 / 16 / CLUSTER.network:.1f} s",
+        f"(2 · {TEACHER / 1e9:.2f} + 6 · {STUDENT / 1e9:.2f}) · 10⁹ = {work / 1e12:.0f} T;",
+        f"989 T a second, {found.compute_seconds:.2f} s.",
+        f"a step of 16 rows takes between {found.network_seconds:.1f} s",
+        f"and {seconds:.1f} s if none does",
+        f"{_hundreds(found.slowest)} to {_hundreds(found.fastest)} tokens/s of all 16 GPUs",
+        f"With 4 rows a GPU, which take {gigabytes(four.need.total)} GB of it,",
+        f"computing takes {more.compute_seconds:.1f} s",
+        f"16 GPUs do {_hundreds(more.slowest)} to {_hundreds(more.fastest)} tokens/s.",
+    )
+
+
+@pytest.mark.parametrize("row", SIZES, ids=lambda row: f"{row[0]} {row[1]}")
+def test_the_table_from_one_gpu_to_8_by_8_is_that_of_the_plan(plans, row):
+    nodes, gpus = map(int, row[0].split("×"))
+    cluster, plan = replace(CLUSTER, nodes=nodes, gpus=gpus, network=float(row[1]) * 1e9), plans[nodes, gpus]
+    found, fits = pace(plan, cluster), cluster.free.holds(plan.need)
+    assert row[2:] == [
+        gigabytes(plan.need.total),
+        "yes" if fits else "no",
+        gigabytes(found.gathered),
+        short(found.network_seconds),
+        short(found.compute_seconds),
+        f"{_hundreds(found.slowest)} – {_hundreds(found.fastest)}" if fits else "–",
+    ]
+
+
+def test_what_the_page_says_to_expect_is_what_is_planned(plans, four):
+    free, one, eight = CLUSTER.free, plans[1, 1], plans[1, 8]
+    assert [row[0] for row in SIZES] == ["1×1", "1×8", "1×8", "2×8", "8×8"]
+    (told,) = fitting(one, free)
+    whole, small = one.traced.teacher.whole, one.traced.teacher.small
+    bus, computing = (whole - small) / CLUSTER.network, pace(one, CLUSTER).compute_seconds
+    assert not _missing(
+        f"Of the 80 GB {100 * RESERVED:.0f} % are not planned with",
+        f"fits into {free.device / 1e9:.0f} |",
+        f"the teacher's {gigabytes(whole)} GB, of eight each holds {gigabytes((whole - small) / 8)} GB of it",
+        f"has {gigabytes(free.device - eight.need.total)} GB to spare",
+        f"`{told.removesuffix(')').replace(' (', '` (')}, and {gigabytes(whole - small)} GB of the host's memory)",
+        f"at 50 GB/s {bus:.1f} s, so {2048 / (bus + computing):.0f} to {2048 / bus:.0f} tokens/s",
+    )
+    inside, two, many = (pace(plans[nodes, 8], replace(CLUSTER, nodes=nodes)) for nodes in (1, 2, 8))
+    assert {round(many.slowest / inside.slowest), round(many.fastest / inside.fastest)} == {7}
+    nvlink = pace(eight, replace(CLUSTER, nodes=1, network=450e9))
+    assert nvlink.compute_seconds > nvlink.network_seconds
+    assert two.fastest < nvlink.slowest and pace(four, CLUSTER).slowest > nvlink.fastest
+
+
+def test_the_command_prints_what_the_page_shows(call, run_file):
+    (options,) = re.findall(r"^ {4}distill plan RUN\.yaml --nodes 2 (.+)$", SECTION, re.MULTILINE)
+    rows = "stages.student.training.batch_size=64"
+    code, out, err = call("plan", str(run_file), rows, "--nodes", "8", *options.split())
+    assert code == 0, err
+    printed = dict(re.findall(r"^ *(\S.*?) {2,}(\S.*?) *$", out, re.MULTILINE))
+    (shown,) = (row for row in SIZES if row[0] == "8×8")
+    tokens = [_hundreds(float(one.replace(",", ""))) for one in printed["tokens/s of all"].split(" – ")]
+    labels = ("teacher's weights received, GB a pass", "network, s a pass", "computing, s a pass")
+    assert shown[2] == printed["all"] and shown[4:7] == [printed[label] for label in labels]
+    assert shown[7] == " – ".join(tokens)
