@@ -112,3 +112,28 @@ def test_a_files_keys_are_added_to_what_the_run_decides(tmp_path):
     made = deepspeed_config(3, Training(epochs=1, gradient_clip=0.5), DeepSpeed(config=str(path)), PLAIN)
     assert made["zero_optimization"]["overlap_comm"] is True and made["zero_optimization"]["stage"] == 3
     assert made["steps_per_print"] == 5 and made["gradient_clipping"] == 0.5
+
+
+PLUS_PLUS = {
+    "zero_hpz_partition_size": ("secondary_partition", 2),
+    "zero_quantized_weights": ("quantised_weights", True),
+    "zero_quantized_gradients": ("quantised_gradients", True),
+}
+"""DeepSpeed's keys of ZeRO++, and the options and values that ask for them."""
+
+
+@pytest.mark.parametrize("asked", [*([key] for key in PLUS_PLUS), [*PLUS_PLUS]], ids=" ".join)
+def test_deepspeed_takes_what_is_asked_for_of_zero_plus_plus(asked):
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+
+    options = DeepSpeed(**dict(PLUS_PLUS[key] for key in asked))
+    zero = deepspeed_config(3, Training(epochs=1), options, replace(PLAIN, gpu=True))["zero_optimization"]
+    taken, plain = DeepSpeedZeroConfig(**zero), DeepSpeedZeroConfig(stage=3)  # it refuses keys it does not know
+    for key, (_, value) in PLUS_PLUS.items():
+        assert getattr(plain, key) != value  # so that a key that was left out would be seen
+        assert getattr(taken, key) == (value if key in asked else getattr(plain, key))
+
+
+def test_zero_plus_plus_that_is_not_asked_for_is_not_named():
+    made = deepspeed_config(3, Training(epochs=1), DeepSpeed(), replace(PLAIN, gpu=True))
+    assert not PLUS_PLUS.keys() & made["zero_optimization"].keys()
