@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from rich.table import Table
 from transformers import PretrainedConfig
 
@@ -73,6 +74,9 @@ def preflight(run: Run) -> None:
 
 def _precision(run: Run) -> None:
     """Refuse what the device cannot compute in, and warn of what it does slowly."""
+    if run.teacher_is_sharded and run.dtype == torch.float16 and run.device.accelerator == "cpu":
+        # DeepSpeed's engine refuses it on most processors, once the ranks have met
+        raise ModelError("teacher.dtype: float16 of a sharded teacher needs a GPU; Choices here: bfloat16, float32")
     for name, stage in run.config.stages.items():
         precision = stage.training.precision if isinstance(stage, TrainStage) else "fp32"
         at = f"stages.{name}.training.precision"

@@ -63,6 +63,10 @@ CASES = {
         ["stages.student.training.precision=fp16"],
         "fp16 needs a GPU; Choices here: bf16, fp32",
     ),
+    "a sharded teacher in a type the device has not": (
+        ["teacher={kind: sharded, model: {folder}/teacher, dtype: float16}"],
+        "teacher.dtype: float16 of a sharded teacher needs a GPU; Choices here: bfloat16, float32",
+    ),
     "devices that are not there": (["machine.accelerator=gpu"], "torch sees none"),
 }
 

@@ -50,4 +50,5 @@ def test_each_rank_holds_its_half(ranks, kind):
 def test_no_rank_ever_holds_it_whole(ranks):
     for rank in ranks:
         assert 0.4 < rank[shards.LARGE]["held"] < 0.6
-        assert rank[shards.LARGE]["peak"] < 0.8
+        passing = 2 * rank[shards.LARGE]["largest"]  # as it is read, and as it is cut up
+        assert rank[shards.LARGE]["peak"] < 0.5 + passing + 0.05

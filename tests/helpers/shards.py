@@ -46,7 +46,8 @@ def load_large(folder: Path) -> dict[str, float]:
     """Deal the large model out; return the memory it takes, at most and in the end, as parts of its size."""
     task, source = Task(kind="generation"), ModelSource(str(folder / LARGE))
     facts = shell(source, task, (), "teacher.model")
-    size = sum(parameter.numel() for parameter in facts.model.parameters()) * 4
+    sizes = [parameter.numel() * 4 for parameter in facts.model.parameters()]
+    size, largest = sum(sizes), max(sizes)
     choice = Choice(kind="sharded", model=source.path, dtype="float32")
     teacher = ShardedTeacher(facts, Weights(source, choice, torch.float32), task, "")
     before, seen, done = private(), [0], threading.Event()
@@ -60,7 +61,7 @@ def load_large(folder: Path) -> dict[str, float]:
     teacher.to(torch.device("cpu"))
     done.set()
     watcher.join()
-    return {"peak": (max(seen) - before) / size, "held": (private() - before) / size}
+    return {"peak": (max(seen) - before) / size, "held": (private() - before) / size, "largest": largest / size}
 
 
 def private() -> int:
