@@ -16,6 +16,30 @@ NEVER = -1e9
 """Score of what must not be chosen: finite, so that sums stay numbers."""
 
 
+BLOCK = 64
+"""Values whose largest one is looked at first."""
+
+
+def largest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the largest values of each row and their places, [R C] from [R V], as `topk` does.
+
+    They lie in the C blocks of a row whose largest values are largest, so that only these are sorted: on a CPU `topk`
+    makes pairs of all values and places (10 of 160 × 6,000: 2.4 ms, by blocks 1.5; of 160 × 32,000: 10.5 and 4.4).
+    """
+    blocks = values.shape[-1] // BLOCK
+    if values.device.type != "cpu" or blocks <= 2 * count:
+        found = values.topk(count)
+        return found.values, found.indices
+    cut = blocks * BLOCK
+    whole, rest = values[:, :cut].view(-1, blocks, BLOCK), values[:, cut:]
+    high = whole.amax(-1).topk(count).indices
+    near = whole.gather(1, high[..., None].expand(-1, -1, BLOCK)).flatten(1)
+    found = torch.cat([near, rest], 1).topk(count)
+    block, offset = found.indices // BLOCK, found.indices % BLOCK
+    inside = high.gather(1, block.clamp(max=count - 1)) * BLOCK + offset
+    return found.values, torch.where(block < count, inside, found.indices - count * BLOCK + cut)
+
+
 class Decoder(ABC):
     """A batch of hypotheses that grows by a token a step: S sentences × K hypotheses = R rows."""
 
@@ -129,11 +153,11 @@ class _State:
         """
         count, beams = self.scores.shape
         wanted = beams * (1 + len(how.ends))
-        best = log_probs.topk(min(wanted, log_probs.shape[-1]), dim=-1)
-        totals = (best.values.view(count, beams, -1) + self.scores[..., None]).flatten(1)
+        best, places = largest(log_probs, min(wanted, log_probs.shape[-1]))
+        totals = (best.view(count, beams, -1) + self.scores[..., None]).flatten(1)
         chosen = totals.topk(wanted)
-        parents = chosen.indices // best.values.shape[-1]
-        return chosen.values, parents, best.indices.view(count, -1).gather(1, chosen.indices)
+        parents = chosen.indices // best.shape[-1]
+        return chosen.values, parents, places.view(count, -1).gather(1, chosen.indices)
 
     def _keep_ended(self, scores: Tensor, parents: Tensor, tokens: Tensor, ends: Tensor, divisor: float) -> None:
         """Put what ended among the best K candidates on the list; a lower one would not have been followed either."""

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from configs.decoding import Decoding
 from distill.errors import DataError, ModelError
-from teachers.text.beam import Search, search
+from teachers.text.beam import BLOCK, Search, largest, search
 from teachers.text.decoders import DecoderOnly, EncoderDecoder, Ensemble
 from teachers.text.huggingface import HuggingFaceWriter
 from tests.helpers.writers import CAUSAL, END, ENDS, FAMILIES, PAD, START, WORDS, prompts, tokenizer, writer
@@ -207,3 +207,17 @@ def test_finished_sentences_leave_the_batch():
 def test_a_search_without_beams_or_ends_is_refused(beams, ends):
     with pytest.raises(ValueError, match="needs a beam and an end token"):
         Search(beams, ends)
+
+
+@pytest.mark.parametrize("width", [7, BLOCK, 9 * BLOCK, 9 * BLOCK + 1, 30 * BLOCK - 1])
+@pytest.mark.parametrize("count", [1, 4, 7])
+def test_the_largest_are_found_by_blocks(width, count):
+    values = torch.randn(20, width, generator=torch.Generator().manual_seed(width))
+    values[3] = values[3].sort().values  # the largest at the end, where no block is whole
+    values[4, :count] += 9.0  # all in one block
+    values[5] = float("-inf")
+    values[5, -count:] = 1.0
+    found, places = largest(values, count)
+    assert torch.equal(found, values.topk(count).values)
+    assert torch.equal(values.gather(1, places), found)
+    assert all(len(set(row)) == count for row in places.tolist())
