@@ -2,13 +2,22 @@
 
 import re
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.helpers import faults, tiny
+from tests.helpers.same import weighs_the_same
+from tests.helpers.spread import overrides_of
+from tests.helpers.training import train_apart
 
 TIMEOUT = 8
+FAULTS = {
+    "SIGKILL": r"rank 1 on host \S+ was killed by SIGKILL in step 7",
+    "raise": r"rank 1 on host \S+ failed in step 7: RuntimeError: boom",
+    "hang": rf"rank 1 on host \S+ did not answer for {TIMEOUT} s in step 7; it is at faults.py:\d+, in do",
+}
 STAGES = {
     "student": {
         "kind": "train",
@@ -20,28 +29,58 @@ STAGES = {
 }
 
 
-def _run(folder: Path, kind: str, where: str, step: int, run: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run on two processes, with a fault in rank 1."""
+def _run(
+    folder: Path, kind: str, where: str, step: int, run: Path | None = None, *overrides: str, rank: int = 1
+) -> subprocess.CompletedProcess[str]:
+    """Run on two processes, with a fault in a rank."""
     command = [str(faults.script(folder)), "run", str(run or tiny.run_file(folder, STAGES))]
-    command += ["machine.devices=2", f"machine.timeout={TIMEOUT}"]
-    environment = faults.variables(folder, rank=1, kind=kind, where=where, step=step)
+    command += ["machine.devices=2", f"machine.timeout={TIMEOUT}", *overrides]
+    environment = faults.variables(folder, rank=rank, kind=kind, where=where, step=step)
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=200, env=environment)
 
 
-@pytest.mark.parametrize(
-    ("kind", "said"),
-    [
-        ("SIGKILL", r"rank 1 on host \S+ was killed by SIGKILL in step 7"),
-        ("raise", r"rank 1 on host \S+ failed in step 7: RuntimeError: boom"),
-        ("hang", rf"rank 1 on host \S+ did not answer for {TIMEOUT} s in step 7; it is at faults.py:\d+, in do"),
-    ],
-)
-def test_a_rank_that_does_not_go_on_ends_the_run_with_its_name(tmp_path, kind, said):
-    done = _run(tmp_path, kind, "step", 6)
-    assert faults.seconds_since(tmp_path) < (TIMEOUT if kind == "hang" else 0) + 15
+def _names_rank_1(folder: Path, kind: str, done: "subprocess.CompletedProcess[str]") -> None:
+    """See that a run ended soon after its fault, with one error that says whose it was."""
+    assert faults.seconds_since(folder) < (TIMEOUT if kind == "hang" else 0) + 15
     assert done.returncode == 1, done.stderr[-3000:]
-    assert re.search(f"error: {said}; the same command goes on from step 4 of seed-0/student\n$", done.stderr)
+    assert re.search(f"error: {FAULTS[kind]}; the same command goes on from step 4 of seed-0/student\n$", done.stderr)
     assert done.stderr.count("error:") == 1 and done.stderr.count("Traceback") == (kind == "raise"), done.stderr
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_a_rank_that_does_not_go_on_ends_the_run_with_its_name(tmp_path, kind):
+    _names_rank_1(tmp_path, kind, _run(tmp_path, kind, "step", 6))
+
+
+@pytest.fixture(scope="module")
+def cut_up(tmp_path_factory) -> tuple[Path, tuple[str, ...]]:
+    """A run whose student and teacher are cut up between the ranks, and the overrides that do so."""
+    folder = tmp_path_factory.mktemp("cut-up")
+    teacher = {"kind": "sharded", "model": str(tiny.model_folder(folder / "teacher")), "dtype": "float32"}
+    short = {**STAGES["student"], "training": {**STAGES["student"]["training"], "max_steps": 12}}
+    run = tiny.run_file(folder, {"student": short}, teacher={**teacher, "whole_below": 0})
+    return run, overrides_of("deepspeed_3", folder)
+
+
+@pytest.fixture(scope="module")
+def whole(cut_up) -> Path:
+    """Trained without a fault."""
+    run, ways = cut_up
+    train_apart(run, run.parent / "whole", *ways, processes=2)
+    return run.parent / "whole"
+
+
+@pytest.mark.parametrize(
+    "kind", ["SIGKILL", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("raise", "hang"))]
+)
+def test_and_where_each_holds_a_part_of_every_weight(cut_up, whole, tmp_path, kind):
+    run, ways = cut_up
+    command = partial(_run, tmp_path, kind, "step", 6, run, *ways, f"output={tmp_path / 'run'}")
+    _names_rank_1(tmp_path, kind, command())
+    done = command(rank=-1)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "run/seed-0/student/log/from-4").is_dir()
+    weighs_the_same(tmp_path / "run/seed-0/student", whole)
 
 
 def test_a_late_rank_is_waited_for_before_its_files_go(tmp_path):
