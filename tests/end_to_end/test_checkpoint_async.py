@@ -9,6 +9,7 @@ import torch
 
 from distill.callbacks.checkpoint_io import checkpoints
 from tests.helpers import tiny, warm
+from tests.helpers.spread import overrides_of
 from tests.helpers.training import weights
 
 STAGES = {
@@ -23,9 +24,11 @@ STAGES = {
 ASYNC = "stages.student.training.checkpoint_async=true"
 
 
-def _train(run: Path, output: Path, *options: str, **fault: object) -> "subprocess.CompletedProcess[str]":
-    given = [str(run), "student", str(output), *options]
-    return warm.run("tests.helpers.saving", *given, environment={"SAVING": json.dumps(fault)})
+def _train(
+    run: Path, output: Path, *options: str, processes: int | None = None, **fault: object
+) -> "subprocess.CompletedProcess[str]":
+    given, saving = [str(run), "student", str(output), *options], {"SAVING": json.dumps(fault)}
+    return warm.run("tests.helpers.saving", *given, processes=processes, environment=saving)
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +44,10 @@ def whole(run: Path) -> dict[str, torch.Tensor]:
     return weights(run.parent / "whole")
 
 
-def _goes_on_to(whole: dict[str, torch.Tensor], run: Path, output: Path) -> None:
-    done = _train(run, output, ASYNC)
+def _goes_on_to(
+    whole: dict[str, torch.Tensor], run: Path, output: Path, *options: str, processes: int | None = None
+) -> None:
+    done = _train(run, output, ASYNC, *options, processes=processes)
     assert done.returncode == 0, done.stderr[-3000:]
     found = weights(output)
     assert found.keys() == whole.keys() and all(torch.equal(found[name], value) for name, value in whole.items())
@@ -91,3 +96,22 @@ def test_a_signal_waits_for_the_write(run, whole, tmp_path):
     assert _saved(tmp_path)[-1] in ("step-8.ckpt", "step-9.ckpt", "step-10.ckpt")
     assert not list(tmp_path.rglob("*.partial"))
     _goes_on_to(whole, run, tmp_path)
+
+
+@pytest.mark.slow
+def test_so_do_two_processes_that_hold_a_part_of_every_weight(run, tmp_path):
+    """Rank 0 writes what both put together."""
+    ways, two = ("machine.devices=2", *overrides_of("deepspeed_3", tmp_path)), {"processes": 2}
+    assert _train(run, tmp_path / "waits", *ways, **two).returncode == 0
+    expected = weights(tmp_path / "waits")
+    _goes_on_to(expected, run, tmp_path / "beside", *ways, **two)
+    stopped = _train(run, tmp_path / "stopped", ASYNC, *ways, **two, step=8, kind="signal")
+    assert stopped.stderr.count("distill.errors.Stopped: ") == 2, stopped.stderr[-3000:]
+    last = Path(_saved(tmp_path / "stopped")[-1]).stem
+    assert last in ("step-8", "step-9", "step-10")
+    _goes_on_to(expected, run, tmp_path / "stopped", *ways, **two)
+    assert (tmp_path / "stopped/log" / last.replace("step", "from")).is_dir()
+    killed = _train(run, tmp_path / "killed", ASYNC, *ways, **two, step=8, kind="kill")
+    assert killed.returncode == 1 and _saved(tmp_path / "killed") == ["step-4.ckpt", "step-6.ckpt"]
+    _goes_on_to(expected, run, tmp_path / "killed", *ways, **two)
+    assert (tmp_path / "killed/log/from-6").is_dir()
