@@ -35,6 +35,7 @@ def write_atomically(path: Path, write: Callable[[Path], None], *, shared: bool 
     except Exception as error:
         reason = no_room(error) or _no_room_beside(partial)
         with suppress(OSError):  # a full disk is no fuller for having been tried
+            os.truncate(partial, 0)  # the error may hold the file open, which would keep its blocks
             partial.unlink(missing_ok=True)
         if reason:
             raise DiskError(
@@ -59,6 +60,12 @@ def no_room(error: BaseException) -> str:
         return os.strerror(error.errno)
     text = os.strerror(errno.ENOSPC)  # libraries that write by themselves hand on the words alone
     return text if text in str(error) else ""
+
+
+def want_of_room(error: BaseException) -> str:
+    """Return what to tell a user whose disk takes no more, where that is why something failed; else nothing."""
+    where = getattr(error, "filename", None) or "a file of the run"
+    return f"{where}: {reason}; make room, and the same command goes on" if (reason := no_room(error)) else ""
 
 
 def _no_room_beside(partial: Path) -> str:

@@ -218,11 +218,10 @@ def main() -> None:
 
 def _end_for_want_of_room(error: Exception) -> None:
     """End with the words of a disk that takes no more, where that is what went wrong; whoever wrote."""
-    from distill.files import no_room
+    from distill.files import want_of_room
 
-    if reason := no_room(error):
-        where = getattr(error, "filename", None) or "a file of the run"
-        _complain(f"[bold red]error:[/] {escape(str(where))}: {reason}; make room, and the same command goes on")
+    if told := want_of_room(error):
+        _complain(f"[bold red]error:[/] {escape(told)}")
         sys.exit(exit_codes.REFUSED)
 
 

@@ -22,7 +22,7 @@ import torch.distributed as dist
 from configs.errors import UserError
 from distill.errors import PeerLost, RankError, Stopped
 from distill.exit_codes import FAILED, REFUSED, STOPPED
-from distill.files import digest
+from distill.files import digest, want_of_room
 from distill.signals import SIGNALS
 from pipelines.blame import Word, blame
 from pipelines.neighbours import Neighbours
@@ -85,12 +85,13 @@ class Ranks:
             self._beat("ended", _STOPPED if error is not None else "")
             return
         self.fail(error)
+        refused = bool(_for_user(error))
         for number in SIGNALS:  # whoever starts the processes may now end them: first it is told why
             signal.signal(number, signal.SIG_IGN)
-        if not (isinstance(error, UserError) and self._place.rank == 0):
+        if not (refused and self._place.rank == 0):
             time.sleep(GRACE)
         self._over.set()
-        if isinstance(error, UserError) and self._tells():
+        if refused and self._tells():
             return
         raise RankError(*self._verdict()) from None
 
@@ -98,8 +99,8 @@ class Ranks:
         """Tell the others at once that this process will not go on, and why."""
         if self._place is None or self._fault is not None or isinstance(error, Stopped | KeyboardInterrupt):
             return
-        if isinstance(error, UserError):
-            self._publish("refused", str(error))
+        if reason := _for_user(error):
+            self._publish("refused", reason)
         elif isinstance(error, RankError):
             self._publish("lost", "")
         elif _is_of_others(error):
@@ -257,6 +258,13 @@ def _goes_on(run: Path) -> str:
     newest = max(saved, key=_changed)
     stage = newest.parents[2].relative_to(run)
     return f"the same command goes on from step {newest.stem.removeprefix('step-')} of {stage}"
+
+
+def _for_user(error: BaseException) -> str:
+    """Return what the user is to mend, where that is why a process ends; else nothing."""
+    if isinstance(error, UserError):
+        return str(error)
+    return "" if _is_of_others(error) else want_of_room(error)
 
 
 def _is_of_others(error: BaseException) -> bool:

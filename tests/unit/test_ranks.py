@@ -26,6 +26,7 @@ from pipelines.ranks import Ranks
 from pipelines.run_files import read_json
 
 TORCHRUN = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "GROUP_RANK": "0", "GROUP_WORLD_SIZE": "1"}
+NO_ROOM = "No space left on device; make room, and the same command goes on"
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +61,10 @@ def ranks(tmp_path, monkeypatch) -> Ranks:
         (PeerLost("rank 1, which teaches, timed out after 8 s"), "lost", "timeout"),
         (dist.DistNetworkError("failed to recv, got 0 bytes"), "lost", "gone"),
         (RuntimeError("boom\nmore"), "failed", "RuntimeError: boom"),
+        (UserError("no such file"), "refused", "no such file"),
+        (OSError(28, "No space left on device", "a.csv"), "refused", f"a.csv: {NO_ROOM}"),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), "refused", f"a file of the run: {NO_ROOM}"),
+        (dist.DistBackendError("/dev/shm/nccl-1: No space left on device (28)"), "lost", "gone"),
     ],
 )
 def test_an_error_of_others_is_told_from_an_own_one(tmp_path, ranks, error, state, reason):
@@ -74,7 +79,11 @@ class Left(Exception):
 
 @pytest.mark.parametrize(
     ("error", "said", "code"),
-    [(UserError("no such file"), "error: no such file\n", 2), (RuntimeError("boom"), "RuntimeError: boom\n", 1)],
+    [
+        (UserError("no such file"), "error: no such file\n", 2),
+        (OSError(28, "No space left on device"), f"error: a file of the run: {NO_ROOM}\n", 2),
+        (RuntimeError("boom"), "RuntimeError: boom\n", 1),
+    ],
 )
 def test_a_process_that_is_torn_down_for_too_long_has_said_why(ranks, monkeypatch, capsys, error, said, code):
     """Its main thread, which would say it, does not get that far."""
