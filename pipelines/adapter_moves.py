@@ -12,11 +12,10 @@ from transformers import PretrainedConfig, PreTrainedModel
 from configs.data import Task
 from distill import adapters, merging
 from distill.errors import ModelError
-from distill.files import write_text
+from distill.files import whole_folder, write_text
 from distill.models import Loaded, ModelSource, describing, has_head, label_names, load, load_config
 from pipelines.adapter_card import card
 from pipelines.adapter_facts import facts
-from pipelines.export import whole
 from pipelines.score import Inputs, head_output
 from students.adapters.build import task_type
 from students.adapters.hub.build import take_over
@@ -40,7 +39,7 @@ def merge(folder: Path, output: Path) -> float:
     opened = _open(folder)
     before = _outputs(opened.model)
     plain = merging.merged(adapters.adapted(opened.model, str(folder)), str(folder))
-    with whole(output) as made:
+    with whole_folder(output) as made:
         plain.save_pretrained(made)
         opened.tokenizer.save_pretrained(made)
         return _near(before, _outputs(_open(made).model), folder)
@@ -57,7 +56,7 @@ def export(folder: Path, output: Path, *, drop: int = 0) -> float:
     if drop:
         _drop(opened, drop, folder)
     adapters.settle(opened.model)
-    with whole(output) as made:
+    with whole_folder(output) as made:
         return _written(opened, made, output.name, folder)
 
 
@@ -73,7 +72,7 @@ def take(folder: Path, output: Path, base: str, *, on: Sequence[Path] = (), head
     task = task or _task(config, None)
     opened = load(source, task, task.labels or (), "--base")
     made_of = take_over(folder, opened.model, task_type(opened.model, task), on=on, head=head)
-    with whole(output) as made:
+    with whole_folder(output) as made:
         return _written(replace(opened, model=cast(PreTrainedModel, made_of)), made, output.name, folder)
 
 

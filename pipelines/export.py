@@ -1,8 +1,7 @@
 """Write the student for use elsewhere; each form is loaded back and compared before it is put in place."""
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +15,7 @@ from transformers import PreTrainedModel
 from configs.data import Task
 from distill import adapters, merging
 from distill.errors import ModelError
-from distill.files import open_to_others, write_json, write_text
+from distill.files import whole_folder, write_json, write_text
 from distill.metrics import agreement
 from distill.models import Loaded, ModelSource, load, set_labels
 from distill.types import IGNORED
@@ -114,23 +113,8 @@ def parity(form: Format, task: Task, ours: Tensor, theirs: Tensor) -> Parity:
     return Parity("correlation of the outputs", correlation, 0.99 if task.kind == "regression" else 0.98, False)
 
 
-@contextmanager
-def whole(folder: Path) -> Iterator[Path]:
-    """Give a sibling folder to fill; put it in place of `folder` if nothing is raised, else leave nothing of it."""
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        open_to_others(partial)
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
 def _make(form: Format, reference: Reference, target: Path) -> dict[str, Any]:
-    with whole(target) as folder:
+    with whole_folder(target) as folder:
         _write(form, reference, folder)
         found = _compared(form, reference, folder)
     return {"path": target.name, "megabytes": _megabytes(target), "parity": asdict(found)}

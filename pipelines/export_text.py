@@ -15,11 +15,11 @@ from configs.data import Task
 from configs.decoding import Decoding
 from distill import adapters, merging, text_metrics
 from distill.errors import ModelError
-from distill.files import write_json, write_text
+from distill.files import whole_folder, write_json, write_text
 from distill.models import Loaded, ModelSource, load
 from distill.protocols import TextTeacher
 from distill.types import IGNORED
-from pipelines.export import Parity, whole
+from pipelines.export import Parity
 from pipelines.score import EncodedRows, evaluating, head_output
 from teachers.text.huggingface import HuggingFaceWriter
 
@@ -60,7 +60,7 @@ def export(student: Writing, formats: Sequence[TextFormat], output: Path) -> dic
     made: dict[TextFormat, dict[str, Any]] = {}
     writers: dict[TextFormat, TextTeacher] = {}
     for form in formats:
-        with whole(output / form) as folder:
+        with whole_folder(output / form) as folder:
             loaded.tokenizer.save_pretrained(folder)
             writers[form], parity = _make(form, student, (loaded, merged), folder, reference)
             _require(form, parity, len(reference))

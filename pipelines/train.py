@@ -21,7 +21,7 @@ from distill.callbacks.stop import Stop
 from distill.callbacks.watch import Watch
 from distill.data.module import DistillData
 from distill.data.rows import by_source
-from distill.files import digest
+from distill.files import digest, whole_folder
 from distill.metrics import AnswerMetrics, TargetMetrics, TaskMetrics, validation_metric
 from distill.models import Loaded, ModelSource, fingerprint
 from distill.module import DistillModule, Metrics, Recipe
@@ -31,7 +31,6 @@ from distill.strategies.build import build as build_strategy
 from distill.token_metrics import TokenMetrics
 from pipelines.batches import plan_of
 from pipelines.beat import Beat
-from pipelines.export import whole
 from pipelines.extensions import build_for_disks
 from pipelines.place import is_helper
 from pipelines.room import kept_small
@@ -253,7 +252,7 @@ class Train(Stage[TrainStage]):
         return {"memory": {"planned": planned, "measured": self._peak.bytes}}
 
     def _save(self, student: Student, output: Path) -> None:
-        with whole(output / MODEL) as made:
+        with whole_folder(output / MODEL) as made:
             student.save(made, self._run.words(self._config.trains).tokenizer)
         shutil.rmtree(output / "checkpoints", ignore_errors=True)
 

@@ -13,9 +13,10 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 from configs.data import Task
 from distill.data.table import TokenTable
 from distill.errors import ModelError
+from distill.files import whole_folder
 from distill.models import ModelSource, load
 from pipelines import onnx
-from pipelines.export import Parity, Trained, export, parity, whole
+from pipelines.export import Parity, Trained, export, parity
 from pipelines.score import EncodedRows, predict_rows
 from tests.helpers import tiny
 
@@ -95,7 +96,7 @@ def test_a_missing_package_names_the_extra(trained: Trained, tmp_path: Path, mon
 
 
 def test_whole_puts_a_folder_in_place_at_once(tmp_path: Path) -> None:
-    with whole(tmp_path / "made") as folder:
+    with whole_folder(tmp_path / "made") as folder:
         (folder / "file").touch()
         assert not (tmp_path / "made").exists()
     assert [path.name for path in tmp_path.rglob("*")] == ["made", "file"]
