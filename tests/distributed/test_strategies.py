@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.helpers.many import Job, train_all
-from tests.helpers.same import is_the_same, losses
+from tests.helpers.same import is_the_same, losses, scores
 from tests.helpers.spread import (
     CASES,
     SOME,
@@ -103,6 +103,10 @@ def test_deepspeed_trains_one_process_too_time_after_time(alone, name):
 
 def test_a_sharded_teacher_teaches_one_process_too(alone):
     is_the_same(alone / "alone-sharded", alone / "full", terms=4)
+
+
+def test_what_is_compared_is_there(alone):
+    assert len(scores(alone / "full")) > 0 and len(scores(alone / "full")[0]) > 1
 
 
 def test_the_training_moves_weights_by_far_more_than_the_bound(runs, alone):
