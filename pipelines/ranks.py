@@ -17,14 +17,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType, TracebackType
 
-import torch.distributed as dist
-
-from configs.errors import UserError
-from distill.errors import PeerLost, RankError, Stopped
+from distill.errors import RankError, Stopped
 from distill.exit_codes import FAILED, REFUSED, STOPPED
-from distill.files import digest, want_of_room
+from distill.files import digest
 from distill.signals import SIGNALS
 from pipelines.blame import Word, blame
+from pipelines.causes import for_user, is_of_others, timed_out
 from pipelines.neighbours import Neighbours
 from pipelines.place import here, identity, is_started_by_us
 from pipelines.processes import space
@@ -85,7 +83,7 @@ class Ranks:
             self._beat("ended", _STOPPED if error is not None else "")
             return
         self.fail(error)
-        refused = bool(_for_user(error))
+        refused = bool(for_user(error))
         for number in SIGNALS:  # whoever starts the processes may now end them: first it is told why
             signal.signal(number, signal.SIG_IGN)
         if not (refused and self._place.rank == 0):
@@ -99,12 +97,12 @@ class Ranks:
         """Tell the others at once that this process will not go on, and why."""
         if self._place is None or self._fault is not None or isinstance(error, Stopped | KeyboardInterrupt):
             return
-        if reason := _for_user(error):
+        if reason := for_user(error):
             self._publish("refused", reason)
         elif isinstance(error, RankError):
             self._publish("lost", "")
-        elif _is_of_others(error):
-            self._publish("lost", "timeout" if _timed_out(error) else "gone")
+        elif is_of_others(error):
+            self._publish("lost", "timeout" if timed_out(error) else "gone")
         else:
             traceback.print_exception(error)  # now: the process may not outlive the end of its training
             self._publish("failed", f"{type(error).__name__}: {error}".splitlines()[0])
@@ -258,23 +256,6 @@ def _goes_on(run: Path) -> str:
     newest = max(saved, key=_changed)
     stage = newest.parents[2].relative_to(run)
     return f"the same command goes on from step {newest.stem.removeprefix('step-')} of {stage}"
-
-
-def _for_user(error: BaseException) -> str:
-    """Return what the user is to mend, where that is why a process ends; else nothing."""
-    if isinstance(error, UserError):
-        return str(error)
-    return "" if _is_of_others(error) else want_of_room(error)
-
-
-def _is_of_others(error: BaseException) -> bool:
-    """Whether an error only says that another process does not answer; gloo knows no type for it."""
-    words = ("gloo/transport", "caused pair closure", "Connection closed by peer", "Connection reset by peer")
-    return isinstance(error, dist.DistError | PeerLost) or any(word in str(error) for word in words)
-
-
-def _timed_out(error: BaseException) -> bool:
-    return any(word in str(error) for word in ("imed out", "Application timeout"))
 
 
 def _position(frame: FrameType | None) -> str:
