@@ -121,8 +121,12 @@ def test_any_run_shown_loads_back(changes: dict[str, Any], tmp_path: Path) -> No
 def test_loading_is_quick_and_imports_no_torch() -> None:
     code = (
         "import sys, time; start = time.process_time(); import configs.load; took = time.process_time() - start;"
-        "heavy = {'torch', 'numpy', 'transformers', 'lightning'} & set(sys.modules); print(took < 0.5, heavy)"
+        "heavy = {'torch', 'numpy', 'transformers', 'lightning'} & set(sys.modules); print(took, *heavy)"
     )
-    root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "True set()"
+    root, took = Path(__file__).parents[2], []
+    for _ in range(3):  # the quickest says what it takes, the others what else the processor has to do
+        done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+        seconds, *heavy = done.stdout.split()
+        assert not heavy
+        took.append(float(seconds))
+    assert min(took) < 0.5
