@@ -66,6 +66,7 @@ def preflight(run: Run) -> None:
     _generations(run, loaded)
     _adapter(run)
     _stages(run, loaded, found)
+    _kept(run)
     _disks(run)
     if loaded is not None:
         _teacher_score(run, loaded, found)
@@ -219,6 +220,20 @@ def _stages(run: Run, loaded: Loaded | None, found: Table) -> None:
         _swapped(run, last)
         weights = sum(parameter.numel() for parameter in last.parameters())
         found.add_row("student", f"{last.shape.describe()}, {weights / 1e6:.1f} M")
+
+
+def _kept(run: Run) -> None:
+    """Warn where a student of the teacher's texts would be kept by how likely the references are to it."""
+    for name, stage in run.config.stages.items():
+        if not isinstance(stage, TrainStage) or stage.training.keep == "last" or stage.training.validate_texts:
+            continue
+        sources = [run.config.data[source] for source in stage.data]
+        wrote = [run.config.stages[source.stage] for source in sources if isinstance(source, StageData)]
+        if stage.validation is not None and any(isinstance(one, SelectStage) for one in wrote):
+            run.screen.warning(
+                f"stages.{name}.training.keep: best goes by how likely the references are, which peaks long before a "
+                "student of the teacher's texts writes best; validate_texts=200 goes by what it writes"
+            )
 
 
 def _disks(run: Run) -> None:

@@ -128,3 +128,22 @@ def test_the_same_command_does_nothing_twice(call, folder: Path) -> None:
     code, out, _ = call("run", str(folder / "run.yaml"))
     assert code == 0
     assert out.count("done before") == 4 + 2 * 4 + 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "warned"),
+    [
+        ((), False),
+        (("stages.seq.training.keep=best",), True),
+        (("stages.plain.training.keep=best",), False),
+        (("stages.seq.training.keep=best", "stages.seq.training.validate_texts=8"), False),
+    ],
+    ids=["the last weights", "the best", "the best of what learns the references", "the best by what it writes"],
+)
+def test_references_do_not_tell_when_a_student_of_texts_writes_best(call, tmp_path, changes, warned):
+    run = pairs.run_file(tmp_path, STAGES, data=DATA)
+    code, out, err = call("check", str(run), *changes)
+    told = " ".join((out + err).split())
+    assert code == 0, told
+    assert ("stages.seq.training.keep: best goes by how likely the references are" in told) is warned
+    assert ("validate_texts=200 goes by what it writes" in told) is warned
