@@ -150,7 +150,7 @@ def _strategy_of(layout: Layout) -> str:
 
 def _lacks(plan: StagePlan, free: Free) -> str:
     where, needed, there = "a device", plan.need.total, free.device
-    if plan.teaching is not None and needed <= there:
+    if plan.teaching is not None and free.holds(plan.need):
         where, needed = "a device that only teaches", plan.teaching.total
     elif needed <= there and free.host is not None:
         where, needed, there = "the host for each of its devices", plan.need.host, free.host
@@ -158,9 +158,7 @@ def _lacks(plan: StagePlan, free: Free) -> str:
 
 
 def _refusal(plan: StagePlan, free: Free) -> str:
-    fits = (
-        [*fitting(plan, free)][:SHOWN] if plan.teaching is None or not free.holds(plan.need) else [*_taught(plan, free)]
-    )
+    fits = [*(_taught if free.holds(plan.need) else fitting)(plan, free)][:SHOWN]
     told = "; ".join(fits) if fits else "nothing that could be set does; take fewer or smaller layers, or more devices"
     return f"{_lacks(plan, free)}; what would fit, as planned: {told}"
 
