@@ -1,7 +1,6 @@
 """Preflight: all that can be known to be wrong before anything is trained."""
 
 import os
-from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,21 +11,20 @@ from transformers import PretrainedConfig
 from configs.data import StageData
 from configs.stages import (
     EvaluateStage,
-    ExportStage,
     GenerateStage,
     RecordedStage,
     RecordStage,
     SelectStage,
-    Stage,
     TrainStage,
 )
 from distill import adapters
 from distill.capture import shape_of
-from distill.errors import DataError, ModelError
+from distill.errors import ModelError
 from distill.models import Loaded, ModelSource, load_config
 from distill.objective import Objective
 from distill.objective import build as build_objective
 from distill.protocols import Teacher
+from pipelines.check_rows import check_rows
 from pipelines.extensions import build_for_disks
 from pipelines.generate import black_box, check_ensemble, writable
 from pipelines.memory_plan import check_memory
@@ -35,7 +33,6 @@ from pipelines.record import kept
 from pipelines.recorded import match as match_texts
 from pipelines.run import Run
 from pipelines.score_table import score_table
-from pipelines.select import sources_of
 from pipelines.spread import strategy_of
 from pipelines.stage_teacher import cut_down
 from pipelines.words import learnt_by_students
@@ -56,7 +53,7 @@ def preflight(run: Run) -> None:
     found.add_row("[bold]run[/]", run.config.about)
     found.add_row("machine", run.device.describe())
     _precision(run)
-    _rows(run, found)
+    check_rows(run, found)
     run.planned = check_memory(run)
     loaded = run.load_teacher("base") if run.has_teacher else None
     if loaded is not None:
@@ -85,53 +82,6 @@ def _precision(run: Run) -> None:
             raise ModelError(f"{at}: fp16 needs a GPU; Choices here: bf16, fp32")
         if precision == "bf16" and not run.device.native_bf16:
             run.screen.warning(f"{at}: bf16 is emulated on this device, far slower than fp32; `auto` takes fp32 here")
-
-
-def _rows(run: Run, found: Table) -> None:
-    for name, source in run.config.data.items():
-        if isinstance(source, StageData):
-            continue
-        rows = run.rows(name)
-        if not len(rows):
-            raise DataError(f"data.{name}: 0 rows are left{_reasons(rows.notes)}")
-        found.add_row(f"data.{name}", f"{len(rows):,} rows{_reasons(rows.notes)}")
-    _targets(run)
-    if run.labels:
-        shown = ", ".join(run.labels[:6]) + (" …" if len(run.labels) > 6 else "")
-        found.add_row("labels", f"{len(run.labels)}: {shown}")
-
-
-def _targets(run: Run) -> None:
-    """Check that rows have targets where something is learnt from them, or compared with them."""
-    if run.config.task.kind != "generation":
-        return
-    for name, stage in run.config.stages.items():
-        for key, source in _compared(run, stage):
-            if isinstance(run.config.data[source], StageData):
-                continue
-            targets = run.rows(source).targets
-            if None in targets:
-                place = targets.index(None) + 1
-                raise DataError(f"data.{source}: row {place} has no target, and stages.{name}.{key} needs one")
-
-
-def _compared(run: Run, stage: Stage) -> Iterator[tuple[str, str]]:
-    """Yield which sources a stage needs targets of, after the key that names them."""
-    match stage:
-        case TrainStage():
-            yield from (("data", source) for source in stage.data)
-            yield from (("validation", source) for source in filter(None, [stage.validation]))
-        case EvaluateStage() | ExportStage():
-            yield "data", stage.data
-        case SelectStage() if stage.by != "score":
-            yield from (("by", source) for source in sources_of(run.config, stage))
-        case RecordedStage():
-            yield from (("texts", source) for source in stage.texts)
-
-
-def _reasons(notes: Mapping[str, int]) -> str:
-    told = ", ".join(f"{reason} {count:,}" for reason, count in notes.items() if count)
-    return f" ({told})" if told else ""
 
 
 def _tokens(run: Run, loaded: Loaded, found: Table) -> None:

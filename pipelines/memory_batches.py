@@ -105,7 +105,7 @@ class Batches:
     @cached_property
     def _scored(self) -> ValidationBatches | None:
         run, stage = self.asked.run, self.asked.stage
-        if stage.validation is None or self.assumed or not _are_known(run, [stage.validation]):
+        if stage.validation is None or not self.asked.look or not _are_known(run, [stage.validation]):
             return None
         return ValidationBatches(run.table((stage.validation,), stage.trains), self.pad_id)
 

@@ -184,9 +184,9 @@ def fitting(plan: StagePlan, free: Free) -> Iterator[str]:
 def _taught(plan: StagePlan, free: Free) -> Iterator[str]:
     """Yield what would fit where the teacher is too large for a device that only teaches."""
     traced, layout, given = plan.traced, plan.layout, plan.asked.run.config.teacher
-    if traced.teaching is None or not isinstance(given, GivenTeacher):
+    if traced.teaching is None or not isinstance(given, GivenTeacher) or bits_of(given) is not None:
         return
-    for bits in BITS if bits_of(given) is None else ():
+    for bits in BITS:
         need = teaching(traced.quantised[bits], traced.teaching.fullest, layout)
         if _may_teach(plan, given.model_copy(update={"quantise": bits})) and free.holds(need):
             yield f"teacher.quantise={bits} ({gigabytes(need.total)} GB)"

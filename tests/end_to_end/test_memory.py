@@ -13,7 +13,7 @@ from pipelines.memory_batches import Asked
 from pipelines.memory_plan import StagePlan, plan_stage
 from pipelines.room import Free
 from pipelines.run import Run
-from tests.helpers import tiny
+from tests.helpers import pairs, tiny
 from tests.helpers.training import stage
 
 STAGES = {
@@ -121,3 +121,18 @@ def test_a_teacher_too_large_for_the_device_that_only_teaches_is_refused(call, t
     assert (
         "teacher.quantise=int8 (" in told and "machine.teachers=0" not in told
     )  # both halves and a student do not fit
+
+
+def test_validation_rows_are_looked_at_where_those_to_learn_from_are_still_to_be_written(tmp_path):
+    learns = {"kind": "train", "teacher": "none", "data": ["told"], "objective": [{"kind": "task"}]}
+    stages = {
+        "texts": {"kind": "generate", "data": ["train"]},
+        "best": {"kind": "select", "generated": "texts"},
+        "student": {**learns, "validation": "validation", "training": pairs.TRAINING},
+    }
+    teacher = {"kind": "live", "model": str(pairs.vocabulary(tmp_path))}
+    run = pairs.run_file(tmp_path, stages, teacher=teacher, data={"told": {"kind": "stage", "stage": "best"}})
+    train = stage(str(run), "student")
+    traced = plan_stage(Asked(train._run, "student", train._config, 1, "cpu")).traced
+    assert traced.assumed
+    assert {moment.phase for moment in traced.moments} == {"forward", "backward", "validation"}

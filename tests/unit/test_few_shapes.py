@@ -6,10 +6,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from distill.few_shapes import CLOSEST, FewShapes, rounded, use_few_shapes
+from distill.types import Needs
+from students.student import Student
+from teachers.packed import PackedLinear
 
 
 class Products(TorchDispatchMode):
@@ -102,3 +107,25 @@ def test_nothing_but_plain_linear_layers_changes() -> None:
     use_few_shapes(model)
     assert [type(layer) for layer in model] == [FewShapes, Own, nn.Embedding]
     assert [*model.state_dict()] == names and repr(model[1]) == repr(Own(2, 3))
+
+
+@pytest.mark.parametrize("adapter", [None, LoraConfig(r=4, target_modules=["query", "value"])], ids=["full", "lora"])
+def test_a_students_batches_share_their_products(adapter) -> None:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    made = AutoModelForSequenceClassification.from_config(AutoConfig.for_model("bert", vocab_size=40, **sizes))
+    student = Student(made if adapter is None else get_peft_model(made, adapter), has_head=True)
+    with Products() as products, torch.autocast("cpu", torch.bfloat16):
+        for rows in (40, 41):
+            ids = torch.ones(rows, 7, dtype=torch.long)
+            student({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, Needs(logits=True))
+    sizes = {size for shapes in products.shapes for shape in shapes for size in shape}
+    assert {size for size in sizes if size > 250} == {rounded(280)} == {rounded(287)}
+
+
+def test_a_packed_teachers_batches_share_their_products(monkeypatch) -> None:
+    layer = PackedLinear(nn.Linear(24, 8).to(torch.bfloat16))
+    given = []
+    product = layer._product
+    monkeypatch.setattr(layer, "_product", lambda rows: given.append(len(rows)) or product(rows))
+    found = [layer(torch.ones(rows, 24)) for rows in (500, 501)]
+    assert [len(rows) for rows in found] == [500, 501] and len(set(given)) == 1
