@@ -2,7 +2,6 @@
 
 import gc
 from contextlib import ExitStack
-from functools import cache
 from typing import Any
 
 import lightning.pytorch as pl
@@ -14,12 +13,13 @@ from distill import memory
 
 class Peak(pl.Callback):
     """Measures the most bytes in use of any device while a model trains; on CPUs above what the process used before
-    its first models were loaded: what libraries keep of one training, as kernels of products, serves the next as well.
+    its models were loaded.
     """
 
     def __init__(self) -> None:
-        """Remember what is in use, if there were no models yet."""
-        self._before = _before_models()
+        """Remember what is in use; there are no models yet."""
+        gc.collect()
+        self._before = memory.in_use(torch.device("cpu")) or 0
         self._highest: memory.Highest | None = None
         self._looking = ExitStack()
         self.bytes: int | None = None
@@ -44,10 +44,3 @@ class Peak(pl.Callback):
             dist.all_reduce(every, op=dist.ReduceOp.MAX)
             found = int(every)
         self.bytes = found if found > 0 else None
-
-
-@cache
-def _before_models() -> int:
-    """Return the bytes in use when this was asked first."""
-    gc.collect()
-    return memory.in_use(torch.device("cpu")) or 0

@@ -9,7 +9,6 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from distill.callbacks.peak import Peak
 from distill.memory import Highest, in_use
 from pipelines.room import free_memory, kept_small
 
@@ -73,10 +72,3 @@ def test_a_training_that_needs_half_of_the_memory_gives_back_what_it_frees(share
     assert isinstance(kept, nullcontext) == (share < 0.5)
     with kept:
         pass
-
-
-def test_all_trainings_of_a_process_are_measured_from_before_the_first():
-    """What one leaves behind, as kernels of products, is there for the next."""
-    first = Peak()
-    held = torch.zeros(50 * MB // 4)
-    assert Peak()._before == first._before <= used() - held.nbytes + MB
