@@ -46,6 +46,7 @@ class Server:
                         stopped = stopped or said.words["stopped"]
                         present.remove(wire)
                         wire.close()
+                        self._ranks.step = 0
                     else:
                         self._answer(said, wire)
         if number := stopped or self._signal.number:
@@ -61,5 +62,4 @@ class Server:
         self._ranks.step = asked.words["step"] + 1
         with torch.autocast(self._device.type, self._autocast, enabled=self._autocast is not None):
             outputs = self._teacher(batch_of(asked, self._device), needs_of(asked))
-        self._ranks.step = 0  # whoever fails from here on is another
         wire.send({"number": asked.words["number"], "stopping": self._signal.number}, tensors_of(outputs))
