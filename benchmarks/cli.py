@@ -54,6 +54,11 @@ def _parser() -> argparse.ArgumentParser:
     tasks = commands.add_parser("tasks", help="put finished runs into the tables of results")
     tasks.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     tasks.set_defaults(run=_tasks)
+    prepare = commands.add_parser("prepare", help="write files of a corpus as recipes read them")
+    prepare.add_argument("what", choices=("tatoeba", "swahili"))
+    prepare.add_argument("source", type=Path, help="deu-eng.zip of Tatoeba; the folder of MasakhaNER's swa")
+    prepare.add_argument("output", type=Path, help="the folder to write to")
+    prepare.set_defaults(run=_prepare)
     child = commands.add_parser("peak-memory")
     child.add_argument("variant")
     child.add_argument("folder", type=Path)
@@ -129,6 +134,12 @@ def _tasks(given: argparse.Namespace, console: Console) -> int:
 
     tasks.write(given.runs, RESULTS, console)
     return 0
+
+
+def _prepare(given: argparse.Namespace, console: Console) -> int:
+    from benchmarks import prepare
+
+    return prepare.run(given.what, given.source, given.output, console)
 
 
 def _peak_memory(given: argparse.Namespace, console: Console) -> int:

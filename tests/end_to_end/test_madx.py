@@ -17,7 +17,7 @@ TRAINING = {"epochs": 4, "batch_size": 8, "learning_rate": 1e-2, "log_every": 4}
 BOTTLENECK = {"kind": "bottleneck", "place": "pfeiffer", "size": 8}
 
 
-def _language(folder: Path, seed: int, call) -> Path:
+def _language(folder: Path, seed: int, call, model: Path | None = None) -> Path:
     """Train the adapter of a language and return where it is exported."""
     train = {"kind": "train", "data": ["train"], "teacher": "none", "objective": [{"kind": "task"}]}
     stages = {
@@ -25,7 +25,7 @@ def _language(folder: Path, seed: int, call) -> Path:
         "export": {"kind": "export", "student": "student", "data": "validation", "formats": ["adapter"]},
     }
     given = {"student": {"kind": "teacher", "adapter": {**BOTTLENECK, "invertible": 2}}, "seed": seed}
-    given["teacher"] = {"model": str(sentences.masked_model(folder.parent / "model"))}
+    given["teacher"] = {"model": str(model or sentences.masked_model(folder.parent / "model"))}
     code, _, err = call("run", str(sentences.text_run_file(folder, stages, **given)))
     assert code == 0, err
     return folder / "run" / "export" / "adapter"
@@ -72,6 +72,18 @@ def test_one_run_scores_a_task_over_each_language_and_over_none(runs, call):
     assert not torch.allclose(said[None], said["none"], atol=1e-4)
     for below in (str(second), None):
         torch.testing.assert_close(said[below or "none"], _by_hand(runs, saved, below), atol=1e-6, rtol=0)
+
+
+def test_a_body_without_the_way_back_to_the_vocabulary_learns_one_with_each_language(tmp_path, call):
+    """What is new of it is learnt, but for its bias of zeros beside the embeddings; a task has no use for it."""
+    body = sentences.tiny.model_folder(tmp_path / "model", head=False, seed=1, num_hidden_layers=2)
+    languages = [_language(tmp_path / name, seed, call, body) for name, seed in (("first", 0), ("second", 5))]
+    learnt = {name.partition("predictions.")[2] for name in load_file(languages[0] / "adapter_model.safetensors")}
+    transform = {f"transform.{part}" for part in ("dense.weight", "dense.bias", "LayerNorm.weight", "LayerNorm.bias")}
+    assert transform < learnt and not any("decoder.weight" in name for name in learnt)
+    code, _, err = call("run", str(_task(tmp_path, {"evaluate": _evaluate(below=str(languages[1]))})))
+    assert code == 0, err
+    assert _scores(tmp_path, "evaluate")["accuracy"] > 0.3
 
 
 def _ids() -> torch.Tensor:
