@@ -29,13 +29,14 @@ def draw(seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
 
 
 def both(found, expected, student: Tensor) -> None:
-    """Hold values, and gradients under weights of each row, against one another."""
+    """Hold values, and gradients under weights of each row and under one weight, against one another."""
     own, other = found(student), expected(student)
     assert own.dtype == other.dtype
     close = partial(torch.testing.assert_close, equal_nan=False)
     close(own, other)
-    weights = torch.linspace(-1.0, 2.0, len(own), dtype=own.dtype)
-    close(*(torch.autograd.grad(values @ weights, student)[0] for values in (own, other)))
+    for weights in (torch.linspace(-1.0, 2.0, len(own)), torch.full((len(own),), 0.3)):
+        sums = (values @ weights.to(own.dtype) for values in (own, other))
+        close(*(torch.autograd.grad(total, student, retain_graph=True)[0] for total in sums))
 
 
 @pytest.mark.parametrize("places", [Positions(), Positions(KEPT)], ids=["all", "some"])
@@ -83,7 +84,7 @@ def test_the_most_likely_tokens_in_blocks_are_those_in_one_piece(block, places, 
 
 
 @pytest.mark.parametrize("name", ["kl", "jsd"])
-def test_half_precision_gradients_are_rounded_once(block, name):
+def test_half_precision_gradients_are_those_in_one_piece(block, name):
     student, teacher = draw(0, torch.bfloat16).requires_grad_(), draw(1, torch.bfloat16)
     both(
         lambda logits: divergence_of_rows(getattr(divergences, name), logits, (teacher,), Positions(), 2.0),
