@@ -5,7 +5,7 @@ import json
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
@@ -231,11 +231,10 @@ def add(model: Model, folder: Path, name: str, where: str, *, trainable: bool = 
     config.base_model_name_or_path = None  # it is put into the model at hand, wherever that lies
     if without:
         config.under = [other for other in config.under if other != without]  # type: ignore[attr-defined]
-    gone = _heads_elsewhere(model, config) if name != ACTIVE else ()
     try:
         model = put(model, config, name)
         weights = _named_for(transformer(model), load_peft_weights(str(folder), device="cpu"))
-        weights = {key: weight for key, weight in weights.items() if not key.startswith(gone)}
+        weights = weights if name == ACTIVE else _with_head_of(transformer(model), weights)
         found: Any = set_peft_model_state_dict(model, weights, name)
     except (OSError, ValueError, RuntimeError, KeyError, AttributeError, SafetensorError) as error:
         raise ModelError(f"{where}: {folder} does not fit the model: {str(error).splitlines()[0]}") from error
@@ -259,13 +258,18 @@ def put(model: Model, config: PeftConfig, name: str) -> PeftModel:
         return cast(PeftModel, get_peft_model(model, config, name))
 
 
-def _heads_elsewhere(model: Model, config: PeftConfig) -> tuple[str, ...]:
-    """Return how the weights of modules begin that an adapter trained whole, and this model has no place for: below a
-    task's adapter, the way back to the vocabulary that came with a language.
+def _with_head_of(model: PreTrainedModel, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights of an adapter with the model's head in place of their own, which need not fit: that of another
+    task, or the way back to the vocabulary that came with a language. Only the head of the active adapter is used.
     """
-    there = tuple(name for name, _ in transformer(model).named_modules())
-    whole: Sequence[str] = getattr(config, "modules_to_save", None) or ()
-    return tuple(f"{_MODEL}{end}." for end in whole if not any(f".{name}".endswith(f".{end}") for name in there))
+    alone = model.base_model is model
+    body = [name for name, _ in model.named_children()] if alone else [model.base_model_prefix]
+    inside = tuple(f"{_MODEL}{name}." for name in body)
+    state = {name.replace(".original_module.", "."): value for name, value in model.state_dict().items()}
+    own = {f"{_MODEL}{name}": value for name, value in state.items()}
+    heads = [key for key in weights if key.startswith(_MODEL) and not key.startswith(inside)]
+    kept = {key: weight for key, weight in weights.items() if key not in heads}
+    return kept | {key: own[key] for key in heads if key in own}
 
 
 def _named_for(model: PreTrainedModel, weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -171,6 +171,8 @@ _NO_NEWS = (
     r".*sync_dist=True.*",  # scores are counted over all processes before they are logged
     r".*Checkpoint directory .* exists and is not empty.*",
     r".*`torch\.distributed\.\w+` is deprecated.*",  # by DeepSpeed
+    r".*`is_gradient_checkpointing` is deprecated.*",  # by peft
+    r".*copying from a non-meta parameter.*",  # where memory is planned, weights of an adapter go nowhere
 )
 
 

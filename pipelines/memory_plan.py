@@ -123,7 +123,7 @@ def table(plans: list[StagePlan], free: Free | None = None) -> Table:
     shown = Table(title="memory of a device, GB", title_justify="left", box=None, padding=(0, 2, 0, 2))
     shown.add_column("")
     for plan in plans:
-        shown.add_column(plan.asked.name, justify="right")
+        shown.add_column(plan.asked.name, justify="right", overflow="fold")
     names = [field.name for field in fields(Need) if field.name != "host"]
     for name in names:
         sizes = [getattr(plan.need, name) for plan in plans]

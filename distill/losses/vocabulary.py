@@ -174,8 +174,10 @@ def _expected(p: Tensor, values: Tensor) -> Tensor:
 
 
 def _known(whether: Tensor) -> bool:
-    """Whether something is so and the host knows it: for other devices it would have to wait."""
-    return whether.device.type == "cpu" and bool(whether)
+    """Whether something is so and the host knows it: for other devices it would have to wait, and where a plan of the
+    memory is made there are no values.
+    """
+    return type(whether) is Tensor and whether.device.type == "cpu" and bool(whether)
 
 
 def _times(slope: Tensor | None, temperature: float) -> Tensor | None:
