@@ -85,22 +85,23 @@ class _Rowwise(torch.autograd.Function):
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradient for the logits, in their type; 0 where a row does not count."""
         gradient, index = ctx.saved_tensors
-        found = _scaled(gradient, outer)
-        if index is not None:
-            found = found.new_zeros(ctx.shape).index_copy_(0, index, found)
+        found = gradient.new_empty(ctx.shape) if index is None else gradient.new_zeros(ctx.shape)
+        for rows in _cut(len(gradient), gradient):
+            part = _scaled(gradient[rows], outer[rows])
+            if index is None:
+                found[rows] = part
+            else:
+                found.index_copy_(0, index[rows], part)
         return None, None, found, *(None for _ in ctx.needs_input_grad[3:])
 
 
 def _scaled(gradient: Tensor, outer: Tensor) -> Tensor:
-    """Return gradients [N V] times outer ones [N], in their own type; by a single pass where these are all the same, as
-    in trainings whose rows have no weights.
+    """Return gradients [n V] times outer ones [n], in their own type; by one number where these are all the same, as in
+    trainings whose rows have no weights.
     """
-    if len(outer) and _known((outer == outer[0]).all()):
+    if _known((outer == outer[0]).all()):
         return gradient * float(outer[0])
-    found = torch.empty_like(gradient)
-    for rows in _cut(len(gradient), gradient):
-        found[rows] = upcast(gradient[rows]) * outer[rows, None]
-    return found
+    return (upcast(gradient) * outer[:, None]).to(gradient.dtype)
 
 
 def _cut(count: int, like: Tensor) -> list[slice]:
