@@ -7,9 +7,8 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.table import Row, Table, where_from
-from pipelines.evaluate_text import GREEDY
 from pipelines.run_files import RunFiles
-from pipelines.verdict import TITLES, over_seeds
+from pipelines.verdict import GREEDY, TITLES, over_seeds
 
 HEAD = (
     "run",
@@ -67,7 +66,7 @@ def _of(files: RunFiles) -> list[Written]:
         f"{metric}{GREEDY}" in scores for model in results["models"].values() for scores in model["seeds"].values()
     ):
         return []
-    asked = next(stage for stage in files.config["stages"].values() if stage["kind"] == "evaluate")
+    *_, asked = (stage for stage in files.config["stages"].values() if stage["kind"] == "evaluate")
     trained = {role: asked.get(role) or role for role in results["models"]}
     return [
         Written(

@@ -13,12 +13,10 @@ from distill.files import write_json, write_text
 from distill.models import Loaded
 from distill.protocols import TextTeacher
 from pipelines.evaluate import Trained, describe
-from pipelines.verdict import Gain, Role, Spread, verdict
+from pipelines.verdict import GREEDY, Gain, Role, Spread, verdict
 
 EXAMPLES = 6
 """Texts the report shows, spread over the rows"""
-GREEDY = "_greedy"
-"""What the names of metrics end with whose texts were written greedily."""
 
 
 @dataclass(frozen=True)

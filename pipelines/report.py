@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 from distill.files import write_text
 from pipelines import numbers, plots
 from pipelines.run_files import RunFiles, StageFiles
-from pipelines.verdict import PLAIN, TITLES, Role, over_seeds, written
+from pipelines.verdict import GREEDY, PLAIN, TITLES, Role, over_seeds, written
 
 ROLES: tuple[Role, ...] = ("teacher", "student", "baseline")
 """The roles every report has first, in this order."""
@@ -88,6 +88,8 @@ def describe(files: RunFiles) -> dict[str, Any]:
         "verdict": evaluation.get("verdict", {}),
         "tiles": tiles(evaluation, title) if evaluation else [],
         "models": models_of(evaluation),
+        "evaluations": files.evaluations,
+        "roles": roles_of(files.evaluations),
         "metrics": metrics_of(evaluation),
         "beside": [(metric, BESIDE[metric]) for metric in metrics_of(evaluation) if metric in BESIDE],
         "by_size": plots.score_by_size(evaluation, title) if evaluation else "",
@@ -150,6 +152,11 @@ def models_of(evaluation: Mapping[str, Any]) -> list[tuple[Role, dict[str, Any]]
     return [(role, models[role]) for role in dict.fromkeys(order) if role in models]
 
 
+def roles_of(evaluations: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Role]:
+    """Return whose scores stand in any of several evaluations."""
+    return list(dict.fromkeys(role for _, found in evaluations for role, _ in models_of(found)))
+
+
 def metrics_of(evaluation: Mapping[str, Any]) -> list[str]:
     """Return the metrics in the order of the table: the one that decides first, those about the teacher last."""
     found = {
@@ -183,13 +190,19 @@ def templates() -> Environment:
         "metric": metric_title,
         "memory": memory,
     }
-    found.filters |= {"over_seeds": over_seeds, "classes": classes}
+    found.filters |= {"over_seeds": over_seeds, "greedily": greedily, "classes": classes}
     return found
 
 
 def metric_title(name: str) -> str:
     """Return what a metric is called in text."""
     return {**TITLES, "agreement": "agreement", "agreement_kl": "KL to teacher"}.get(name, name)
+
+
+def greedily(model: Mapping[str, Any], metric: str) -> str:
+    """Add what a model scores without a search, where it writes."""
+    found = over_seeds(model, f"{metric}{GREEDY}")
+    return "" if found == "–" else f", greedily {found}"
 
 
 def memory(found: Mapping[str, int | None] | None) -> str:

@@ -104,6 +104,11 @@ class RunFiles:
         return self._last("evaluate")
 
     @property
+    def evaluations(self) -> list[tuple[str, dict[str, Any]]]:
+        """Names and results of all evaluate stages that are done."""
+        return [(stage.name, stage.results) for stage in self.stages if stage.kind == "evaluate" and stage.results]
+
+    @property
     def exported(self) -> dict[str, Any]:
         """Results of the last export stage; empty where there is none."""
         return self._last("export")

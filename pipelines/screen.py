@@ -14,7 +14,7 @@ from distill.data.module import DistillData
 from distill.objective import Objective
 from distill.protocols import Teacher
 from pipelines.stage import Stage
-from pipelines.verdict import TITLES, over_seeds
+from pipelines.verdict import GREEDY, TITLES, over_seeds
 from students.student import Student
 
 
@@ -84,7 +84,7 @@ class Screen:
         table = Table(
             title=f"{results['data']}: {results['rows']:,} rows", title_justify="left", box=None, padding=(0, 2)
         )
-        greedy = f"{metric}_greedy"
+        greedy = f"{metric}{GREEDY}"
         written = any(greedy in scores for model in results["models"].values() for scores in model["seeds"].values())
         more = ["greedy"] if written else []
         for column in ("", TITLES[metric], *more, "agrees", "size", "MB", *(("p50 ms", "p95 ms") if timed else ())):

@@ -25,6 +25,8 @@ ANSWERS: dict[Outcome, str] = {
     "no_baseline": "Not known",
 }
 RESAMPLES = 1000
+GREEDY = "_greedy"
+"""What the names of metrics end with whose texts were written greedily."""
 TITLES = {
     "accuracy": "accuracy",
     "f1": "F1",

@@ -80,6 +80,27 @@ def test_tables_of_the_markdown_are_whole(tmp_path: Path) -> None:
         assert len({line.count("|") for line in table.splitlines()}) == 1
 
 
+def test_of_several_evaluations_each_has_a_line(tmp_path: Path) -> None:
+    folder = made_up_run.write(tmp_path)
+    page, text = report(folder)
+    assert "All evaluations" not in page.text and "All evaluations" not in text
+    stages = made_up_run.CONFIG["stages"]
+    config = made_up_run.CONFIG | {"stages": {"swapped": {"kind": "evaluate"}, **stages}}
+    made_up_run.write_record(folder, {"config": yaml.safe_dump(config, sort_keys=False)})
+    found = yaml.safe_load((folder / "evaluate/results.json").read_text(encoding="utf-8"))
+    (student,) = (found["models"][role] for role in ("student",))
+    for scores in student["seeds"].values():
+        scores |= {"accuracy": 0.625, "accuracy_greedy": 0.5}
+    del found["models"]["baseline"]
+    made_up_run.write_json(folder / "swapped/results.json", found | {"rows": 77, "data": "elsewhere"})
+    page, text = report(folder)
+    assert re.search(r"swapped accuracy, 77 rows of elsewhere \S+ 62\.5 ± 0\.0 , greedily 50\.0 ± 0\.0 –", page.text)
+    assert re.search(
+        r"\| swapped \| accuracy, 77 rows of elsewhere \| \S+ \| 62\.5 ± 0\.0, greedily 50\.0 ± 0\.0 \| – \|", text
+    )
+    assert re.search(r"\| evaluate \| accuracy, 872 rows of \w+ \|", text)
+
+
 def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
     page, _ = report(made_up_run.write(tmp_path))
     assert not {"script", "link", "img", "iframe", "object"} & set(page.tags)
