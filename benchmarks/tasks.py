@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks import texts
+from benchmarks import texts, transfer
 from benchmarks.table import Row, Table, where_from
 from pipelines.run_files import RunFiles
 from pipelines.verdict import TITLES
@@ -77,8 +77,11 @@ def _minutes(files: RunFiles, seeds: set[str]) -> float:
 def write(folders: list[Path], results: Path, console: Console) -> None:
     """Put runs into `tasks`, those of adapters into `adapters`, as Markdown and JSON beside each other; print them.
 
-    What models wrote, each of a run, goes into `texts` as well.
+    What models wrote, each of a run, goes into `texts` as well; a task told in another language into `transfer` alone.
     """
+    carried = [folder for folder in folders if transfer.is_told(RunFiles(folder))]
+    transfer.write(carried, results, console)
+    folders = [folder for folder in folders if folder not in carried]
     found = [line(folder) for folder in folders]
     adapters = [each for each in found if each.held is not None]
     whole = [each for each in found if each.held is None]

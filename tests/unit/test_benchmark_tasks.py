@@ -53,6 +53,21 @@ def test_runs_of_adapters_have_a_table_of_their_own_with_what_each_holds(tmp_pat
     assert not (tmp_path / "tasks.md").exists()
 
 
+def test_tasks_told_in_another_language_have_a_table_of_all_comparisons(tmp_path):
+    folder = made_up_run.write(tmp_path / "pos", {**FACTS, "name": "madx-pos"})
+    stages = {"without": {"kind": "evaluate", "below": "none"}, **made_up_run.CONFIG["stages"]}
+    config = yaml.safe_dump(made_up_run.CONFIG | {"stages": stages}, sort_keys=False)
+    made_up_run.write_record(folder, {**FACTS, "name": "madx-pos", "config": config})
+    found = json.loads((folder / "evaluate/results.json").read_text(encoding="utf-8"))
+    for scores in found["models"]["student"]["seeds"].values():
+        scores["accuracy"] = 0.25
+    made_up_run.write_json(folder / "without/results.json", found | {"rows": 77, "data": "afrikaans"})
+    first, second = _write([folder], tmp_path, "transfer")
+    assert (first["stage"], first["data"], first["rows"], first["score"]) == ("without", "afrikaans", 77, "25.0 ± 0.0")
+    assert (second["stage"], second["rows"]) == ("evaluate", 872)
+    assert not list(tmp_path.glob("tasks.*")) and not list(tmp_path.glob("adapters.*"))
+
+
 def _translating(folder):
     """Write a run whose models translate: teacher, student and baseline of three seeds, another student of one."""
     made_up_run.write(folder, {**FACTS, "name": "recipe"})
