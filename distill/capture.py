@@ -20,6 +20,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from distill import attention
 from distill.adapters import transformer, virtual_tokens
+from distill.only_hidden import only_at, taken
 from distill.types import Batch, Heads, Inside, Layers, Needs, Outputs, Shape, Side
 from distill.virtual import without_virtual_tokens
 
@@ -83,7 +84,12 @@ def forward(model: PreTrainedModel, batch: Batch, needs: Needs) -> Outputs:
         inputs["output_hidden_states"] = True if beside else sorted(needs.hidden_states)
     if "use_cache" in accepted:
         inputs["use_cache"] = False  # every position is there at once
-    with _recording(needs, model.config.num_hidden_layers) as recorder, _bias_of_logits_as_computed(model):
+    hidden, virtual = batch.get("hidden") if needs.logits else None, virtual_tokens(model)
+    with (
+        _recording(needs, model.config.num_hidden_layers) as recorder,
+        _bias_of_logits_as_computed(model),
+        only_at(transformer(model), None if virtual else hidden),
+    ):
         result = model(**inputs)
     states = result.get("encoder_hidden_states" if model.config.is_encoder_decoder else "hidden_states")
     written = result.get("decoder_hidden_states")
@@ -96,7 +102,9 @@ def forward(model: PreTrainedModel, batch: Batch, needs: Needs) -> Outputs:
         decoder=replace(decoder, hidden_states={layer: written[layer] for layer in needs.decoder.hidden_states}),
         cross=recorder.seen["cross"],
     )
-    outputs = without_virtual_tokens(outputs, virtual_tokens(model), beside=model.config.is_encoder_decoder)
+    outputs = without_virtual_tokens(outputs, virtual, beside=model.config.is_encoder_decoder)
+    if virtual and hidden is not None and outputs.logits is not None:
+        outputs = replace(outputs, logits=taken(outputs.logits, hidden))
     return replace(outputs, choices=_wrong_answers(model, batch, result)) if needs.choices else outputs
 
 

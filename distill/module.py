@@ -36,6 +36,7 @@ from distill.learning_rate import factor_at
 from distill.losses.choices import answer_scores
 from distill.metrics import AnswerMetrics, TargetMetrics, TaskMetrics
 from distill.objective import Objective
+from distill.only_hidden import as_said
 from distill.protocols import Teacher, TrainedModel
 from distill.token_metrics import TokenMetrics
 from distill.types import Batch, Needs
@@ -116,7 +117,7 @@ class DistillModule(pl.LightningModule):
         choices = batch.get("choices") if isinstance(self.metrics, AnswerMetrics) else None
         outputs = self.student(batch, Needs(logits=True, choices=choices is not None))
         if self.metrics is not None:
-            self.metrics.update(outputs.logits, batch["labels"])
+            self.metrics.update(outputs.logits, as_said(batch)["labels"])
         if isinstance(self.metrics, AnswerMetrics) and choices is not None:
             width = int(choices["rows"].bincount().max())
             self.metrics.choose(answer_scores(outputs, batch["labels"], choices, width))

@@ -13,6 +13,7 @@ from distill import layer_map, schedules
 from distill.losses.attention import Attention
 from distill.losses.hidden import Hidden
 from distill.losses.relation import Relations
+from distill.only_hidden import as_said
 from distill.protocols import LossTerm, Teacher
 from distill.schedules import Value
 from distill.terms import Sides, check_offers, make
@@ -49,6 +50,7 @@ class Objective(nn.Module):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return each term's weighted SUM over its unit, fp32 scalars, at the weights of this point of the training."""
+        batch = as_said(batch)
         return {
             name: term(student, teacher, batch) * schedules.value(self.weights[name], batch["progress"])
             for name, term in self.terms.items()

@@ -66,7 +66,10 @@ class Batch(TypedDict):
     labels: Tensor
     """[B] int64 class (IGNORED does not count) or float32 score (NaN does not count); of a generation [B U] int64: the
     token to be written after position u (IGNORED does not count). U is T where source and target are one sequence. Of a
-    tagging [B T] int64: the class of the word that begins here; of hidden tokens [B T] int64: what is hidden here."""
+    tagging [B T] int64: the class of the word that begins here; of hidden tokens [B T] int64: what is hidden here, and
+    [1 N] for the terms of an objective, as the logits."""
+    hidden: NotRequired[Tensor]
+    """[N] int64, ascending: which of the B·T positions hide a token; with it logits are asked for at these alone"""
     decoder_input_ids: NotRequired[Tensor]
     """[B U] int64, of an encoder-decoder: its start token and the target without the last token"""
     example_ids: Tensor
@@ -193,7 +196,8 @@ class Outputs:
     """What a forward pass gave: just what was asked for; see `Needs`."""
 
     logits: Tensor | None = None
-    """[B V]; of a generation [B U V]; of a tagging and of hidden tokens [B T V]"""
+    """[B V]; of a generation [B U V]; of a tagging [B T V]; of hidden tokens [1 N V], or [B T V] where the batch does
+    not say which they are"""
     top_k: TopK | None = None
     """In place of logits, from a teacher that was recorded."""
     hidden_states: dict[int, Tensor] = field(default_factory=dict)

@@ -54,7 +54,9 @@ class EncodedRows:
         """
 
         def pad(rows: Indices) -> Inputs:
-            return cast(Inputs, collate(table, rows, pad_id))
+            inputs = dict(collate(table, rows, pad_id))
+            inputs.pop("hidden", None)  # what belongs to which row is to be seen
+            return cast(Inputs, inputs)
 
         if ranked:
             counts = np.zeros(len(table), np.int64) if table.wrong_rows is None else np.diff(table.wrong_rows)

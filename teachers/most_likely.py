@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from distill.files import digest
+from distill.only_hidden import as_said
 from distill.protocols import Teacher
 from distill.types import IGNORED, Batch, Needs, Outputs, TopK
 
@@ -28,7 +29,7 @@ class MostLikely(Teacher):
         outputs = self._teacher(batch, needs)
         if outputs.logits is None:
             return outputs
-        here = batch["labels"] != IGNORED
+        here = as_said(batch)["labels"] != IGNORED
         return replace(outputs, logits=None, top_k=placed(most_likely(outputs.logits[here], self._top_k), here))
 
     def to(self, device: torch.device) -> None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import torch
 
+from distill.only_hidden import as_said
 from distill.protocols import Teacher
 from distill.types import Batch, Needs, Outputs, Shape, TopK
 
@@ -19,7 +20,7 @@ class ShapedTeacher(Teacher):
 
     def __call__(self, batch: Batch, needs: Needs) -> Outputs:
         """Return logits of the right size."""
-        labels, shape = batch["labels"], self.shape
+        labels, shape = as_said(batch)["labels"], self.shape
         assert shape is not None
         if shape.kept is None:
             return Outputs(logits=torch.empty(*labels.shape, shape.outputs, device=labels.device))

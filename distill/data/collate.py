@@ -20,6 +20,7 @@ class Inputs(TypedDict):
     attention_mask: Tensor
     token_type_ids: NotRequired[Tensor]
     labels: Tensor
+    hidden: NotRequired[Tensor]
     decoder_input_ids: NotRequired[Tensor]
     example_ids: Tensor
     weights: NotRequired[Tensor]
@@ -52,8 +53,9 @@ def collate(
     if table.tags is not None:
         inputs["labels"] = _tensor(_taken(table.tags, table.offsets[rows], mask, IGNORED))
     if table.masking is not None:
-        hidden = table.masking.hide(inputs["input_ids"].numpy(), mask, table.example_ids[rows], draw)
-        inputs["input_ids"], inputs["labels"] = map(_tensor, hidden)
+        shown, gold = table.masking.hide(inputs["input_ids"].numpy(), mask, table.example_ids[rows], draw)
+        inputs["input_ids"], inputs["labels"] = _tensor(shown), _tensor(gold)
+        inputs["hidden"] = _tensor(np.flatnonzero(gold != IGNORED))
     if table.targets is not None and table.target_offsets is not None:
         starts, ends = table.target_offsets[rows], table.target_offsets[rows + 1]
         if table.start is None:
