@@ -216,13 +216,15 @@ def attach(
     without = under[0] if below == NONE else ""
     adapted: PeftModel | None = None
     for name, place in places.items():
-        adapted = add(adapted or model, place, name, where) if name != without else adapted
+        adapted = add(adapted or model, place, name, where, head=False) if name != without else adapted
     return add(adapted or model, folder, ACTIVE, where, trainable=trainable, without=without)
 
 
-def add(model: Model, folder: Path, name: str, where: str, *, trainable: bool = False, without: str = "") -> PeftModel:
+def add(
+    model: Model, folder: Path, name: str, where: str, *, trainable: bool = False, without: str = "", head: bool = True
+) -> PeftModel:
     """Add the adapter of a folder under a name, and make it the active one; `without` is the name of one it is to stand
-    on no more.
+    on no more. Without its `head` it serves others, that stand on it or attend over it.
     """
     if not is_adapter(folder):
         raise ModelError(f"{where}: {folder} holds no {CONFIG}")
@@ -234,7 +236,7 @@ def add(model: Model, folder: Path, name: str, where: str, *, trainable: bool = 
     try:
         model = put(model, config, name)
         weights = _named_for(transformer(model), load_peft_weights(str(folder), device="cpu"))
-        weights = weights if name == ACTIVE else _with_head_of(transformer(model), weights)
+        weights = weights if head else _with_head_of(transformer(model), weights)
         found: Any = set_peft_model_state_dict(model, weights, name)
     except (OSError, ValueError, RuntimeError, KeyError, AttributeError, SafetensorError) as error:
         raise ModelError(f"{where}: {folder} does not fit the model: {str(error).splitlines()[0]}") from error

@@ -201,7 +201,8 @@ def _swapped(run: Run, student: Student) -> None:
     """Try the adapters that stages put under the student's own."""
     for name, stage in run.config.stages.items():
         if isinstance(stage, EvaluateStage) and stage.below not in (None, adapters.NONE):
-            adapters.add(student.model, Path(stage.below).expanduser(), f"under_{name}", f"stages.{name}.below")
+            where, folder = f"stages.{name}.below", Path(stage.below).expanduser()
+            adapters.add(student.model, folder, f"under_{name}", where, head=False)
 
 
 def _student(run: Run, loaded: Loaded | None) -> Student:

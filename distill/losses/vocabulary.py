@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.function import once_differentiable
 
 from distill.losses import divergences, top_k
@@ -100,7 +101,7 @@ def _scaled(gradient: Tensor, outer: Tensor) -> Tensor:
     trainings whose rows have no weights.
     """
     if _known((outer == outer[0]).all()):
-        return gradient * float(outer[0])
+        return gradient * outer[0]
     return (upcast(gradient) * outer[:, None]).to(gradient.dtype)
 
 
@@ -175,10 +176,10 @@ def _expected(p: Tensor, values: Tensor) -> Tensor:
 
 
 def _known(whether: Tensor) -> bool:
-    """Whether something is so and the host knows it: for other devices it would have to wait, and where a plan of the
-    memory is made there are no values.
+    """Whether something is so and the host knows it: for other devices it would have to wait. It is taken to be so
+    where a plan of the memory is made and there are no values.
     """
-    return type(whether) is Tensor and whether.device.type == "cpu" and bool(whether)
+    return whether.device.type == "cpu" and (isinstance(whether, FakeTensor) or bool(whether))
 
 
 def _times(slope: Tensor | None, temperature: float) -> Tensor | None:

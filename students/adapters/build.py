@@ -28,7 +28,7 @@ def build(section: AnyAdapter, loaded: Loaded, task: Task) -> PeftModel:
     below = _below(section)
     adapted: PeftModel | None = None
     for name, folder in below.items():
-        adapted = adapters.add(adapted or model, Path(folder).expanduser(), name, f"{WHERE}.{name}")
+        adapted = adapters.add(adapted or model, Path(folder).expanduser(), name, f"{WHERE}.{name}", head=False)
     if isinstance(section, Fusion):
         assert adapted is not None  # a section has two members at least
         members = {name: adapted.peft_config[name] for name in section.of}
