@@ -4,6 +4,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -59,19 +60,23 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument("source", type=Path, help="deu-eng.zip of Tatoeba; the folder of MasakhaNER's swa")
     prepare.add_argument("output", type=Path, help="the folder to write to")
     prepare.set_defaults(run=_prepare)
-    child = commands.add_parser("peak-memory")
-    child.add_argument("variant")
-    child.add_argument("folder", type=Path)
-    child.set_defaults(run=_peak_memory)
-    alone = commands.add_parser("large-alone")
-    alone.add_argument("variant")
-    alone.add_argument("folder", type=Path)
-    alone.add_argument("options", type=json.loads)
-    alone.set_defaults(run=_large_alone)
-    for command in (tiny, relations, search, saving, large, child):
+    for command in (tiny, relations, search, saving, large, *_own_processes(commands)):
         command.add_argument("--threads", type=int, default=2)
         command.add_argument("--json", type=Path, default=None, help="where to write; benchmarks/results/ by default")
     return parser
+
+
+def _own_processes(commands: Any) -> list[argparse.ArgumentParser]:
+    """Add what benchmarks start for themselves, to measure a process from its beginning; return who takes threads."""
+    child = commands.add_parser("peak-memory")
+    child.set_defaults(run=_peak_memory)
+    alone = commands.add_parser("large-alone")
+    alone.set_defaults(run=_large_alone)
+    for command in (child, alone):
+        command.add_argument("variant")
+        command.add_argument("folder", type=Path)
+    alone.add_argument("options", type=json.loads)
+    return [child]
 
 
 def _tiny(given: argparse.Namespace, console: Console) -> int:

@@ -106,7 +106,7 @@ class RunFiles:
     @property
     def evaluations(self) -> list[tuple[str, dict[str, Any]]]:
         """Names and results of all evaluate stages that are done."""
-        return [(stage.name, stage.results) for stage in self.stages if stage.kind == "evaluate" and stage.results]
+        return self._done("evaluate")
 
     @property
     def exported(self) -> dict[str, Any]:
@@ -114,8 +114,11 @@ class RunFiles:
         return self._last("export")
 
     def _last(self, kind: str) -> dict[str, Any]:
-        found = [stage.results for stage in self.stages if stage.kind == kind and stage.results]
-        return found[-1] if found else {}
+        found = self._done(kind)
+        return found[-1][1] if found else {}
+
+    def _done(self, kind: str) -> list[tuple[str, dict[str, Any]]]:
+        return [(stage.name, stage.results) for stage in self.stages if stage.kind == kind and stage.results]
 
     def _stage(self, name: str, traces: tuple[Trace, ...]) -> StageFiles:
         section = self.config.get("stages", {}).get(name, {})

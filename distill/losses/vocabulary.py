@@ -6,7 +6,7 @@ holds: whole there are only the logits and their gradient, in the type in which 
 gradients are those of the plain formulas; in half types the gradient is rounded once more, by what comes back to it.
 
 Both passes over 2,040 tokens × 6,000 classes in bf16, on one core of an Intel Xeon with AMX, medians of 12 turns: cross
-entropy with smoothing 53 ms, 157 ms in one piece; kl 126 and 520 ms.
+entropy with smoothing 75 ms, 207 ms in one piece; kl 147 and 694 ms.
 """
 
 from collections.abc import Callable, Mapping

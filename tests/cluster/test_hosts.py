@@ -18,15 +18,7 @@ from tests.helpers.training import weights
 pytestmark = [pytest.mark.cluster, pytest.mark.skipif(bool(missing()), reason=missing())]
 DISTILL = str(Path(sys.executable).with_name("distill"))
 TIMEOUT = 10
-STAGES = {
-    "student": {
-        "kind": "train",
-        "data": ["train"],
-        "validation": "validation",
-        "objective": [{"kind": "hidden"}, {"kind": "logits", "temperature": 2}],
-        "training": {"max_steps": 150, "batch_size": 8, "checkpoint_every": 7},
-    },
-}
+STAGES = tiny.students(max_steps=150, checkpoint_every=7)
 BOTH = ("machine.nodes=2", "machine.devices=1", f"machine.timeout={TIMEOUT}")
 
 

@@ -15,15 +15,7 @@ from tests.helpers import tiny
 from tests.helpers.training import weights
 
 pytestmark = [pytest.mark.cluster, pytest.mark.skipif(bool(missing()), reason=missing())]
-STAGES = {
-    "student": {
-        "kind": "train",
-        "data": ["train"],
-        "validation": "validation",
-        "objective": [{"kind": "hidden"}, {"kind": "logits", "temperature": 2}],
-        "training": {"max_steps": 300, "batch_size": 8, "checkpoint_every": 7, "validate_every": 0.5, "workers": 1},
-    }
-}
+STAGES = tiny.students(max_steps=300, checkpoint_every=7, validate_every=0.5, workers=1)
 RECORD = {"answers": {"kind": "record", "data": ["train"]}}
 
 

@@ -67,6 +67,18 @@ def csv_file(path: Path, count: int, seed: int = 0, *, labelled: bool = True) ->
     return path
 
 
+def students(**training: Any) -> dict[str, Any]:
+    """The stages of a run that only trains a student, in batches of 8, on hidden states and logits."""
+    student = {
+        "kind": "train",
+        "data": ["train"],
+        "validation": "validation",
+        "objective": [{"kind": "hidden"}, {"kind": "logits", "temperature": 2}],
+        "training": {"batch_size": 8, **training},
+    }
+    return {"student": student}
+
+
 def run_file(folder: Path, stages: dict[str, Any], **top: Any) -> Path:
     """Write a run: tiny teacher, two-layer student, two CSV files; YAML is a superset of JSON."""
     folder.mkdir(parents=True, exist_ok=True)

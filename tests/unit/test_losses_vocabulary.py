@@ -93,6 +93,15 @@ def test_half_precision_gradients_are_those_in_one_piece(block, name):
     )
 
 
+@pytest.mark.parametrize("rows", ["alike", "apart"])
+def test_what_comes_back_to_a_half_gradient_is_not_rounded_itself(rows):
+    logits, labels = draw(0, torch.bfloat16).requires_grad_(), torch.zeros(ROWS, dtype=torch.int64)
+    outer = torch.full((35,), 0.37129) if rows == "alike" else torch.linspace(0.1, 0.9, 35)
+    values = gold_cross_entropy(logits, labels, Positions())
+    own, found = (torch.autograd.grad(values, logits, given, retain_graph=True)[0] for given in (values * 0 + 1, outer))
+    assert torch.equal(found, (own.float() * outer.reshape(*ROWS, 1)).bfloat16())
+
+
 def test_nothing_that_counts_is_no_error():
     logits = draw(0).requires_grad_()
     none = gold_cross_entropy(logits, torch.full(ROWS, IGNORED), Positions(KEPT[:0]))
