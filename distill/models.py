@@ -170,7 +170,9 @@ def load(
         raise ModelError(f"{where}: cannot load {source.path}: {_first_line(error)}") from error
     if quantised is not None:
         compute_exactly(model)
-    body_missing = [key for key in report["missing_keys"] if key.startswith(model.base_model_prefix + ".")]
+    # T5 has no part of its prefix's name: all of it is body
+    body = f"{model.base_model_prefix}." if hasattr(model, model.base_model_prefix) else ""
+    body_missing = [key for key in report["missing_keys"] if key.startswith(body)]
     wanting = [key for key in body_missing if "pooler" not in key and "position_ids" not in key]
     if wanting and task.kind != "text":
         raise ModelError(f"{where}: {source.path} lacks weights: {', '.join(sorted(wanting)[:5])}")

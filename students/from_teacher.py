@@ -57,6 +57,7 @@ def _keep(stack: _Stack, choice: int | tuple[int, ...], model: Any, source: str)
             f"{stack.where}: {list(kept)} must rise and stay below {total}, the number of layers of {source}"
         )
     parent, name, blocks = _blocks(stack.part, total)
+    _hand_on_positions(blocks[0], blocks[kept[0]])
     setattr(parent, name, nn.ModuleList(blocks[layer] for layer in kept))
     setattr(model.config, key, len(kept))
     _renumber(getattr(parent, name))
@@ -79,6 +80,21 @@ def _blocks(model: nn.Module, total: int) -> tuple[nn.Module, str, nn.ModuleList
             if isinstance(child, nn.ModuleList) and len(child) == total:
                 return parent, name, child
     raise ModelError("student: this teacher's layers are no list to choose from (shared layers?); build from sizes")
+
+
+def _hand_on_positions(first: nn.Module, kept: nn.Module) -> None:
+    """Give the layer that becomes the first what T5 and its kind keep in their first alone, and share: the biases of
+    relative positions.
+    """
+    flag = "has_relative_attention_bias"
+    biased = [(name, module) for name, module in first.named_modules() if getattr(module, flag, False)]
+    for name, module in biased:
+        twin = kept.get_submodule(name)
+        if not getattr(twin, flag):
+            setattr(twin, flag, True)
+            for child, biases in module.named_children():
+                if child.endswith("relative_attention_bias"):
+                    setattr(twin, child, biases)
 
 
 def _renumber(blocks: nn.ModuleList) -> None:

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
 from configs.data import Task
@@ -8,8 +9,9 @@ from distill.errors import ModelError
 from distill.models import Loaded, ModelSource, load
 from distill.types import Needs
 from students.build import build
+from students.from_teacher import build as keep_layers
 from students.from_teacher import spread
-from tests.helpers import tiny
+from tests.helpers import families, tiny
 
 TASK = Task(labels=tiny.LABELS)
 
@@ -84,6 +86,30 @@ def test_all_layers_give_the_teachers_answers(teacher):
     student = build(LayersStudent(kind="teacher_layers", layers=4), TASK, tiny.LABELS, teacher, 0).eval()
     expected = teacher.model.eval()(**_batch()).logits
     torch.testing.assert_close(student(_batch(), Needs(logits=True)).logits, expected)
+
+
+@pytest.mark.parametrize("kind", ["t5", "bart", *families.CAUSAL])
+@pytest.mark.parametrize("layers", [1, (1,), 2])
+def test_some_layers_of_any_family_come_back_from_a_folder_and_tell_orders_apart(kind, layers, tmp_path):
+    taught = families.loaded(kind)
+    student = keep_layers(LayersStudent(kind="teacher_layers", layers=layers), taught).eval()
+    student.save_pretrained(tmp_path)
+    again = type(student).from_pretrained(tmp_path).eval()
+    rows = families.batch(kind)
+    turned = {**rows, "input_ids": rows["input_ids"].flip(1), "attention_mask": rows["attention_mask"].flip(1)}
+    torch.testing.assert_close(again(**rows).logits, student(**rows).logits)
+    # T5 knows positions by its first layer's biases alone
+    assert not torch.allclose(student(**turned).logits, student(**rows).logits, atol=1e-3)
+
+
+def test_a_model_that_lacks_weights_of_its_body_is_refused(tmp_path):
+    families.loaded("t5").model.save_pretrained(tmp_path)
+    tiny.tokenizer().save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    biases = next(name for name in weights if name.endswith("relative_attention_bias.weight"))
+    save_file({name: weight for name, weight in weights.items() if name != biases}, tmp_path / "model.safetensors")
+    with pytest.raises(ModelError, match=f"lacks weights: {biases}"):
+        load(ModelSource(str(tmp_path)), Task(kind="generation"), (), "teacher.model")
 
 
 def test_a_saved_student_comes_back_the_same(teacher, tmp_path):
