@@ -39,6 +39,11 @@ class Task(Section):
     sentences to be tagged are split."""
     max_target_length: PositiveInt = 128
     """`generation` only: tokens a target may have, special tokens included; training rows with more are left out."""
+    source_language: str | None = None
+    """`generation` with a model of many languages: that of the sources, as `de_DE` of mBART, `de` of M2M100 or
+    `deu_Latn` of NLLB."""
+    target_language: str | None = None
+    """That of the targets."""
     choices: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
     """`generation` only: all answers there are, where they are few. The targets are those, or codes for them that
     `label_names` of their source tells; models are scored by ranking the answers."""
@@ -52,6 +57,14 @@ class Task(Section):
         """Whether models that write are scored by which of a row's answers they find likeliest."""
         decides = self.metric or ("accuracy" if self.choices is not None else None)
         return self.kind == "generation" and decides == "accuracy"
+
+    @model_validator(mode="after")
+    def _languages_are_two(self) -> "Task":
+        if (self.source_language is None) != (self.target_language is None):
+            raise ValueError("`source_language` and `target_language` go together")
+        if self.source_language is not None and self.kind != "generation":
+            raise ValueError(f"`source_language` and `target_language` are for a generation, not for {self.kind}")
+        return self
 
     @model_validator(mode="after")
     def _choices_differ(self) -> "Task":

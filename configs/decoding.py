@@ -21,7 +21,7 @@ class Decoding(Section):
     no_repeat_ngram: PositiveInt | None = None
     """No n-gram of this length comes twice in a text."""
     language: str | None = None
-    """Token the text starts with, as `de_DE` of mBART or `deu_Latn` of NLLB."""
+    """Special token each text starts with, where neither the model nor `task.target_language` says so."""
     max_tokens: PositiveInt | None = None
     """Bound on the tokens of a text; none: `length_factor` × tokens of the source + `length_extra`."""
     length_factor: Annotated[float, Field(gt=0.0)] = 1.6

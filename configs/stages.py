@@ -78,6 +78,9 @@ class RecordStage(Section):
     """Names of the sources."""
     top_k: PositiveInt = 16
     """`generation` only: tokens kept of each target position."""
+    ensemble: tuple[str, ...] = ()
+    """`generation` only: further models, as of a `generate` stage, whose probabilities are averaged with the
+    teacher's."""
 
 
 class GenerateStage(Section):

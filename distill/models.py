@@ -25,7 +25,7 @@ from transformers import (
 
 from configs.data import Task
 from configs.errors import suggest
-from distill import adapters
+from distill import adapters, languages
 from distill.errors import ModelError
 from distill.files import digest, digest_input
 from distill.quantised import Quantised, compute_exactly, options
@@ -149,6 +149,8 @@ def load(
     described = describing(source, where)
     config = load_config(described, where)
     tokenizer = load_tokenizer(described, where)
+    languages.tell(tokenizer, task, where)
+    languages.settle(config, tokenizer)
     own_head = has_head(config, task)
     if task.kind == "generation" and not own_head:
         made = ", ".join(config.architectures or ("an unnamed model",))
@@ -170,6 +172,8 @@ def load(
         raise ModelError(f"{where}: cannot load {source.path}: {_first_line(error)}") from error
     if quantised is not None:
         compute_exactly(model)
+    if task.kind == "generation":
+        languages.settle(model.generation_config, tokenizer)
     # T5 has no part of its prefix's name: all of it is body
     body = f"{model.base_model_prefix}." if hasattr(model, model.base_model_prefix) else ""
     body_missing = [key for key in report["missing_keys"] if key.startswith(body)]

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from configs.data import Task
-from distill import adapters
+from distill import adapters, languages
 from distill.errors import ModelError
 from distill.models import (
     Loaded,
@@ -63,6 +63,7 @@ def outline(
         if body is not source and source.folder is not None:
             model = adapters.attach(model, source.folder, where, trainable=trainable, below=source.below)
     words = load_tokenizer(described, where, weights=weights)
+    languages.tell(words, task, where)
     return Loaded(model.eval(), words, source.path, own_head and task.kind != "text", new)
 
 

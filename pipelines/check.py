@@ -11,18 +11,20 @@ from transformers import PretrainedConfig
 from configs.data import StageData
 from configs.stages import (
     EvaluateStage,
+    ExportStage,
     GenerateStage,
     RecordedStage,
     RecordStage,
     SelectStage,
     TrainStage,
 )
-from distill import adapters
+from distill import adapters, languages
 from distill.capture import shape_of
 from distill.errors import ModelError
 from distill.models import Loaded, ModelSource, load_config
 from distill.objective import Objective
 from distill.objective import build as build_objective
+from distill.positions import positions
 from distill.protocols import Teacher
 from pipelines.check_rows import check_rows
 from pipelines.extensions import build_for_disks
@@ -42,6 +44,7 @@ from students.student import Student
 from teachers.cached import CachedTeacher
 from teachers.live import LiveTeacher
 from teachers.none import NoTeacher
+from teachers.text.build import check_convertible
 
 SAMPLE = 500
 """Validation rows the teacher is tried on."""
@@ -94,6 +97,10 @@ def _tokens(run: Run, loaded: Loaded, found: Table) -> None:
             f"teacher.model: the tokenizer of {loaded.source} has {len(tokenizer)} pieces, "
             f"the model {config.vocab_size}"
         )
+    if run.config.task.source_language is not None and not languages.has_many(tokenizer):
+        raise ModelError(
+            f"task.source_language: {loaded.source} marks no languages; leave it and `target_language` out"
+        )
     _positions(run, config, loaded.source)
     weights = loaded.model.num_parameters()
     found.add_row(
@@ -106,13 +113,13 @@ def _tokens(run: Run, loaded: Loaded, found: Table) -> None:
 
 def _positions(run: Run, config: PretrainedConfig, who: str) -> None:
     """Check that a model has positions for rows of the longest kind."""
-    positions, task = getattr(config, "max_position_embeddings", None), run.config.task
-    lengths = {"max_length": task.max_length}
+    task = run.config.task
+    lengths = {"max_length": (task.max_length, positions(config))}
     if task.kind == "generation":
-        lengths["max_target_length"] = task.max_target_length
-    for name, length in lengths.items():
-        if positions is not None and length > positions:
-            raise ModelError(f"task.{name}: {length} is more than the {positions} positions of {who}")
+        lengths["max_target_length"] = (task.max_target_length, positions(config, "decoder"))
+    for name, (length, room) in lengths.items():
+        if length > room:
+            raise ModelError(f"task.{name}: {length} is more than the {room} positions of {who}")
 
 
 def _own_words(run: Run) -> None:
@@ -133,13 +140,26 @@ def _generations(run: Run, loaded: Loaded | None) -> None:
         if isinstance(stage, RecordedStage):
             if not any(isinstance(run.config.data[source], StageData) for source in (*stage.texts, *stage.data)):
                 match_texts(run, stage, f"stages.{name}")
+        elif isinstance(stage, RecordStage) and stage.ensemble and loaded is not None:
+            _joined(run, stage, loaded, f"stages.{name}")
         elif isinstance(stage, GenerateStage) and stage.endpoint is not None:
             black_box(stage.endpoint)
         elif isinstance(stage, GenerateStage) and loaded is not None:
             check_ensemble(loaded, stage, f"stages.{name}")
+            if stage.engine == "ctranslate2":
+                check_convertible(loaded.model.config, f"stages.{name}.engine")
             for source in stage.data:
                 if not isinstance(run.config.data[source], StageData):
                     writable(run.rows(source), loaded, stage, f"stages.{name}")
+
+
+def _joined(run: Run, stage: RecordStage, loaded: Loaded, where: str) -> None:
+    """Check that the models of an ensemble can be averaged with the teacher."""
+    if run.config.task.kind != "generation":
+        raise ModelError(f"{where}.ensemble: is for texts, and `task.kind` is `{run.config.task.kind}`; leave it out")
+    if run.teacher_is_sharded:
+        raise ModelError(f"{where}.ensemble: a sharded teacher is asked alone; leave it out")
+    check_ensemble(loaded, stage, where)
 
 
 def _adapter(run: Run) -> None:
@@ -168,6 +188,7 @@ def _stages(run: Run, loaded: Loaded | None, found: Table) -> None:
             found.add_row(f"stages.{name}", pairs or ", ".join(objective.units))
     if last is not None:
         _swapped(run, last)
+        _converted(run, last)
         weights = sum(parameter.numel() for parameter in last.parameters())
         found.add_row("student", f"{last.shape.describe()}, {weights / 1e6:.1f} M")
 
@@ -203,6 +224,13 @@ def _swapped(run: Run, student: Student) -> None:
         if isinstance(stage, EvaluateStage) and stage.below not in (None, adapters.NONE):
             where, folder = f"stages.{name}.below", Path(stage.below).expanduser()
             adapters.add(student.model, folder, f"under_{name}", where, head=False)
+
+
+def _converted(run: Run, student: Student) -> None:
+    """Check that CTranslate2 has the student where it is exported for it."""
+    for name, stage in run.config.stages.items():
+        if isinstance(stage, ExportStage) and any(form.startswith("ctranslate2") for form in stage.formats):
+            check_convertible(adapters.transformer(student.model).config, f"stages.{name}.formats")
 
 
 def _student(run: Run, loaded: Loaded | None) -> Student:

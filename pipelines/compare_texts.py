@@ -1,19 +1,22 @@
 """The evaluate stage of a run whose models write."""
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from configs.stages import EvaluateStage
 from distill.callbacks.progress import ProgressLine
 from distill.data.rows import by_source
+from distill.errors import DataError
 from distill.metrics import main_metric
-from distill.models import Loaded, ModelSource, fingerprint, load
+from distill.models import Loaded, ModelSource, describing, fingerprint, load, load_config, load_tokenizer
 from distill.protocols import TextTeacher
 from pipelines.evaluate_text import TextComparison, evaluate
 from pipelines.stage import Stage
 from pipelines.trained import evaluation_fingerprint, every_seed
 from pipelines.verdict import Role
 from teachers.text.build import Asked, build
+from teachers.text.sources import too_long
 
 
 class EvaluateText(Stage[EvaluateStage]):
@@ -28,12 +31,16 @@ class EvaluateText(Stage[EvaluateStage]):
     def run(self, output: Path) -> dict[str, Any]:
         """Have the models write, and score what they wrote."""
         run, config = self._run, self._config
-        references = by_source(run.rows(config.data), config.data)
+        every, models = by_source(run.rows(config.data), config.data), self._models()
+        references = {source: every[source] for source in read_by_all(list(every), models.values())}
+        if not references:
+            raise DataError(f"stages.{self.name}.data: all of {len(every)} sources are longer than a model's positions")
         self._texts = list(references)
         comparison = TextComparison(
-            models=self._models(),
+            models=models,
             sources=self._texts,
             references=list(references.values()),
+            left_out=len(every) - len(references),
             data=config.data,
             metric=main_metric(run.config.task),
             decoding=config.decoding,
@@ -64,5 +71,23 @@ class EvaluateText(Stage[EvaluateStage]):
         run = self._run
         digested = fingerprint(ModelSource(path))
         folder = run.cache / "ctranslate2" / digested
-        asked = Asked("auto", "float32", folder, self._texts[:32], run.device.torch_name, run.device.threads)
+        asked = Asked(
+            engine="auto",
+            compute_type="float32",
+            folder=folder,
+            probes=self._texts[:32],
+            decoding=self._config.decoding,
+            device=run.device.torch_name,
+            threads=run.device.threads,
+        )
         return build(loaded, digested, asked).teacher
+
+
+def read_by_all(texts: Sequence[str], models: Iterable[Sequence[tuple[int, ModelSource]]]) -> list[str]:
+    """Return the texts that every model has positions for: all are compared on the same."""
+    left: set[int] = set()
+    for (_, source), *_ in models:
+        described = describing(source, "evaluate")
+        words, config = load_tokenizer(described, "evaluate"), load_config(described, "evaluate")
+        left |= {place for place, _ in too_long(texts, words, config)}
+    return [text for place, text in enumerate(texts) if place not in left]

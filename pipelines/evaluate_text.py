@@ -27,6 +27,8 @@ class TextComparison:
     sources: Sequence[str]
     references: Sequence[Sequence[str]]
     """The targets of each source, one or more"""
+    left_out: int
+    """Sources that one of the models has no positions for, and none of them writes for"""
     data: str
     """What the rows are called in the report"""
     metric: str
@@ -69,6 +71,7 @@ def evaluate(
     results = {
         "data": comparison.data,
         "rows": len(comparison.sources),
+        "left_out": comparison.left_out,
         "metric": metric,
         "references": sum(map(len, comparison.references)),
         "signatures": {
@@ -89,9 +92,8 @@ def evaluate(
 
 
 def _write(comparison: TextComparison, writer: TextTeacher) -> _Written:
-    greedy, beam = Decoding(beams=1), comparison.decoding
-    if beam.language is not None or beam.max_tokens is not None:
-        greedy = beam.model_copy(update={"beams": 1, "hypotheses": 1})
+    beam = comparison.decoding
+    greedy = beam.model_copy(update={"beams": 1, "hypotheses": 1})
     texts, seconds = {}, {}
     for name, how in (("greedy", greedy), ("beam", beam)):
         began = time.perf_counter()

@@ -16,6 +16,7 @@ from configs.decoding import Decoding
 from distill import adapters, merging, text_metrics
 from distill.errors import ModelError
 from distill.files import whole_folder, write_json, write_text
+from distill.languages import encode_targets
 from distill.models import Loaded, ModelSource, load
 from distill.protocols import TextTeacher
 from distill.types import IGNORED
@@ -100,8 +101,7 @@ def _make(
         likeness = text_metrics.value("bleu", _texts(converted, student.sources), reference)
         return converted, Parity("BLEU against the student’s texts", likeness, LIKENESS, False)
     ids: list[list[int]] = loaded.tokenizer(list(student.sources))["input_ids"]
-    wanted: list[list[int]] = loaded.tokenizer(text_target=reference)["input_ids"]
-    worst = converted.parity(loaded.model, ids, wanted).worst
+    worst = converted.parity(loaded.model, ids, encode_targets(loaded.tokenizer, reference)).worst
     return converted, Parity("largest difference of a text’s log p", worst, LOG_PROBS, True)
 
 

@@ -13,22 +13,26 @@ from numpy.typing import NDArray
 
 from configs.decoding import Decoding
 from configs.endpoint import Endpoint
-from configs.stages import GenerateStage
+from configs.stages import GenerateStage, RecordStage
 from distill.callbacks.progress import ProgressLine
 from distill.data.rows import Rows
-from distill.errors import DataError, ModelError
+from distill.errors import DataError, ModelError, TeacherError
 from distill.files import digest
 from distill.models import Loaded, ModelSource, fingerprint, load, load_config, load_tokenizer
+from distill.positions import positions
 from distill.protocols import TextTeacher
 from distill.types import Completion
 from pipelines.place import own_device, share
+from pipelines.run import Run
 from pipelines.stage import Stage
 from teachers.text.build import Asked, Built, build
 from teachers.text.huggingface import check_same, check_searchable
 from teachers.text.sources import check_vocabulary, language_id, too_long
-from teachers.text.store import Plan, write_shards
+from teachers.text.store import Plan, gather, write_shards
 
 SHARDS = "shards"
+SHOWN = 5
+"""Refusals of an API that are kept word by word"""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,11 @@ class Work:
 
     def write(self, places: NDArray[np.int64]) -> list[Completion]:
         """Have the texts of some rows written."""
-        found = dict(self.built.teacher.generate([self.texts[place] for place in places], self.decoding))
+        teacher = self.built.teacher
+        found = dict(teacher.generate([self.texts[place] for place in places], self.decoding))
+        refusals = refused(teacher)
+        if refusals and not any(completion.texts for completion in found.values()):
+            raise refusals[-1]  # not this row or that, but all of them
         return [found[number] for number in range(len(places))]
 
 
@@ -60,7 +68,8 @@ class Generate(Stage[GenerateStage]):
         run, config = self._run, self._config
         sources = [run.source_fingerprint(name) for name in config.data]
         teacher = self._voices() if config.endpoint is None else ""
-        return digest("generate", config.model_dump_json(), teacher, *sources)
+        languages = filter(None, (run.config.task.source_language, run.config.task.target_language))
+        return digest("generate", config.model_dump_json(), teacher, *languages, *sources)
 
     def run(self, output: Path) -> dict[str, Any]:
         """Write what is not written yet."""
@@ -89,7 +98,17 @@ class Generate(Stage[GenerateStage]):
             "why": work.built.why,
             **about,
             **bill(teacher, self.endpoint),
+            **self._without_text(plan, output / SHARDS, teacher),
         }
+
+    def _without_text(self, plan: Plan, folder: Path, teacher: TextTeacher) -> dict[str, Any]:
+        """Count the sources an API refused, in this process or an earlier one; say why of some of this one's."""
+        if self.endpoint is None:
+            return {}
+        count = sum(not texts for texts in gather(folder, plan.key, len(plan.shards))["texts"].to_pylist())
+        if count:
+            self._run.screen.warning(f"stages.{self.name}: {count:,} sources were refused and have no text")
+        return {"refused": count, "refusals": [str(why) for why in refused(teacher)[:SHOWN]]}
 
     @property
     def endpoint(self) -> Endpoint | None:
@@ -106,10 +125,7 @@ class Generate(Stage[GenerateStage]):
         return Work([row.text for row in rows], len(every) - len(rows), built, plan, config.decoding)
 
     def _voices(self) -> str:
-        """Return a digest of the models that write."""
-        teacher = self._run.teacher_fingerprint(self._config.teacher)
-        others = [fingerprint(ModelSource(path)) for path in self._config.ensemble]
-        return digest(teacher, *others) if others else teacher
+        return voices(self._run, self._config)
 
     def _teacher(self, every: Rows) -> tuple[Rows, Built]:
         """Return who writes, and the rows there are texts to be written for."""
@@ -126,18 +142,25 @@ class Generate(Stage[GenerateStage]):
                 compute_type=config.compute_type,
                 folder=Path(scratch),
                 probes=texts[:: max(1, len(texts) // 32)],
+                decoding=config.decoding,
                 device=own_device(run.device.torch_name),
                 threads=run.device.threads,
-                ensemble=tuple(self._others()),
+                ensemble=tuple(others(run, config, f"stages.{self.name}")),
             )
             return rows, build(loaded, self._voices(), asked)
 
-    def _others(self) -> Iterator[Loaded]:
-        """Yield the models that write with the teacher."""
-        run = self._run
-        for number, path in enumerate(self._config.ensemble):
-            where = f"stages.{self.name}.ensemble.{number}"
-            yield load(ModelSource(path), run.config.task, (), where, run.dtype)
+
+def voices(run: Run, stage: GenerateStage | RecordStage) -> str:
+    """Return a digest of a stage's teacher and the models that join it."""
+    teacher = run.teacher_fingerprint(stage.teacher)
+    more = [fingerprint(ModelSource(path)) for path in stage.ensemble]
+    return digest(teacher, *more) if more else teacher
+
+
+def others(run: Run, stage: GenerateStage | RecordStage, where: str) -> Iterator[Loaded]:
+    """Yield the models that join a stage's teacher."""
+    for number, path in enumerate(stage.ensemble):
+        yield load(ModelSource(path), run.config.task, (), f"{where}.ensemble.{number}", run.dtype)
 
 
 def black_box(endpoint: Endpoint) -> TextTeacher:
@@ -151,6 +174,12 @@ def black_box(endpoint: Endpoint) -> TextTeacher:
     writer = EndpointWriter(endpoint)
     writer.check()
     return writer
+
+
+def refused(teacher: TextTeacher) -> list[TeacherError]:
+    """Return why rows have no text; only an API refuses."""
+    found: list[TeacherError] = getattr(teacher, "refusals", [])
+    return found
 
 
 def bill(teacher: TextTeacher, endpoint: Endpoint | None) -> dict[str, Any]:
@@ -177,7 +206,7 @@ def writable(rows: Rows, loaded: Loaded, stage: GenerateStage, where: str) -> Ro
         more = f", as are {len(found) - 1} more" if len(found) > 1 else ""
         raise DataError(
             f"{where}.data: a source of {tokens} tokens is longer than the "
-            f"{loaded.model.config.max_position_embeddings} positions of the teacher{more}: {text[:60]!r}…; nothing is "
+            f"{positions(loaded.model.config)} positions of the teacher{more}: {text[:60]!r}…; nothing is "
             "cut: `long_sources: leave_out` leaves such rows out"
         )
     keep = np.ones(len(rows), dtype=np.bool_)
@@ -185,7 +214,7 @@ def writable(rows: Rows, loaded: Loaded, stage: GenerateStage, where: str) -> Ro
     return rows.take(keep)
 
 
-def check_ensemble(loaded: Loaded, stage: GenerateStage, where: str) -> None:
+def check_ensemble(loaded: Loaded, stage: GenerateStage | RecordStage, where: str) -> None:
     """Check, from their files, that models can write as one with the teacher. Raise ModelError where they cannot."""
     for number, path in enumerate(stage.ensemble):
         at, source = f"{where}.ensemble.{number}", ModelSource(path)

@@ -8,11 +8,16 @@ import torch
 from configs.stages import RecordStage
 from distill.callbacks.progress import ProgressLine
 from distill.files import digest
+from distill.models import ModelSource, fingerprint
+from distill.protocols import Teacher
 from pipelines.frozen_teacher import frozen_teacher
+from pipelines.generate import others, voices
 from pipelines.meet import meet
 from pipelines.place import job_of_array, own_device, share
 from pipelines.run import Run
 from pipelines.stage import Stage
+from teachers.ensemble import EnsembleTeacher
+from teachers.live import LiveTeacher
 from teachers.recording import Recording, write_record
 
 
@@ -34,7 +39,7 @@ class RecordTeacher(Stage[RecordStage]):
         """Depend on the teacher, the task and the rows."""
         run, config = self._run, self._config
         rows = [run.source_fingerprint(name) for name in config.data]
-        teacher = run.teacher_fingerprint(config.teacher)
+        teacher = voices(run, config)
         return digest("record", config.model_dump_json(), run.config.task.model_dump_json(), teacher, *rows)
 
     def run(self, output: Path) -> dict[str, Any]:
@@ -42,7 +47,7 @@ class RecordTeacher(Stage[RecordStage]):
         run, config = self._run, self._config
         device = meet(run) if self.in_step else torch.device(own_device(run.device.torch_name))
         loaded = run.load_teacher(config.teacher)
-        teacher = frozen_teacher(run, config.teacher, loaded)
+        teacher = self._joined(frozen_teacher(run, config.teacher, loaded))
         teacher.to(device)
         table, pad = run.table(config.data, "teacher"), loaded.tokenizer.pad_token_id
         what = Recording(teacher, table, pad, device, kept(run, config))
@@ -50,6 +55,15 @@ class RecordTeacher(Stage[RecordStage]):
         with ProgressLine(run.console, self.title, "parts") as line:
             rows = write_record(what, output, rank=rank, ranks=ranks, progress=line.advance)
         return {"rows": rows}
+
+    def _joined(self, teacher: Teacher) -> Teacher:
+        """Join the teacher with the other models of the stage."""
+        run, config = self._run, self._config
+        if not config.ensemble:
+            return teacher
+        named = zip(config.ensemble, others(run, config, f"stages.{self.name}"), strict=True)
+        more = [LiveTeacher(one, run.config.task, fingerprint(ModelSource(path))) for path, one in named]
+        return EnsembleTeacher([teacher, *more])
 
 
 def kept(run: Run, stage: RecordStage) -> int | None:

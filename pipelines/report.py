@@ -1,5 +1,6 @@
 """The report of a run: one HTML file that needs nothing else, and the same as Markdown."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,8 +10,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from configs.data import Task
 from distill.files import write_text
+from distill.metrics import validation_metric
 from pipelines import numbers, plots
+from pipelines.remarks import remarks
 from pipelines.run_files import RunFiles, StageFiles
 from pipelines.verdict import GREEDY, PLAIN, TITLES, Role, over_seeds, written
 
@@ -95,6 +99,7 @@ def describe(files: RunFiles) -> dict[str, Any]:
         "by_size": plots.score_by_size(evaluation, title) if evaluation else "",
         "by_seed": plots.seed_by_seed(evaluation, title) if _has_seeds(evaluation) else "",
         "stages": stage_views(files),
+        "remarks": remarks(files),
         "seconds": sum(stage.seconds for stage in files.stages),
         "recorded": [(stage.name, stage.results) for stage in files.stages if stage.kind == "recorded"],
         "exported": files.exported,
@@ -126,11 +131,12 @@ def tiles(evaluation: Mapping[str, Any], title: str) -> list[Tile]:
 
 def stage_views(files: RunFiles) -> list[StageView]:
     """Return the stages with their share of the time and their curves."""
-    metric = _decisive(files)
     times = [stage.seconds for stage in files.stages]
     total, longest = sum(times) or 1.0, max(times, default=0.0) or 1.0
     return [
-        StageView(stage, stage.seconds / total, stage.seconds / longest, panels(stage, metric))
+        StageView(
+            stage, stage.seconds / total, stage.seconds / longest, panels(stage, _decisive(files.config, stage.name))
+        )
         for stage in files.stages
     ]
 
@@ -266,14 +272,11 @@ def _has_seeds(evaluation: Mapping[str, Any]) -> bool:
     return any(role in evaluation.get("models", {}) for role in ("student", "baseline"))
 
 
-def _decisive(files: RunFiles) -> str:
-    """Return the metric that decides on the validation rows."""
-    task = files.config.get("task", {})
-    if task.get("kind") == "generation":
-        return "log_prob"  # nothing is written while a model trains
-    named = files.evaluation.get("metric") or task.get("metric")
-    usual = {"regression": "spearman", "masked_lm": "masked_accuracy"}
-    return str(named or usual.get(task.get("kind"), "accuracy"))
+def _decisive(config: Mapping[str, Any], stage: str) -> str:
+    """Return the metric that decides on a stage's validation rows."""
+    task = Task.model_validate_json(json.dumps(config.get("task", {})))
+    training = config.get("stages", {}).get(stage, {}).get("training") or {}
+    return validation_metric(task, texts=bool(training.get("validate_texts")))
 
 
 def _panel(stage: StageFiles, name: str) -> Panel:

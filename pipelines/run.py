@@ -1,6 +1,7 @@
 """What all stages of a run share: configuration, folder, device, rows, teacher, labels."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
@@ -133,7 +134,7 @@ class Run:
     @cached_property
     def teacher_words(self) -> Words:
         """The teacher's vocabulary."""
-        return of_model(self.base, "teacher.model")
+        return of_model(self.base, self.config.task, "teacher.model")
 
     @cached_property
     def student_words(self) -> Words:
@@ -141,7 +142,7 @@ class Run:
         student, teacher = self.config.student, self.config.teacher
         absent = isinstance(teacher, AbsentTeacher)
         if isinstance(student, FolderStudent) and absent:
-            return of_model(ModelSource(student.model, student.revision), "student.model")
+            return of_model(ModelSource(student.model, student.revision), self.config.task, "student.model")
         if not isinstance(student, SizedStudent) or student.vocabulary is None:
             return self.teacher_words
         kind = student.architecture or ("marian" if absent else self.teacher_words.config.model_type)
@@ -199,8 +200,10 @@ class Run:
     def _tokens(self, name: str, words: Words) -> TokenTable:
         rows, task, folder = self.rows(name), self.config.task, self.cache / "tokens"
         if self._is_plain_text(name):
-            return running_text(rows, task, words, folder)
-        return rows_of_task(rows, task, self.labels, words, folder)
+            table = running_text(rows, task, words, folder)
+        else:
+            table = rows_of_task(rows, task, self.labels, words, folder)
+        return replace(table, notes={**rows.notes, **table.notes})
 
     def _texts(self, names: Sequence[str]) -> Iterator[str]:
         """Yield the texts of sources."""

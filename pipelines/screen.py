@@ -1,6 +1,6 @@
 """What a run says on the terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,10 @@ class Screen:
         metric = results["metric"]
         timed = results["latency"] is not None
         table = Table(
-            title=f"{results['data']}: {results['rows']:,} rows", title_justify="left", box=None, padding=(0, 2)
+            title=f"{results['data']}: {results['rows']:,} rows{_left_out(results)}",
+            title_justify="left",
+            box=None,
+            padding=(0, 2),
         )
         greedy = f"{metric}{GREEDY}"
         written = any(greedy in scores for model in results["models"].values() for scores in model["seeds"].values())
@@ -105,6 +108,12 @@ class Screen:
             )
         self.console.print(table)
         self.console.print(f"\n  [bold]{results['verdict']['sentence']}[/]", highlight=False)
+
+
+def _left_out(results: Mapping[str, Any]) -> str:
+    """Say how many rows no model was compared on."""
+    count = results.get("left_out", 0)
+    return f"; {count:,} left out, longer than a model’s positions" if count else ""
 
 
 def _milliseconds(model: dict[str, Any], key: str) -> str:

@@ -101,15 +101,22 @@ class Select(Stage[SelectStage]):
 
     @property
     def _why_unwritten(self) -> str:
-        recorded = isinstance(self._run.config.stages[self._config.generated], RecordedStage)
-        return "nobody wrote a text" if recorded else "too long for the teacher"
+        match self._run.config.stages[self._config.generated]:
+            case GenerateStage(endpoint=None):
+                return "too long for the teacher"
+            case GenerateStage():
+                return "refused by the API"
+            case _:
+                return "nobody wrote a text"
 
     def _judge(self, choices: Sequence[Choice]) -> Sequence[float | None]:
         """Return how likely the model of the reverse direction finds each source; none where there is none."""
         path = self._config.reverse
         if path is None:
             return [None] * len(choices)
-        loaded = load(ModelSource(path), self._run.config.task, (), f"stages.{self.name}.reverse")
+        task = self._run.config.task
+        turned = {"source_language": task.target_language, "target_language": task.source_language}
+        loaded = load(ModelSource(path), task.model_copy(update=turned), (), f"stages.{self.name}.reverse")
         loaded.model.eval()
         return mean_log_probs(loaded, [choice.text for choice in choices], [choice.row.text for choice in choices])
 
@@ -118,7 +125,7 @@ class Select(Stage[SelectStage]):
         folder = self._run.stage_folder(self._config.generated, None)
         done = results_of(folder)["results"]
         table = gather(folder / SHARDS, done["key"], done["shards"])
-        return {found["id"]: found for found in table.to_pylist()}
+        return {found["id"]: found for found in table.to_pylist() if found["texts"]}
 
 
 _NO_FILTERS = Filters(length_ratio=None, repetition=None, copies=None, duplicates=None, unended=False)

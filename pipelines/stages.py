@@ -16,12 +16,13 @@ from configs.stages import (
     TrainStage,
 )
 from distill.callbacks.progress import ProgressLine
+from distill.errors import DataError
 from distill.files import digest
 from distill.models import Loaded, ModelSource, auto_class, load_config
 from pipelines import evaluate, export, export_text
 from pipelines.augment import Augment
 from pipelines.card import model_card
-from pipelines.compare_texts import EvaluateText
+from pipelines.compare_texts import EvaluateText, read_by_all
 from pipelines.frozen_teacher import frozen_teacher
 from pipelines.generate import Generate
 from pipelines.meet import meet
@@ -134,10 +135,12 @@ class Export(Stage[ExportStage]):
         run, config = self._run, self._config
         source = trained(run, config.student, best_seed(run, config.student))
         if run.config.task.kind == "generation":
-            rows = run.rows(config.data).part(0, export_text.ROWS)
+            texts = read_by_all([row.text for row in run.rows(config.data)], [[(0, source)]])
+            if not texts:
+                raise DataError(f"stages.{self.name}.data: all sources are longer than the student's positions")
             writing = export_text.Writing(
                 source=source,
-                sources=[row.text for row in rows],
+                sources=texts[: export_text.ROWS],
                 rows=run.scored_rows(config.data),
                 task=run.config.task,
                 card=model_card(run.folder, auto_class(run.config.task, load_config(source, "export")).__name__),

@@ -13,6 +13,7 @@ from configs.data import StageData, Task
 from configs.pipeline import Pipeline
 from configs.stages import TrainStage
 from configs.students import SizedStudent
+from distill import languages
 from distill.architecture import check_writes, make_config, written_vocabulary
 from distill.data.pairs import TargetLimits
 from distill.data.vocabulary import SPECIAL, train_vocabulary
@@ -47,9 +48,20 @@ class Words:
         return TargetLimits(task.max_length, task.max_target_length, self.config.vocab_size, start)
 
 
-def of_model(source: ModelSource, where: str) -> Words:
-    """Return the words of a model."""
-    return Words(load_config(source, where, weights=False), where, lambda: load_tokenizer(source, where))
+def of_model(source: ModelSource, task: Task, where: str) -> Words:
+    """Return the words of a model, in the languages of the task. Raise ModelError for one it does not have."""
+    config = load_config(source, where, weights=False)
+    if task.source_language is None:
+        return Words(config, where, lambda: _told(source, task, where))
+    words = _told(source, task, where)
+    languages.settle(config, words)  # says how a decoder starts
+    return Words(config, where, lambda: words)
+
+
+def _told(source: ModelSource, task: Task, where: str) -> PreTrainedTokenizerBase:
+    words = load_tokenizer(source, where)
+    languages.tell(words, task, where)
+    return words
 
 
 def learnt_by_students(config: Pipeline) -> list[str]:

@@ -1,6 +1,8 @@
 """A live line on the terminal, or a plain line now and then where there is none."""
 
+import time
 from collections.abc import Callable
+from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
@@ -19,6 +21,7 @@ class ProgressLine:
         self._title = title
         self._unit = unit
         self._tenth = -1
+        self._first: tuple[float, int] | None = None
         self._bar = Progress(
             TextColumn("  {task.description:<24}"),
             BarColumn(bar_width=24),
@@ -53,7 +56,18 @@ class ProgressLine:
         tenth = 10 * done // max(total, 1)
         if not self._console.is_terminal and tenth != self._tenth:
             self._tenth = tenth
-            self._console.print(f"  {self._title}: {done}/{total} {self._unit}  {state}", highlight=False)
+            left = self._left(done, total)
+            self._console.print(f"  {self._title}: {done}/{total} {self._unit}{left}  {state}", highlight=False)
+
+    def _left(self, done: int, total: int) -> str:
+        """Say how long the rest takes at the pace since the first word."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = (now, done)
+        began, first = self._first
+        if done in (first, total):
+            return ""
+        return f", {timedelta(seconds=round((now - began) * (total - done) / (done - first)))} left"
 
     def counter(self, total: int) -> Callable[[str, int], None]:
         """Return what shows, when it is called with a state and a number, that so many more of `total` are done."""

@@ -18,6 +18,7 @@ from distill.data.words import whole_words
 from distill.errors import ModelError
 from distill.files import digest
 from distill.models import ModelSource, fast, load_config, load_tokenizer
+from distill.positions import positions
 
 _LONGEST = 512
 """Tokens of an input, where the model can take them."""
@@ -57,7 +58,7 @@ class MaskedLM(Proposer):
         self._model = model.train(False)
         self._tokenizer = tokenizer
         self._core = plain(tokenizer)
-        self._core.enable_truncation(min(_LONGEST, tokenizer.model_max_length, _positions(model)))
+        self._core.enable_truncation(int(min(_LONGEST, tokenizer.model_max_length, positions(model.config))))
         self._words = list(words.values())
         self._word_ids = torch.tensor(list(words), device=model.device)
         self._candidates = min(candidates, len(words))
@@ -137,14 +138,6 @@ def load_masked_lm(source: ModelSource, candidates: int, where: str, device: str
     if report["missing_keys"]:
         raise ModelError(f"{where}: {source.path} lacks weights: {', '.join(sorted(report['missing_keys'])[:5])}")
     return MaskedLM(model.to(device), fast(tokenizer, where), candidates)
-
-
-def _positions(model: PreTrainedModel) -> int:
-    """Return how many tokens a model can take: RoBERTa's kin use up positions for padding."""
-    tables = (module for name, module in model.named_modules() if name.endswith("position_embeddings"))
-    padding = next((table.padding_idx for table in tables if isinstance(table, nn.Embedding)), None)
-    longest: int = model.config.max_position_embeddings
-    return longest if padding is None else longest - padding - 1
 
 
 def _places(text: str, encoding: Encoding, unknown: int | None) -> dict[tuple[int, ...], int]:

@@ -16,6 +16,7 @@ from distill.data.table import TokenTable
 from distill.data.tokenise import cached, key_of, within
 from distill.errors import DataError
 from distill.files import digest
+from distill.languages import encode_targets
 from distill.types import IGNORED
 
 _NO_LABELS: Labels = np.empty(0, np.int64)
@@ -97,7 +98,7 @@ def _written(texts: Sequence[str | None], tokenizer: PreTrainedTokenizerBase, jo
     """Return the tokens of targets, each with the end token; `joined` to their sources they have no other special."""
     given = [text or "" for text in texts]
     if not joined:
-        return tokenizer(text_target=given)["input_ids"] if given else []
+        return encode_targets(tokenizer, given)
     found = tokenizer(given, add_special_tokens=False)["input_ids"] if given else []
     return [[*ids, tokenizer.eos_token_id] for ids in found]
 

@@ -20,6 +20,7 @@ from distill.data.rows import Rows
 from distill.data.table import TokenTable
 from distill.errors import DataError, ModelError
 from distill.files import digest, digest_file
+from distill.languages import has_many
 from distill.types import IGNORED
 
 Ids = NDArray[np.int32]
@@ -82,7 +83,8 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     core = json.loads(tokenizer.backend_tokenizer.to_str())
     core.pop("truncation")
     core.pop("padding")
-    return digest(json.dumps(core, sort_keys=True), tokenizer.truncation_side)
+    languages = [tokenizer.tgt_lang] if has_many(tokenizer) else []  # the source's is in the core
+    return digest(json.dumps(core, sort_keys=True), tokenizer.truncation_side, *languages)
 
 
 def cached(cache: Path | None, key: str, build: Callable[[], TokenTable]) -> TokenTable:

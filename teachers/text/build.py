@@ -1,12 +1,14 @@
 """Build what writes the texts of a model: CTranslate2 where it is shown to be the same model, else our own search."""
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel
+from transformers.generation.logits_process import ForcedBOSTokenLogitsProcessor, NoBadWordsLogitsProcessor
 
 from configs.decoding import Decoding, Engine
 from distill import merging
@@ -17,6 +19,7 @@ from distill.types import Text
 from teachers.text.huggingface import HuggingFaceWriter
 
 _PROBES = 32
+_NO_ADAPTERS = "CTranslate2 runs no adapters, and this one has no place in the weights"
 _PROBE = Decoding(beams=1, max_tokens=64)
 """What is written for a probe: documents are long, and a bad model's texts for them as long as they may get."""
 
@@ -32,6 +35,8 @@ class Asked:
     """For the converted model"""
     probes: Sequence[str]
     """Sources the converted model is compared with the original on"""
+    decoding: Decoding
+    """How texts will be searched for"""
     device: str = "cpu"
     threads: int = 0
     """Of CTranslate2; 0 are its own number"""
@@ -66,9 +71,9 @@ def build(loaded: Loaded, fingerprint: str, asked: Asked) -> Built:
             return Built(own, "asked for", None)
         case "ctranslate2":
             if isinstance(loaded.model, PeftModel):
-                raise ModelError(f"engine: {_obstacle(loaded, asked.device)}; use `huggingface`")
+                raise ModelError(f"engine: {_NO_ADAPTERS}; use `huggingface`")
             return _converted(loaded, own, fingerprint, asked, "asked for")
-    problem = _obstacle(loaded, asked.device)
+    problem = _obstacle(loaded, own, asked)
     if problem:
         return Built(own, problem, None)
     try:
@@ -85,19 +90,43 @@ def _plain(loaded: Loaded) -> Loaded:
     return replace(loaded, model=model)
 
 
-def _obstacle(loaded: Loaded, device: str) -> str:
-    """Say why CTranslate2 is out of the question, if it is."""
+def check_convertible(config: Any, where: str) -> None:
+    """Raise ModelError where CTranslate2 is not installed, or does not have a model."""
     if importlib.util.find_spec("ctranslate2") is None:
-        return "CTranslate2 is not installed: pip install 'distill-pipeline[ctranslate2]'"
-    if not loaded.model.config.is_encoder_decoder:
-        return "CTranslate2 is used for encoder-decoders here"
+        raise ModelError(f"{where}: CTranslate2 is not installed: pip install 'distill-pipeline[ctranslate2]'")
+    from teachers.text.convert import check_known
+
+    try:
+        check_known(config)
+    except ModelError as error:
+        raise ModelError(f"{where}: {str(error).removeprefix('engine: ')}") from None
+
+
+def _obstacle(loaded: Loaded, own: HuggingFaceWriter, asked: Asked) -> str:
+    """Say why CTranslate2 is out of the question, if it is."""
+    try:
+        check_convertible(loaded.model.config, "engine")
+    except ModelError as error:
+        return str(error).removeprefix("engine: ").removesuffix("; use `huggingface`")
     if isinstance(loaded.model, PeftModel):
-        return "CTranslate2 runs no adapters, and this one has no place in the weights"
-    if torch.device(device).type == "cuda":
+        return _NO_ADAPTERS
+    rules = _only_here(own.rules(asked.decoding), loaded.model.config.pad_token_id)
+    others = [type(rule).__name__.removesuffix("LogitsProcessor") for rule in rules]
+    if others:
+        return f"CTranslate2 has its own ways of what the model asks for: {', '.join(others)}"
+    if torch.device(asked.device).type == "cuda":
         import ctranslate2
 
         return "" if ctranslate2.get_cuda_device_count() else "this CTranslate2 is built without CUDA"
     return ""
+
+
+def _only_here(rules: Iterable[Any], pad: int) -> Iterable[Any]:
+    """Yield the rules that CTranslate2 does not have, or applies before it normalises: its texts would be others."""
+    for rule in rules:
+        padding = isinstance(rule, NoBadWordsLogitsProcessor) and rule.bad_word_ids == [[pad]]  # Marian's, never likely
+        if not padding and not isinstance(rule, ForcedBOSTokenLogitsProcessor):
+            yield rule
 
 
 def _converted(loaded: Loaded, own: HuggingFaceWriter, fingerprint: str, asked: Asked, why: str) -> Built:

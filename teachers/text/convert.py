@@ -14,7 +14,21 @@ NEVER = -1e9
 """Bias of a token that must not be written."""
 
 
-class _Bart(stock.BartLoader):  # type: ignore[misc]
+def pieces(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Return a name for every row of the embeddings, which may be more than the tokenizer has pieces."""
+    rows: int = model.get_input_embeddings().weight.shape[0]
+    names = {place: name for name, place in tokenizer.get_vocab().items()}
+    return [names.get(place, f"<row {place} without a piece>") for place in range(rows)]
+
+
+class _Whole:
+    """Takes every row of the embeddings; the stock loaders count pieces."""
+
+    def get_vocabulary(self, model: Any, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+        return pieces(model, tokenizer)
+
+
+class _Bart(_Whole, stock.BartLoader):  # type: ignore[misc]
     """Configurations made by transformers 5 do not say where the norms stand."""
 
     pre_norm = False
@@ -39,7 +53,7 @@ class _Pegasus(_Bart, stock.PegasusLoader):  # type: ignore[misc]
         return super().get_model_spec(model)
 
 
-class _M2M100(stock.M2M100Loader):  # type: ignore[misc]
+class _M2M100(_Whole, stock.M2M100Loader):  # type: ignore[misc]
     """Positions count from the padding token's id; the stock loader takes that id to be 1."""
 
     def set_position_encodings(self, spec: Any, module: Any) -> None:
@@ -58,20 +72,31 @@ class _Marian(_Bart):
         return super().get_model_spec(model)
 
 
-class _T5(stock.T5Loader):  # type: ignore[misc]
-    """transformers 5 moved the flag for the scaled output: T5 1.0 has it, T5 1.1, mT5 and Flan have not."""
+class _T5(_Whole, stock.T5Loader):  # type: ignore[misc]
+    """transformers 5 moved the flag for the scaled output: T5 1.0 has it, T5 1.1 and Flan have not."""
 
     def get_model_spec(self, model: Any) -> Any:
         spec = super().get_model_spec(model)
-        scaled = getattr(model.config, "scale_decoder_outputs", model.config.tie_word_embeddings)
-        spec.decoder.scale_outputs = model.config.d_model**-0.5 if scaled else OPTIONAL
+        spec.decoder.scale_outputs = model.config.d_model**-0.5 if self.scaled(model.config) else OPTIONAL
         return spec
+
+    def scaled(self, config: Any) -> bool:
+        found: bool = getattr(config, "scale_decoder_outputs", config.tie_word_embeddings)
+        return found
+
+
+class _MT5(_T5):
+    """Never scales its output, whatever its configuration says of tied embeddings."""
+
+    def scaled(self, config: Any) -> bool:
+        return False
 
 
 LOADERS: dict[str, type[Any]] = {
     "BartConfig": _Bart,
     "M2M100Config": _M2M100,
     "MBartConfig": _MBart,
+    "MT5Config": _MT5,
     "MarianConfig": _Marian,
     "PegasusConfig": _Pegasus,
     "T5Config": _T5,
@@ -83,12 +108,30 @@ def convert(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, quanti
     """Write a model to a folder. `quantization` is CTranslate2's (int8, int8_float32 …), none keeps fp32.
 
     Tokens that the model's generation configuration forbids are forbidden there too. Raises ModelError for a model that
-    CTranslate2 does not have.
+    CTranslate2 does not have, or does not take as it is.
     """
+    check_known(model.config)
     name = type(model.config).__name__
-    loader = LOADERS[name]() if name in LOADERS else stock._MODEL_LOADERS.get(name)
-    if loader is None:
-        raise ModelError(f"engine: CTranslate2 has no {model.config.model_type}; use `huggingface`")
+    loader = LOADERS[name]() if name in LOADERS else stock._MODEL_LOADERS[name]
+    try:
+        _write(loader, model, tokenizer, folder, quantization)
+    except (AttributeError, KeyError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise ModelError(
+            f"engine: CTranslate2 does not take {model.config.name_or_path or model.config.model_type}: {error}; use "
+            "`huggingface`"
+        ) from error
+
+
+def check_known(config: Any) -> None:
+    """Raise ModelError for a model that CTranslate2 does not have, or that is no encoder-decoder."""
+    name = type(config).__name__
+    if not config.is_encoder_decoder:
+        raise ModelError("engine: CTranslate2 is used for encoder-decoders here; use `huggingface`")
+    if name not in LOADERS and name not in stock._MODEL_LOADERS:
+        raise ModelError(f"engine: CTranslate2 has no {config.model_type}; use `huggingface`")
+
+
+def _write(loader: Any, model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, quantization: str | None) -> None:
     with torch.no_grad():
         spec = loader(model, tokenizer)
     for name in ("bos_token", "eos_token", "unk_token"):

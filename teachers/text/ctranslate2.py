@@ -1,5 +1,6 @@
 """Text from CTranslate2: the fastest engine for one encoder-decoder, once it is shown to be the same model."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -11,11 +12,12 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from configs.decoding import Decoding
+from distill import languages
 from distill.errors import ModelError
 from distill.files import digest
 from distill.protocols import TextTeacher
 from distill.types import Completion, Text
-from teachers.text.convert import convert
+from teachers.text.convert import convert, pieces
 from teachers.text.forced import forced_log_probs
 from teachers.text.sources import Source, encode, language_id
 
@@ -58,9 +60,11 @@ class CTranslate2Writer(TextTeacher):
         The weights are `stored` in fp32, or as CTranslate2 calls it (`int8`); 0 threads are CTranslate2's own number.
         """
         self._tokenizer = tokenizer
-        self._ids: dict[str, int] = tokenizer.get_vocab()
+        self._pieces = pieces(model, tokenizer)
+        self._ids = {piece: place for place, piece in enumerate(self._pieces)}
         self._config = model.config
-        self._settings = model.generation_config
+        self._settings = copy.deepcopy(model.generation_config)
+        languages.settle(self._settings, tokenizer)
         self._fingerprint = digest(fingerprint, "ctranslate2", ctranslate2.__version__, compute_type)
         self._name = str(model.config.name_or_path or model.config.model_type)
         self._compute_type = compute_type
@@ -98,12 +102,12 @@ class CTranslate2Writer(TextTeacher):
     def _translate(self, batch: list[Source], limit: int, decoding: Decoding) -> list[Any]:
         penalty, ngram = decoding.length_penalty, decoding.no_repeat_ngram
         own_penalty, own_ngram = self._settings.length_penalty, self._settings.no_repeat_ngram_size
-        prefix = None
+        first = self._settings.forced_bos_token_id
         if decoding.language is not None:
-            language_id(decoding.language, self._tokenizer)
-            prefix = [[decoding.language]] * len(batch)
+            first = language_id(decoding.language, self._tokenizer)
+        prefix = None if first is None else [[self._pieces[first]]] * len(batch)
         found: list[Any] = self._translator.translate_batch(
-            [self._tokenizer.convert_ids_to_tokens(source.ids) for source in batch],
+            [self._named(source.ids) for source in batch],
             target_prefix=prefix,
             beam_size=decoding.beams,
             num_hypotheses=decoding.hypotheses,
@@ -128,6 +132,9 @@ class CTranslate2Writer(TextTeacher):
             texts.append(Text(text, tuple(ids), float(score), bool(tokens) and tokens[-1] == end))
         return Completion(tuple(texts))
 
+    def _named(self, ids: Sequence[int]) -> list[str]:
+        return [self._pieces[one] for one in ids]
+
     def parity(self, model: Any, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> Parity:
         """Compare the log-probabilities of up to `PROBES` texts, in fp32 on both sides.
 
@@ -135,10 +142,7 @@ class CTranslate2Writer(TextTeacher):
         """
         xs, ys = list(sources)[:PROBES], list(targets)[:PROBES]
         exact = ctranslate2.Translator(str(self._folder), device="cpu", compute_type="float32")
-        tokens = self._tokenizer.convert_ids_to_tokens
-        scored = exact.score_batch(
-            [tokens(list(x)) for x in xs], [tokens(list(y))[:-1] for y in ys], max_input_length=0
-        )
+        scored = exact.score_batch([self._named(x) for x in xs], [self._named(y)[:-1] for y in ys], max_input_length=0)
         theirs = forced_log_probs(model, xs, ys)
         gaps = [abs(sum(one.log_probs) - float(torch.sum(two))) for one, two in zip(scored, theirs, strict=True)]
         return Parity(len(gaps), max(gaps, default=0.0))

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distill.languages import encode_targets
 from distill.models import Loaded
 
 _ROWS = 64
@@ -33,7 +34,7 @@ def forced_log_probs(model: Any, sources: Sequence[Sequence[int]], targets: Sequ
 def mean_log_probs(loaded: Loaded, sources: Sequence[str], targets: Sequence[str]) -> list[float]:
     """Return the mean log p of a token of each target, end token included, given its source; of an encoder-decoder."""
     ids: list[list[int]] = loaded.tokenizer(list(sources))["input_ids"]
-    wanted: list[list[int]] = loaded.tokenizer(text_target=list(targets))["input_ids"]
+    wanted = encode_targets(loaded.tokenizer, targets)
     order = sorted(range(len(ids)), key=lambda place: len(ids[place]) + len(wanted[place]))
     found = [0.0] * len(ids)
     for start in range(0, len(order), _ROWS):

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedTokenizerBase
 
 from configs.decoding import Decoding
-from distill import adapters
+from distill import adapters, languages
 from distill.data.buckets import cut_by_tokens
 from distill.errors import ModelError
 from distill.protocols import TextTeacher
@@ -58,6 +58,8 @@ class HuggingFaceWriter(TextTeacher):
         self._fingerprint = fingerprint
         self._autocast = autocast
         self._config = self._models[0].config
+        self._generation = copy.deepcopy(self._models[0].generation_config)
+        languages.settle(self._generation, tokenizer)
         for model in self._models[1:]:
             check_same(self._config, model.config)
 
@@ -70,6 +72,12 @@ class HuggingFaceWriter(TextTeacher):
         """Say which models write."""
         names = ", ".join(str(model.config.name_or_path or model.config.model_type) for model in self._models)
         return f"transformers: {names}" if len(self._models) == 1 else f"transformers, an ensemble: {names}"
+
+    def rules(self, decoding: Decoding) -> LogitsProcessorList:
+        """Return what changes the first model's probabilities, but for an end that is forced at the limit."""
+        settings = self._settings(decoding, 64)
+        settings.forced_eos_token_id = None
+        return self._rules(settings, torch.ones(1, 1, dtype=torch.long, device=self._models[0].device), 1)
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[str], decoding: Decoding) -> Iterator[tuple[int, Completion]]:
@@ -102,7 +110,7 @@ class HuggingFaceWriter(TextTeacher):
         """Return what the texts of a batch start with, [S P]."""
         if not self._config.is_encoder_decoder:
             return batch.input_ids
-        start = self._models[0].generation_config.decoder_start_token_id
+        start = self._generation.decoder_start_token_id
         start = self._config.decoder_start_token_id if start is None else start
         if start is None:
             raise ModelError(f"{self.describe()}: the configuration names no decoder_start_token_id")
@@ -110,8 +118,7 @@ class HuggingFaceWriter(TextTeacher):
 
     def _settings(self, decoding: Decoding, max_length: int) -> GenerationConfig:
         """Return the first model's generation configuration under what the run asks for."""
-        model = self._models[0]
-        own = copy.deepcopy(model.generation_config)
+        model, own = self._models[0], copy.deepcopy(self._generation)
         own.update(num_beams=decoding.beams, do_sample=False, max_length=max_length, max_new_tokens=None)
         settings: GenerationConfig = model._prepare_generation_config(own)[0]
         if decoding.length_penalty is not None:
@@ -134,18 +141,19 @@ class HuggingFaceWriter(TextTeacher):
         decoder = members[0] if len(members) == 1 else Ensemble(members)
         last = settings.forced_eos_token_id
         settings.forced_eos_token_id = None  # each sentence has a limit of its own: `Constrained` knows it
-        rules: LogitsProcessorList = self._models[0]._get_logits_processor(
-            settings,
-            input_ids_seq_length=prompt.shape[1],
-            encoder_input_ids=ids,
-            device=prompt.device,
-            model_kwargs={},
-        )
+        rules = self._rules(settings, ids, prompt.shape[1])
         if not rules and last is None:
             return decoder
         limits = torch.tensor(batch.limits, device=prompt.device) + prompt.shape[1]
         forced = None if last is None else torch.tensor(last, device=prompt.device).view(-1)
         return Constrained(decoder, rules, limits, forced, how.beams)
+
+    def _rules(self, settings: GenerationConfig, ids: Tensor, length: int) -> LogitsProcessorList:
+        """Return what changes the probabilities of texts for sources [S T] that begin with `length` tokens."""
+        found: LogitsProcessorList = self._models[0]._get_logits_processor(
+            settings, input_ids_seq_length=length, encoder_input_ids=ids, device=ids.device, model_kwargs={}
+        )
+        return found
 
     def _completion(self, hypotheses: Sequence[Hypothesis], how: Search) -> Completion:
         texts = self._tokenizer.batch_decode([list(one.tokens) for one in hypotheses], skip_special_tokens=True)
@@ -183,6 +191,8 @@ def check_same(first: Any, other: Any) -> None:
         "decoder_start_token_id",
         "eos_token_id",
         "max_position_embeddings",
+        "max_encoder_position_embeddings",
+        "max_decoder_position_embeddings",
     ):
         if getattr(first, name, None) != getattr(other, name, None):
             raise ModelError(

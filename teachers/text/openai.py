@@ -54,6 +54,8 @@ class EndpointWriter(TextTeacher):
         self._pace = _Pace(endpoint.per_minute)
         self._lock = threading.Lock()
         self.usage = Usage()
+        self.refusals: list[TeacherError] = []
+        """Why rows have no text: the server refuses them, others it answers"""
 
     @property
     def fingerprint(self) -> str:
@@ -82,9 +84,10 @@ class EndpointWriter(TextTeacher):
             )
 
     def generate(self, prompts: Sequence[str], decoding: Decoding) -> Iterator[tuple[int, Completion]]:
-        """Yield the place and the texts of each prompt as they come; `decoding.hypotheses` texts are asked for.
+        """Yield the place and the texts of each prompt as they come; `decoding.hypotheses` texts are asked for. A
+        prompt that the server refuses (for what it says, or its length) has none.
 
-        Raises TeacherError where the server cannot be reached, refuses, or gives no text, after the tries it has.
+        Raises TeacherError where the server cannot be reached, refuses all, or gives no answer, after the tries it has.
         """
         waiting = iter(enumerate(prompts))
         with ThreadPoolExecutor(self._endpoint.concurrency) as pool:
@@ -104,22 +107,31 @@ class EndpointWriter(TextTeacher):
                     answer.cancel()
 
     def _ask(self, place: int, prompt: str, texts: int) -> tuple[int, Completion]:
+        where = f"{prompt[:60]!r}: "
         for _ in range(MALFORMED_TRIES):
             self._pace.wait()
             try:
                 answer = self._request(prompt, texts)
             except json.JSONDecodeError as error:
                 answer = error.doc
+            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+                return place, self._refused(self._explained(error, where))
             except openai.OpenAIError as error:
-                raise self._explained(error, f"row {place}: ") from error
+                raise self._explained(error, where) from error
             found = _texts(answer)
             self._count(answer)
             if len(found) == texts:
                 return place, Completion(tuple(found))
-        raise TeacherError(
-            f"row {place}: {self.describe()} gave {len(found)} of {texts} texts, {MALFORMED_TRIES} times: "
-            f"{_brief(str(answer))}"
-        )
+        what = f"gave {len(found)} of {texts} texts, {MALFORMED_TRIES} times: {_brief(str(answer))}"
+        why = TeacherError(f"{where}{self.describe()} {what}")
+        if _is_answer(answer):
+            return place, self._refused(why)
+        raise why
+
+    def _refused(self, why: TeacherError) -> Completion:
+        with self._lock:
+            self.refusals.append(why)
+        return Completion(())
 
     def _request(self, prompt: str, texts: int) -> Any:
         endpoint = self._endpoint
@@ -191,6 +203,12 @@ def _texts(answer: Any) -> list[Text]:
         if isinstance(content, str):
             found.append(Text(content, None, None, getattr(choice, "finish_reason", None) == "stop"))
     return found
+
+
+def _is_answer(answer: Any) -> bool:
+    """Whether an answer has the form of one, with or without a text: a filter of contents leaves it out."""
+    choices = getattr(answer, "choices", None)
+    return isinstance(choices, list) and any(getattr(choice, "message", None) is not None for choice in choices)
 
 
 def _key(endpoint: Endpoint) -> str:

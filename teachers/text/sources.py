@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from configs.decoding import Decoding
 from configs.errors import suggest
 from distill.errors import DataError, ModelError
+from distill.positions import positions
 
 _AT_ONCE = 8192
 """Texts tokenised at once."""
@@ -39,8 +40,7 @@ def encode(prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase, config: A
 
 def too_long(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, config: Any) -> list[tuple[int, int]]:
     """Return the places of texts that are longer than the model's positions, with their numbers of tokens."""
-    positions = getattr(config, "max_position_embeddings", None) or math.inf
-    room = positions if config.is_encoder_decoder else positions - 1
+    room = positions(config) - (0 if config.is_encoder_decoder else 1)
     found = []
     for start in range(0, len(texts), _AT_ONCE):
         ids: list[list[int]] = tokenizer(list(texts[start : start + _AT_ONCE]), verbose=False)["input_ids"]
@@ -49,10 +49,14 @@ def too_long(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, config: A
 
 
 def language_id(code: str, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return the token of a language code. Raises ModelError where it is none."""
+    """Return the token of a language code. Raises ModelError where it is none, or a piece of words like any other."""
+    known = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
+    if code not in known:
+        raise ModelError(
+            f"decoding.language: `{code}` is no special token of the teacher's{suggest(code, sorted(known))}"
+        )
     found = tokenizer.convert_tokens_to_ids(code)
-    if not isinstance(found, int) or found == tokenizer.unk_token_id:
-        raise ModelError(f"decoding.language: `{code}` is no token of the teacher's{_near(code, tokenizer)}")
+    assert isinstance(found, int)
     return found
 
 
@@ -67,17 +71,12 @@ def check_vocabulary(first: PreTrainedTokenizerBase, other: PreTrainedTokenizerB
         )
 
 
-def _near(code: str, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return the special tokens most like a code, for an error."""
-    return suggest(code, tokenizer.all_special_tokens)
-
-
 def _limit(place: int, length: int, config: Any, decoding: Decoding) -> int:
-    positions = getattr(config, "max_position_embeddings", None) or math.inf
     if not length:
         raise DataError(f"prompt {place} is empty")
-    room = positions - (1 if config.is_encoder_decoder else length)
-    if length > positions or room < 1:
-        raise DataError(f"prompt {place} has {length} tokens, the model {positions} positions")
+    read = positions(config)
+    room = positions(config, "decoder") - (1 if config.is_encoder_decoder else length)
+    if length > read or room < 1:
+        raise DataError(f"prompt {place} has {length} tokens, the model {read} positions")
     by_length = STEP * math.ceil((decoding.length_factor * length + decoding.length_extra) / STEP)
     return int(min(decoding.max_tokens or by_length, room))

@@ -100,7 +100,6 @@ def test_a_server_that_is_busy_breaks_and_babbles_now_and_then_changes_no_text(c
         (refuse(503, "overloaded"), 3, "is broken, after 3 tries: "),
         (empty, 3, "gave 0 of 1 texts, 3 times: "),
         (torn, 3, 'gave 0 of 1 texts, 3 times: {"choices": [{"message": {"role": "assi'),
-        (without_text, 3, "gave 0 of 1 texts, 3 times: "),
         (other_shape, 3, "gave 0 of 1 texts, 3 times: "),
     ],
 )
@@ -112,13 +111,33 @@ def test_a_server_that_stays_so_ends_the_run_with_one_error_and_the_same_command
     code, _, err = call("run", str(run), "stages.texts.endpoint.retries=2")
     said = " ".join(err.split())
     assert code == 2 and said.count("error:") == 1 and "Traceback" not in said
-    assert f"echo-7b at {server.url} {expected}" in said and re.search(r"row \d+: ", said)
+    assert f"echo-7b at {server.url} {expected}" in said and re.search(r"'\w[^']*': ", said)
     assert not (run.parent / "run/texts/stage.json").exists() and len(server.asked) == good + requests
     written = [pq.read_metadata(shard).num_rows for shard in (run.parent / "run/texts/shards").glob("*.parquet")]
     assert 0 < sum(written) <= good
     code, out, err = call("run", str(run), "stages.texts.endpoint.retries=2")
     assert code == 0, out + err
     assert len(server.asked) == good + requests + 40 - sum(written)
+
+
+@pytest.mark.parametrize("answers", [[refuse(400, "filtered")], [without_text] * 3])
+def test_what_the_server_will_not_write_for_is_left_out_and_told(
+    call, run: Path, server: Server, answers: list[Answer]
+) -> None:
+    server.script = [echo] * 5 + answers
+    code, out, err = call("run", str(run))
+    assert code == 0, out + err
+    assert "stages.texts: 1 sources were refused and have no text" in " ".join(out.split())
+    told = json.loads((run.parent / "run/texts/stage.json").read_text(encoding="utf-8"))["results"]
+    assert (told["rows"], told["refused"], len(told["refusals"])) == (40, 1, 1)
+    chosen = pq.read_table(run.parent / "run/best/choices/choices.parquet").to_pydict()
+    assert len(chosen["text"]) == 39 and all(chosen["text"])
+
+
+def test_a_server_that_refuses_all_ends_the_run(call, run: Path, server: Server) -> None:
+    server.script = [refuse(400, "no such parameter")] * 40
+    code, _, err = call("run", str(run))
+    assert code == 2 and "no such parameter" in err
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,10 @@ import torch
 
 from configs.data import Task
 from configs.decoding import Decoding
+from distill.data.hashing import hash_text
+from distill.data.rows import Rows
 from distill.models import ModelSource, load
+from teachers.record import TokenRecord, read_record
 from teachers.text.huggingface import HuggingFaceWriter
 from tests.helpers import pairs
 from tests.helpers.writers import END, prompts, tokenizer, writer
@@ -77,6 +80,30 @@ def test_an_ensemble_writes_as_one(call, run: Path) -> None:
     assert results(run)["fingerprint"] != before and written(run) == expected(first, second)
 
 
+def test_an_ensemble_says_at_every_token_of_its_texts_what_its_members_say_on_average(call, run: Path) -> None:
+    first, second = run.parent / "first", run.parent / "second"
+    joined = f"ensemble: [{second}]"
+    code, out, err = call(
+        "run", str(run), f"stages.texts.{joined.replace(': ', '=')}", "data.told={kind: stage, stage: best}",
+        f"stages.soft={{kind: record, data: [told], top_k: 5, {joined}}}",
+    )  # fmt: skip
+    assert code == 0, out + err
+    record = read_record(run.parent / "run/soft")
+    told = Rows(pq.read_table(run.parent / "run/best/part-00000.parquet"))
+    assert isinstance(record, TokenRecord) and len(record.ids) == len(told) > 30
+    task, words, ours = Task(kind="generation"), tokenizer(), {}
+    models = [load(ModelSource(str(folder)), task, (), "").model.eval() for folder in (first, second)]
+    for row in told:
+        asked = {**words(row.text, return_tensors="pt"), "labels": torch.tensor([words(row.target)["input_ids"]])}
+        with torch.no_grad():
+            mean = sum(model(**asked).logits[0].softmax(-1) for model in models) / 2
+        ours[hash_text(str(row.id), row.target)] = mean.log().topk(5)
+    for place, key in enumerate(record.ids.tolist()):
+        here = slice(int(record.offsets[place]), int(record.offsets[place + 1]))
+        torch.testing.assert_close(record.log_probs[here], ours[key].values, atol=1e-5, rtol=0)
+        assert torch.equal(record.indices[here].long(), ours[key].indices)
+
+
 def test_a_teacher_with_an_adapter_writes_with_it_whatever_decodes(call, run: Path) -> None:
     adapter = run.parent / "adapter"
     for engine in ("ctranslate2", "huggingface"):
@@ -93,6 +120,10 @@ def test_a_teacher_with_an_adapter_writes_with_it_whatever_decodes(call, run: Pa
         (
             ["stages.texts.ensemble=[{0}/longer]"],
             "stages.texts.ensemble.0: teachers of an ensemble must agree in max_position_embeddings: 64 and 96",
+        ),
+        (
+            ["stages.soft={{kind: record, data: [train], ensemble: [{0}/other]}}"],
+            "stages.soft.ensemble.0: another vocabulary than the teacher's",
         ),
         (["stages.texts.ensemble=[{0}/none]"], "stages.texts.ensemble.0: folder"),
         (["stages.texts.ensemble=[{0}/second]", "stages.texts.engine=ctranslate2"], "`ensemble` and `engine: ctransl"),

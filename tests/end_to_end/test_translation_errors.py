@@ -57,6 +57,20 @@ def test_left_out_it_is_counted(call, run) -> None:
     assert '"left_out": 1' in texts and '"rows": 2' in texts
 
 
+def test_models_are_compared_on_what_all_have_positions_for(call, run, tmp_path: Path) -> None:
+    for ending, long in (("xx", "ba " * 40), ("yy", "ban " * 40)):
+        lines = (tmp_path / f"test.{ending}").read_text(encoding="utf-8")
+        (tmp_path / f"test.{ending}").write_text(f"{long.strip()}\n{lines}", encoding="utf-8")
+    export = "stages.export={kind: export, student: student, data: test}"
+    short = ["stages.texts.data=[train]", "stages.best.filters=null", "stages.evaluate.decoding={beams: 2}"]
+    code, out, err = call("run", str(run), *short, export)
+    assert (code, err) == (0, "")
+    assert "1 left out, longer than a model’s positions" in " ".join(out.split())
+    results = json.loads((tmp_path / "run/evaluate/results.json").read_text(encoding="utf-8"))
+    assert (results["rows"], results["left_out"]) == (20, 1)
+    assert json.loads((tmp_path / "run/export/results.json").read_text(encoding="utf-8"))["rows"] == 20
+
+
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
@@ -66,7 +80,7 @@ def test_left_out_it_is_counted(call, run) -> None:
         ),
         (
             "stages.texts={kind: generate, data: [train], decoding: {language: de_DE}}",
-            "decoding.language: `de_DE` is no token of the teacher's; Choices: </s>, <pad>, <unk>",
+            "decoding.language: `de_DE` is no special token of the teacher's; Choices: </s>, <pad>, <unk>",
         ),
         (
             "stages.best.generated=teacher",

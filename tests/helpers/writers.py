@@ -74,13 +74,15 @@ def writer(family: str, seed: int = 0, ends: tuple[int, ...] = ENDS, **changes: 
     return model.eval()
 
 
-def tokenizer(*, ends: bool = True) -> PreTrainedTokenizerFast:
-    """Words split at spaces; sources of encoder-decoders end with `</s>`."""
+def tokenizer(*, ends: bool = True, special: tuple[str, ...] = ()) -> PreTrainedTokenizerFast:
+    """Words split at spaces, some of them special; sources of encoder-decoders end with `</s>`."""
     core = Tokenizer(models.WordLevel({word: index for index, word in enumerate(VOCABULARY)}, unk_token="<pad>"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     if ends:
         core.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", END)])
-    return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", eos_token="</s>", bos_token="<s>")
+    made = PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", eos_token="</s>", bos_token="<s>")
+    made.add_tokens(list(special), special_tokens=True)
+    return made
 
 
 def prompts(count: int, seed: int = 0, longest: int = 12) -> list[str]:

@@ -100,7 +100,7 @@ def test_its_digest_is_of_its_models(folder: Path, loaded: Loaded, tmp_path: Pat
 @pytest.mark.parametrize("engine", ["huggingface", "ctranslate2"])
 def test_it_writes_through_both_engines_alike(engine, loaded: Loaded, tmp_path: Path) -> None:
     sources = [source for source, _ in pairs.sentences(12, seed=4)]
-    built = build(loaded, "x", Asked(engine, "float32", tmp_path / engine, sources))
+    built = build(loaded, "x", Asked(engine, "float32", tmp_path / engine, sources, Decoding()))
     found = dict(built.teacher.generate(sources, Decoding(beams=3, max_tokens=8)))
     inputs = loaded.tokenizer(sources, return_tensors="pt", padding=True)
     expected = loaded.model.generate(**inputs, num_beams=3, early_stopping=True, max_new_tokens=8)

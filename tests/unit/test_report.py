@@ -12,7 +12,7 @@ from distill.errors import DataError
 from pipelines import plots
 from pipelines.card import model_card
 from pipelines.numbers import duration, points, short, short_count, spread
-from pipelines.report import markdown, write_report
+from pipelines.report import describe, markdown, write_report
 from pipelines.run_files import RunFiles, Trace
 from tests.helpers import made_up_run
 
@@ -59,6 +59,37 @@ def report(folder: Path) -> tuple[Page, str]:
     path = write_report(folder)
     assert path == folder / "report.html"
     return Page(path.read_text(encoding="utf-8")), (folder / "report.md").read_text(encoding="utf-8")
+
+
+TEXTS = {
+    "texts": (
+        "generate",
+        {
+            "engine": "CTranslate2 (float32): a model",
+            "why": "the fastest, and the same model",
+            "parity": 2.1e-5,
+            "rows": 1000,
+            "left_out": 3,
+            "sentences_per_second": 12.5,
+        },
+    ),
+    "answers": (
+        "generate",
+        {
+            "engine": "an API",
+            "why": "asked for",
+            "parity": None,
+            "rows": 40,
+            "left_out": 0,
+            "requests": 40,
+            "tokens_in": 1200,
+            "tokens_out": 800,
+            "price": 0.25,
+        },
+    ),
+    "selected": ("select", {"summary": "900 of 1,000 texts (left out: too long 100)", "likeness": None}),
+    "student": ("train", {"notes": {"pairs left out, too long": 7}}),
+}
 
 
 def test_a_whole_run_answers_the_question_first(tmp_path: Path) -> None:
@@ -174,6 +205,39 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "evaluate" / "results.json").write_text('{"models": ')
     with pytest.raises(DataError, match=r"evaluate/results\.json: is no valid JSON"):
         write_report(tmp_path)
+
+
+def test_what_became_of_rows_and_texts_is_told(tmp_path: Path) -> None:
+    made_up_run.write_record(tmp_path, {"config": yaml.safe_dump({"stages": {key: {} for key in TEXTS}})})
+    for name, (kind, results) in TEXTS.items():
+        made_up_run.write_json(tmp_path / name / "stage.json", {"kind": kind, "seconds": 1, "results": results})
+    write_report(tmp_path)
+    for form in ("report.md", "report.html"):
+        page = " ".join((tmp_path / form).read_text(encoding="utf-8").replace("\\", "").split())
+        for sentence in (
+            "CTranslate2 (float32): a model (the fastest, and the same model)",
+            "log p of a text at most 2.1e-05 nats",
+            "3 sources left out, longer than the teacher",
+            "40 requests, 1,200 tokens read and 800 written, price 0.25",
+            "900 of 1,000 texts (left out: too long 100)",
+            "pairs left out, too long: 7",
+        ):
+            assert sentence in page, (form, sentence)
+
+
+def test_the_curve_is_of_the_metric_that_decides(tmp_path: Path) -> None:
+    stages = {name: {"kind": "train", "training": {"validate_texts": n}} for name, n in (("a", 200), ("b", 0))}
+    config = {"task": {"kind": "generation"}, "stages": stages}
+    made_up_run.write_record(tmp_path, {"config": yaml.safe_dump(config)})
+    for name in stages:
+        log = tmp_path / name / "log" / "from-0" / "metrics.csv"
+        log.parent.mkdir(parents=True)
+        log.write_text("step,validation/log_prob,validation/bleu_greedy\n1,-2,0.1\n2,-1,0.2\n", encoding="utf-8")
+    views = describe(RunFiles(tmp_path))["stages"]
+    assert [[panel.title for panel in view.panels] for view in views] == [
+        ["validation · bleu_greedy"],
+        ["validation · log_prob"],
+    ]
 
 
 def test_many_seeds_and_long_names_stay_inside_the_plots(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from configs.data import Task
+from configs.decoding import Decoding
 from distill import merging
 from distill.errors import ModelError
 from distill.models import ModelSource, fingerprint, load, load_config
@@ -71,7 +72,7 @@ def test_learned_tokens_are_refused_by_every_engine(tmp_path: Path, kind: Any, e
     peft.get_peft_model(writer("marian").from_pretrained(base), settings).save_pretrained(tmp_path / "adapter")
     found = load(ModelSource(str(tmp_path / "adapter")), TASK, (), "teacher.model")
     with pytest.raises(ModelError, match="its adapter puts learned vectors before the tokens"):
-        build(found, "x", Asked(engine, "float32", tmp_path / "ct2", ["w1"]))
+        build(found, "x", Asked(engine, "float32", tmp_path / "ct2", ["w1"], Decoding()))
 
 
 def test_the_fingerprint_is_that_of_adapter_and_model(tmp_path: Path) -> None:

@@ -1,15 +1,19 @@
 """CTranslate2 writes what the model writes, and a conversion that is wrong is refused."""
 
 import pytest
+import torch
 from ctranslate2.converters import transformers as stock
+from transformers import MT5Config, MT5ForConditionalGeneration
 
 from configs.decoding import Decoding
 from distill.errors import DataError, ModelError
+from distill.models import Loaded
 from teachers.text import convert as conversion
+from teachers.text.build import Asked, build
 from teachers.text.convert import LOADERS, convert
 from teachers.text.ctranslate2 import CTranslate2Writer
 from teachers.text.huggingface import HuggingFaceWriter
-from tests.helpers.writers import END, WORDS, prompts, tokenizer, writer
+from tests.helpers.writers import END, PAD, WORDS, prompts, tokenizer, writer
 
 FAMILIES = ("marian", "bart", "mbart", "m2m_100", "pegasus", "t5", "t5-v1.1")
 DECODING = Decoding(beams=4, hypotheses=4, max_tokens=16, length_penalty=0.8, tokens_per_batch=64)
@@ -76,6 +80,62 @@ def test_a_forbidden_token_is_forbidden_there_too(tmp_path):
     assert all(token not in one.tokens for _, found in bound for one in found.texts)
 
 
+@pytest.mark.parametrize(
+    ("rule", "value", "named"),
+    [
+        ("min_length", 14, "MinLength"),
+        ("no_repeat_ngram_size", 2, "NoRepeatNGram"),
+        ("repetition_penalty", 1.3, "RepetitionPenalty"),
+        ("bad_words_ids", [[5]], "NoBadWords"),
+        ("forced_bos_token_id", 5, None),
+    ],
+)
+def test_auto_writes_what_our_own_search_writes_under_any_rule(rule, value, named, tmp_path):
+    model, texts = _model("bart"), prompts(12)
+    setattr(model.generation_config, rule, value)
+    how = Decoding(beams=4, max_tokens=24)
+    loaded = Loaded(model, tokenizer(), "a model", trained_head=True)
+    built = build(loaded, "x", Asked("auto", "float32", tmp_path / "ct2", texts, how, threads=1))
+    assert isinstance(built.teacher, HuggingFaceWriter if named else CTranslate2Writer)
+    assert (named or "the fastest, and the same model") in built.why
+    found = dict(built.teacher.generate(texts, how))
+    expected = dict(HuggingFaceWriter([model], tokenizer(), "x").generate(texts, how))
+    assert [found[place].texts[0].tokens for place in found] == [expected[place].texts[0].tokens for place in found]
+
+
+@pytest.mark.parametrize("family", ["marian", "bart", "m2m_100", "pegasus", "t5"])
+def test_rows_without_a_piece_go_along(family, tmp_path):
+    model = writer(family, seed=4, ends=(END,), vocab_size=len(tokenizer()) + 3)
+    model.generation_config.forced_eos_token_id = None
+    sources, targets = _pairs(model, prompts(16))
+    assert CTranslate2Writer(model, tokenizer(), "x", tmp_path / "ct2", threads=1).check(model, sources, targets).holds
+
+
+def test_mt5_scales_no_outputs(tmp_path):
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2, "vocab_size": len(tokenizer())}
+    torch.manual_seed(0)
+    model = MT5ForConditionalGeneration(
+        MT5Config(**sizes, pad_token_id=PAD, eos_token_id=END, decoder_start_token_id=PAD)
+    )
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.5)
+    sources, targets = _pairs(model.eval(), prompts(8))
+    assert CTranslate2Writer(model, tokenizer(), "x", tmp_path / "ct2", threads=1).check(model, sources, targets).holds
+
+
+def test_what_it_cannot_take_is_an_error_and_auto_goes_on_without(tmp_path):
+    model = _model("bart")
+    model.config.activation_function = "laplace"
+    with pytest.raises(ModelError, match=r"engine: CTranslate2 does not take .*; use `huggingface`"):
+        convert(model, tokenizer(), tmp_path)
+    loaded = Loaded(model, tokenizer(), "a model", trained_head=True)
+    built = build(loaded, "x", Asked("auto", "float32", tmp_path / "ct2", prompts(2), Decoding(), threads=1))
+    assert isinstance(built.teacher, HuggingFaceWriter) and "laplace" in built.why
+    with pytest.raises(ModelError, match="is used for encoder-decoders here"):
+        convert(writer("llama"), tokenizer(), tmp_path)
+
+
 def test_int8_goes_through_the_same_gate_and_has_another_fingerprint(tmp_path):
     model = _model("bart")
     sources, targets = _pairs(model, prompts(8))
@@ -86,9 +146,10 @@ def test_int8_goes_through_the_same_gate_and_has_another_fingerprint(tmp_path):
 
 
 def test_a_language_is_what_a_text_starts_with(tmp_path):
-    engine = CTranslate2Writer(_model("mbart"), tokenizer(), "x", tmp_path / "ct2", threads=1)
+    words = tokenizer(special=("w9",))
+    engine = CTranslate2Writer(_model("mbart"), words, "x", tmp_path / "ct2", threads=1)
     found = dict(engine.generate(prompts(4), Decoding(beams=2, max_tokens=8, language="w9")))
-    assert all(one.texts[0].text.split()[0] == "w9" for one in found.values())
+    assert all(one.texts[0].tokens[0] == words.convert_tokens_to_ids("w9") for one in found.values())
 
 
 def test_nothing_is_cut_silently(tmp_path):

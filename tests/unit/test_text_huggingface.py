@@ -118,10 +118,13 @@ def test_batches_do_not_change_the_text():
 
 
 def test_a_language_is_what_a_text_starts_with():
-    ours = _ours("mbart", writer("mbart"), prompts(4), Decoding(beams=2, max_tokens=8, language="w9"))
-    assert all(found.tokens[0] == tokenizer().convert_tokens_to_ids("w9") for (found,) in ours)
-    with pytest.raises(ModelError, match=r"decoding\.language: `xx` is no token"):
-        _ours("mbart", writer("mbart"), prompts(1), Decoding(language="xx"))
+    words = tokenizer(special=("w9",))
+    engine = HuggingFaceWriter([writer("mbart")], words, "x")
+    found = dict(engine.generate(prompts(4), Decoding(beams=2, max_tokens=8, language="w9")))
+    assert all(one.texts[0].tokens[0] == words.convert_tokens_to_ids("w9") for one in found.values())
+    for code in ("xx", "w8"):  # a piece of words like any other is no language
+        with pytest.raises(ModelError, match=rf"decoding\.language: `{code}` is no special token.*w9"):
+            list(engine.generate(prompts(1), Decoding(language=code)))
 
 
 def test_an_ensemble_of_equals_is_its_member_and_of_others_is_the_mean():

@@ -79,9 +79,7 @@ def test_a_busy_or_broken_server_is_waited_out(server, writer, status):
         ([refuse(401, "bad key")] * 1, "refuses the key in $MY_KEY: Error code: 401"),
         ([refuse(429, "slow down")] * 3, "is asked too much, after 3 tries; lower `concurrency` or set `per_minute`"),
         ([refuse(500, "oops")] * 3, "is broken, after 3 tries"),
-        ([refuse(400, "prompt too long")], "refuses: Error code: 400"),
         ([lambda body: (200, {"choices": []})] * 3, "gave 0 of 1 texts, 3 times"),
-        ([lambda body: (200, reply([None]))] * 3, "gave 0 of 1 texts, 3 times"),
         ([lambda body: (200, {"error": "no model is loaded"})] * 3, "no model is loaded"),
         ([lambda body: (200, b"<html>")] * 3, "gave 0 of 1 texts, 3 times: <html>"),
     ],
@@ -92,8 +90,25 @@ def test_what_cannot_be_mended_is_one_error_that_names_row_and_server(server, wr
     with pytest.raises(TeacherError) as caught:
         ask(writer(key="MY_KEY"))
     text = str(caught.value)
-    assert text.startswith(f"row 0: echo-7b at {server.url} ") and message in text
+    assert text.startswith(f"'row 0': echo-7b at {server.url} ") and message in text
     assert "s3cret" not in text and server.keys[0] == "Bearer s3cret"
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ([refuse(400, "prompt too long")], "refuses: Error code: 400"),
+        ([refuse(422, "not this")], "refuses: Error code: 422"),
+        ([lambda body: (200, reply([None]))] * 3, "gave 0 of 1 texts, 3 times"),
+    ],
+)
+def test_a_row_that_is_refused_has_no_text_and_the_others_do(server, writer, script, message):
+    made = writer()
+    server.script = list(script)
+    found = ask(made, 3)
+    assert sorted(len(one.texts) for one in found.values()) == [0, 1, 1]
+    (why,) = made.refusals
+    assert str(why).startswith("'row ") and message in str(why)
 
 
 def test_one_bad_answer_is_asked_again(server, writer):
