@@ -103,7 +103,7 @@ def test_what_cannot_be_mended_is_one_error_that_names_row_and_server(server, wr
     ],
 )
 def test_a_row_that_is_refused_has_no_text_and_the_others_do(server, writer, script, message):
-    made = writer()
+    made = writer(concurrency=1)
     server.script = list(script)
     found = ask(made, 3)
     assert sorted(len(one.texts) for one in found.values()) == [0, 1, 1]
@@ -131,7 +131,7 @@ def test_a_server_that_does_not_answer_is_given_up(server, writer):
 
 def test_an_error_ends_the_asking(server, writer):
     """Rows that were not asked yet are not asked any more."""
-    server.script = [refuse(400, "no")] * 50
+    server.script = [refuse(401, "no")] * 50
     with pytest.raises(TeacherError):
         ask(writer(concurrency=2), 50)
     assert len(server.asked) <= 6
