@@ -115,7 +115,8 @@ class _Sited(_Adapter):
     drop: NonNegativeInt = 0
     """While training, leave out the parts of the lowest n layers, n drawn from 0 … this for every batch."""
     on: tuple[str, ...] = ()
-    """Folders of adapters that stay below this one, frozen, in order: MAD-X puts a task's above a language's."""
+    """Folders of adapters that stay below this one, frozen, in order, with those that they stand on themselves: MAD-X
+    puts a task's above a language's."""
 
 
 class Prefix(_Sited):
@@ -171,7 +172,8 @@ class Fusion(_Adapter):
     mergeable: ClassVar[bool] = False
     kind: Literal["fusion"]
     of: Annotated[dict[str, str], Field(min_length=2)]
-    """Name and folder of each adapter; all of kind `bottleneck`, at the same places."""
+    """Name and folder of each adapter; all of kind `bottleneck`, at the same places, and trained without what a model
+    has one of for all: `norms`, `also`, `invertible`, `on`."""
     regularisation: Annotated[float, Field(ge=0.0)] = 0.01
     """Weight of ‖V − I‖² over all layers' value matrices."""
 

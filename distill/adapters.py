@@ -5,7 +5,7 @@ import json
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from configs.errors import suggest
 from distill.adapter_folder import BASE, CONFIG, WEIGHTS
+from distill.adapter_weights import named_for, with_head_of
 from distill.errors import ModelError
 from distill.without import without
 
@@ -33,8 +34,6 @@ ACTIVE = "default"
 
 
 Model = PreTrainedModel | PeftModel
-_MODEL = "base_model.model."
-"""How the names of weights around modules of the model begin in an adapter's file."""
 
 
 def transformer(model: Model) -> PreTrainedModel:
@@ -189,13 +188,21 @@ def base_of(folder: Path, where: str) -> str:
 
 
 def read_config(folder: Path, where: str) -> PeftConfig:
-    """Read the configuration of an adapter. Raise ModelError for a method that is not known."""
+    """Read the configuration of an adapter. Raise ModelError where there is none, or of a method that is not known."""
+    if not is_adapter(folder):
+        raise ModelError(f"{where}: {folder} holds no {CONFIG}")
     method = _section(folder, where).get("peft_type")
     known: Mapping[Any, Any] = PEFT_TYPE_TO_CONFIG_MAPPING
     if method not in known:
         raise ModelError(f"{where}: {folder / CONFIG} is of the unknown method `{method}`{suggest(str(method), known)}")
     found: PeftConfig = known[method].from_pretrained(str(folder))
     return found
+
+
+def stack(folder: Path, where: str) -> list[Path]:
+    """Return the folders of an adapter and of those it stands on, the lowest first."""
+    under = getattr(read_config(folder, where), "under", ())
+    return [*(path for name in under for path in stack(folder / name, where)), folder]
 
 
 def attach(
@@ -206,37 +213,44 @@ def attach(
 
     Raise ModelError where the adapter's weights are not exactly those its configuration asks for.
     """
-    config = read_config(folder, where)
-    under: list[str] = list(getattr(config, "under", ()))
-    places = {name: folder / name for name in (*under, *getattr(config, "members", ()))}
-    if below is not None and not under:
+    *lower, top = stack(folder, where)
+    if below is not None and not lower:
         raise ModelError(f"{where}: {folder} stands on no adapter whose place {below} could take")
     if below is not None:
-        places[under[0]] = Path(below).expanduser()
-    without = under[0] if below == NONE else ""
+        lower[:1] = [] if below == NONE else stack(Path(below).expanduser(), where)
+    under = {f"below_{number}": path for number, path in enumerate(lower)}
+    members = {name: folder / name for name in getattr(read_config(folder, where), "members", ())}
     adapted: PeftModel | None = None
-    for name, place in places.items():
-        adapted = add(adapted or model, place, name, where, head=False) if name != without else adapted
-    return add(adapted or model, folder, ACTIVE, where, trainable=trainable, without=without)
+    for name, path in {**under, **members}.items():
+        adapted = add(adapted or model, path, name, where, head=False)
+    return add(adapted or model, top, ACTIVE, where, trainable=trainable, under=tuple(under))
 
 
 def add(
-    model: Model, folder: Path, name: str, where: str, *, trainable: bool = False, without: str = "", head: bool = True
+    model: Model,
+    folder: Path,
+    name: str,
+    where: str,
+    *,
+    trainable: bool = False,
+    under: Sequence[str] = (),
+    head: bool = True,
 ) -> PeftModel:
-    """Add the adapter of a folder under a name, and make it the active one; `without` is the name of one it is to stand
-    on no more. Without its `head` it serves others, that stand on it or attend over it.
+    """Add the adapter of a folder under a name, and make it the active one, above those named in `under`, which the
+    model holds. Without its `head` it serves others, that stand on it or attend over it.
     """
-    if not is_adapter(folder):
-        raise ModelError(f"{where}: {folder} holds no {CONFIG}")
     config = read_config(folder, where)
+    members: list[str] = getattr(config, "members", [])
+    if members and not head:
+        raise ModelError(f"{where}: {folder} is a fusion; nothing stands on one or attends over one")
     config.inference_mode = not trainable
     config.base_model_name_or_path = None  # it is put into the model at hand, wherever that lies
-    if without:
-        config.under = [other for other in config.under if other != without]  # type: ignore[attr-defined]
+    if hasattr(config, "under"):
+        config.under = list(under)
     try:
         model = put(model, config, name)
-        weights = _named_for(transformer(model), load_peft_weights(str(folder), device="cpu"))
-        weights = weights if head else _with_head_of(transformer(model), weights)
+        weights = named_for(transformer(model), load_peft_weights(str(folder), device="cpu"))
+        weights = weights if head else with_head_of(transformer(model), weights)
         found: Any = set_peft_model_state_dict(model, weights, name)
     except (OSError, ValueError, RuntimeError, KeyError, AttributeError, SafetensorError) as error:
         raise ModelError(f"{where}: {folder} does not fit the model: {str(error).splitlines()[0]}") from error
@@ -258,35 +272,6 @@ def put(model: Model, config: PeftConfig, name: str) -> PeftModel:
     with warnings.catch_warnings():  # of normalisations, which LN tuning is for
         warnings.filterwarnings("ignore", message="Unsupported layer type", category=UserWarning)
         return cast(PeftModel, get_peft_model(model, config, name))
-
-
-def _with_head_of(model: PreTrainedModel, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights of an adapter with the model's head in place of their own, which need not fit: that of another
-    task, or the way back to the vocabulary that came with a language. Only the head of the active adapter is used.
-    """
-    alone = model.base_model is model
-    body = [name for name, _ in model.named_children()] if alone else [model.base_model_prefix]
-    inside = tuple(f"{_MODEL}{name}." for name in body)
-    state = {name.replace(".original_module.", "."): value for name, value in model.state_dict().items()}
-    own = {f"{_MODEL}{name}": value for name, value in state.items()}
-    heads = [key for key in weights if key.startswith(_MODEL) and not key.startswith(inside)]
-    kept = {key: weight for key, weight in weights.items() if key not in heads}
-    return kept | {key: own[key] for key in heads if key in own}
-
-
-def _named_for(model: PreTrainedModel, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights by their names in a model: what was learned without a head fits one with a head, and the reverse.
-
-    A body stands under a name of its own in a model with a head (`bert.encoder…`), and under none alone (`encoder…`).
-    """
-    body = f"{_MODEL}{model.base_model_prefix}."
-    if model.base_model is model:
-        return {name.replace(body, _MODEL, 1): weight for name, weight in weights.items()}
-    inside = tuple(f"{_MODEL}{name}." for name, _ in model.base_model.named_children())
-    return {
-        name.replace(_MODEL, body, 1) if name.startswith(inside) and not name.startswith(body) else name: weight
-        for name, weight in weights.items()
-    }
 
 
 def _section(folder: Path, where: str) -> dict[str, Any]:

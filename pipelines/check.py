@@ -223,7 +223,8 @@ def _swapped(run: Run, student: Student) -> None:
     for name, stage in run.config.stages.items():
         if isinstance(stage, EvaluateStage) and stage.below not in (None, adapters.NONE):
             where, folder = f"stages.{name}.below", Path(stage.below).expanduser()
-            adapters.add(student.model, folder, f"under_{name}", where, head=False)
+            for number, path in enumerate(adapters.stack(folder, where)):
+                adapters.add(student.model, path, f"under_{name}_{number}", where, head=False)
 
 
 def _converted(run: Run, student: Student) -> None:

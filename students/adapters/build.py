@@ -1,8 +1,11 @@
 """Put the adapter of a section around a frozen model."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
+import torch
 from peft import PeftConfig, PeftModel
+from peft.utils.other import ModulesToSaveWrapper
 from transformers import PreTrainedModel
 
 from configs.adapters import AnyAdapter, Bottleneck, Fusion, MixAndMatch, Prefix
@@ -18,6 +21,8 @@ from students.adapters.modular.config import ModularConfig
 from students.adapters.register import register
 
 WHERE = "student.adapter"
+Held = dict[str, tuple[Path, str]]
+"""Adapters that another one stands on or attends over: by name the folder, and the key it was given under."""
 
 
 def build(section: AnyAdapter, loaded: Loaded, task: Task) -> PeftModel:
@@ -25,25 +30,35 @@ def build(section: AnyAdapter, loaded: Loaded, task: Task) -> PeftModel:
     register()
     model = loaded.model
     target = Target(model, task_type(model, task), _whole(section, loaded, task), WHERE)
-    below = _below(section)
+    config, held = _fusion(section, target) if isinstance(section, Fusion) else _alone(section, target)
     adapted: PeftModel | None = None
-    for name, folder in below.items():
-        adapted = adapters.add(adapted or model, Path(folder).expanduser(), name, f"{WHERE}.{name}", head=False)
-    if isinstance(section, Fusion):
-        assert adapted is not None  # a section has two members at least
-        members = {name: adapted.peft_config[name] for name in section.of}
-        config: PeftConfig = fused(members, section.regularisation, f"{WHERE}.of")
-    else:
-        config = peft_config(section, target)
-    if isinstance(config, ModularConfig):
-        config.modules_to_save = config.modules_to_save or list(target.whole) or None
-        config.under = [] if isinstance(section, Fusion) else list(below)
+    for name, (folder, where) in held.items():
+        adapted = adapters.add(adapted or model, folder, name, where, head=False)
     made = _wrap(adapted or model, config)
+    _go_on_from(held, made)
     for parameter in made.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()  # peft leaves copies of heads and norms in the base's type
     _check_new(loaded, made)
     return made
+
+
+def _fusion(section: Fusion, target: Target) -> tuple[PeftConfig, Held]:
+    held = {name: (Path(folder).expanduser(), f"{WHERE}.of.{name}") for name, folder in section.of.items()}
+    members = {name: adapters.read_config(folder, where) for name, (folder, where) in held.items()}
+    config = fused(members, target.model, section.regularisation, f"{WHERE}.of")
+    config.task_type, config.modules_to_save = target.task_type, list(target.whole) or None
+    return config, held
+
+
+def _alone(section: AnyAdapter, target: Target) -> tuple[PeftConfig, Held]:
+    config, where = peft_config(section, target), f"{WHERE}.on"
+    folders = section.on if isinstance(section, Bottleneck | MixAndMatch | Prefix) else ()
+    lower = [path for folder in folders for path in adapters.stack(Path(folder).expanduser(), where)]
+    held = {f"below_{number}": (path, where) for number, path in enumerate(lower)}
+    if isinstance(config, ModularConfig):
+        config.under = list(held)
+    return config, held
 
 
 def _wrap(model: PreTrainedModel | PeftModel, config: PeftConfig) -> PeftModel:
@@ -53,6 +68,17 @@ def _wrap(model: PreTrainedModel | PeftModel, config: PeftConfig) -> PeftModel:
         raise ModelError(f"{WHERE}: peft refuses: {str(error).splitlines()[0]}") from error
     made.set_adapter(adapters.ACTIVE)
     return made
+
+
+@torch.no_grad()
+def _go_on_from(held: Iterable[str], adapted: PeftModel) -> None:
+    """Let what learns whole, normalisations say, begin as the highest adapter below has it, which stands on it."""
+    for module in adapted.modules():
+        if isinstance(module, ModulesToSaveWrapper) and adapters.ACTIVE in module.modules_to_save:
+            copies = module.modules_to_save
+            for other in [name for name in held if name in copies][-1:]:
+                for own, learnt in zip(copies[adapters.ACTIVE].parameters(), copies[other].parameters(), strict=True):
+                    own.copy_(learnt)
 
 
 def task_type(model: PreTrainedModel, task: Task) -> str:
@@ -88,16 +114,6 @@ def _drawn(loaded: Loaded) -> list[str]:
     that of a vocabulary, peft would train a copy of the weights beside it, which are the embeddings.
     """
     return [name for name in loaded.new if not name.endswith(("position_ids", "bias"))]
-
-
-def _below(section: AnyAdapter) -> dict[str, str]:
-    match section:
-        case Fusion():
-            return section.of
-        case Bottleneck() | MixAndMatch() | Prefix():
-            return {f"below_{number}": folder for number, folder in enumerate(section.on)}
-        case _:
-            return {}
 
 
 def _check_new(loaded: Loaded, adapted: PeftModel) -> None:

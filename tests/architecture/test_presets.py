@@ -1,5 +1,7 @@
 """Every preset loads, is wired up right, and says what it should score."""
 
+import shlex
+
 import pytest
 
 from configs import presets
@@ -66,3 +68,13 @@ def test_each_stage_of_tinybert_has_data_rate_and_epochs_of_its_own():
     ]
     rates = {name: stages[name].training.learning_rate for name in ("general", "intermediate", "prediction")}
     assert len(set(rates.values())) == 3
+
+
+def test_what_the_preset_of_fusion_says_to_train_can_be_fused():
+    comment = [line[1:].strip() for line in presets.text("peft/fusion").splitlines() if line.startswith("#")]
+    distill, run, preset, *overrides = shlex.split(" ".join(comment[1:]))
+    pipeline = load(preset, overrides).pipeline
+    adapter = pipeline.student.adapter
+    assert (distill, run) == ("distill", "run") and pipeline.data["validation"].columns.pair == "question2"
+    assert adapter.place == "pfeiffer" and not (adapter.norms or adapter.also or adapter.invertible or adapter.on)
+    assert "runs/qqp/export/adapter" in load("peft/fusion").pipeline.student.adapter.of.values()

@@ -101,8 +101,8 @@ def _by_hand(runs: Path, saved: Path, below: str | None) -> torch.Tensor:
     """Stack the adapters one by one on the model they belong to."""
     base = AutoModelForTokenClassification.from_pretrained(runs / "model", num_labels=len(sentences.PARTS))
     stacked = base if below is None else adapters.add(base, Path(below), "below_0", "test")
-    without = "below_0" if below is None else ""
-    return adapters.add(stacked, saved, adapters.ACTIVE, "test", without=without).eval()(input_ids=_ids()).logits
+    under = () if below is None else ("below_0",)
+    return adapters.add(stacked, saved, adapters.ACTIVE, "test", under=under).eval()(input_ids=_ids()).logits
 
 
 def test_what_cannot_be_swapped_is_refused_before_anything_is_trained(runs, tmp_path, call):

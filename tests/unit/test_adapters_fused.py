@@ -6,8 +6,9 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
+from torch import Tensor
 
-from configs.adapters import AnyAdapter, Bottleneck, Fusion
+from configs.adapters import AnyAdapter, Bottleneck, Fusion, MixAndMatch
 from configs.data import Task
 from distill import adapters
 from distill.errors import ModelError
@@ -24,6 +25,23 @@ def member(folder: Path, kind: str, **numbers: object) -> str:
     return str(folder)
 
 
+def learnt(section: dict[str, object], kind: str) -> PeftModel:
+    """A bottleneck that says something."""
+    model = built(Bottleneck.model_validate({"kind": "bottleneck", "size": 4, **section}), kind)
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def body(model: PeftModel, kind: str) -> Tensor:
+    inputs = {name: tensor for name, tensor in batch(kind).items() if name in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        found: Tensor = model(**inputs, output_hidden_states=True).hidden_states[-1]
+    return found
+
+
 def fuse(kind: str, first: str, second: str) -> PeftModel:
     return built(Fusion(kind="fusion", of={"first": first, "second": second}), kind)
 
@@ -38,7 +56,7 @@ def test_layers_that_the_members_leave_out_have_no_attention(tmp_path: Path, kin
     assert sum(name.endswith("default.query.weight") for name, _ in model.named_parameters()) == 1
 
 
-@pytest.mark.parametrize("other", [{"leave_out": (1,)}, {"place": "parallel"}, {"place": "houlsby"}])
+@pytest.mark.parametrize("other", [{"leave_out": (1,)}, {"place": "parallel"}, {"place": "houlsby", "norms": False}])
 def test_members_at_other_places_or_of_another_form_are_refused(tmp_path: Path, other: dict[str, object]) -> None:
     first = member(tmp_path / "a", "gpt2", place="pfeiffer")
     with pytest.raises(ModelError, match=r"student\.adapter\.of: the adapters sit at different places, or enter there"):
@@ -63,3 +81,55 @@ def test_members_come_from_tasks_with_other_classes_and_leave_their_heads_behind
     inputs = {name: tensor for name, tensor in batch(kind).items() if name != "labels"}
     with torch.no_grad():
         assert model(**inputs).logits.shape == (3, 2)
+
+
+FUSIBLE: dict[str, dict[str, object]] = {
+    "Pfeiffer": {"place": "pfeiffer"},
+    "Houlsby": {"place": "houlsby", "norms": False},
+    "parallel": {"place": "parallel"},
+    "Compacter": {"place": "pfeiffer", "kronecker": 2},
+}
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+@pytest.mark.parametrize("section", FUSIBLE.values(), ids=FUSIBLE)
+def test_fusing_an_adapter_with_itself_gives_that_adapter(
+    tmp_path: Path, kind: str, section: dict[str, object]
+) -> None:
+    """The attention begins as a mean: its values are those of its members."""
+    model = learnt(section, kind)
+    adapters.save(model, tmp_path)
+    found = body(fuse(kind, str(tmp_path), str(tmp_path)), kind)
+    plain = body(built(Bottleneck.model_validate({"kind": "bottleneck", "size": 4}), kind), kind)
+    assert not torch.allclose(found, plain, atol=0.1)
+    torch.testing.assert_close(found, body(model, kind), atol=1e-4, rtol=1e-4)
+
+
+MORE: dict[str, tuple[dict[str, object], str]] = {
+    "norms": ({"place": "houlsby"}, r"modules of the model that learnt too \(bert\.\S+LayerNorm, …; `norms`, `also`\)"),
+    "embeddings": ({"place": "pfeiffer", "also": ("word_embeddings",)}, r"too \(bert\.embeddings\.word_embeddings; "),
+    "invertible": ({"place": "pfeiffer", "invertible": 2}, r"an invertible part \(`invertible`\)"),
+}
+
+
+@pytest.mark.parametrize(("section", "said"), MORE.values(), ids=MORE)
+def test_members_with_more_than_networks_are_refused(tmp_path: Path, section: dict[str, object], said: str) -> None:
+    first, second = member(tmp_path / "a", "bert", place="pfeiffer"), member(tmp_path / "b", "bert", **section)
+    with pytest.raises(ModelError, match=rf"student\.adapter\.of\.second: this adapter was trained with .*{said}"):
+        fuse("bert", first, second)
+
+
+def test_members_beside_a_prefix_above_others_or_of_a_fusion_are_refused(tmp_path: Path) -> None:
+    first = member(tmp_path / "a", "bert", place="pfeiffer")
+    above = member(tmp_path / "above", "bert", place="pfeiffer", on=(first,))
+    with pytest.raises(ModelError, match=r"of\.second: this adapter was trained with others below it \(`on`\)"):
+        fuse("bert", first, above)
+    mixed = MixAndMatch(kind="mix_and_match", size=4, tokens=2, width=4)
+    adapters.save(built(mixed, "bert"), tmp_path / "mixed")
+    with pytest.raises(ModelError, match=r"of\.second: this adapter was trained with a prefix"):
+        fuse("bert", first, str(tmp_path / "mixed"))
+    adapters.save(fuse("bert", first, first), tmp_path / "fusion")
+    with pytest.raises(ModelError, match=r"of\.second: this adapter is no bottleneck"):
+        fuse("bert", first, str(tmp_path / "fusion"))
+    with pytest.raises(ModelError, match=r"student\.adapter\.on: .*fusion is a fusion; nothing stands on one"):
+        member(tmp_path / "on", "bert", place="pfeiffer", on=(str(tmp_path / "fusion"),))

@@ -89,3 +89,54 @@ def test_embeddings_a_language_trained_are_used_below_a_task_and_go_with_it(tmp_
     with adapters.switched_off(stacked) as off:
         assert torch.equal(states(off, kind), states(plain, kind))
     torch.testing.assert_close(states(stacked, kind), states(language, kind), atol=1e-6, rtol=0)
+
+
+def above(*folders: Path, **numbers: object) -> AnyAdapter:
+    named = {"kind": "bottleneck", "place": "pfeiffer", "size": 4, "on": tuple(map(str, folders))}
+    return Bottleneck.model_validate({**named, **numbers})
+
+
+def silenced(model: PeftModel) -> PeftModel:
+    """With networks that learn of no effect, so that what is below shows."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and "modular" in name:
+            torch.nn.init.zeros_(parameter)
+    return model
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+def test_what_stands_on_another_brings_it_along(tmp_path: Path, kind: str) -> None:
+    task = task_of(kind)
+    adapters.save(drawn(LANGUAGE, loaded(kind), task), tmp_path / "low")
+    middle = drawn(above(tmp_path / "low"), loaded(kind), task)
+    adapters.save(middle, tmp_path / "middle")
+    top = silenced(build(above(tmp_path / "middle"), loaded(kind), task))
+    torch.testing.assert_close(states(top, kind), states(middle, kind), atol=1e-6, rtol=0)
+    adapters.save(top, tmp_path / "top")
+    again = adapters.attach(loaded(kind).model, tmp_path / "top", "a test")
+    torch.testing.assert_close(states(again, kind), states(middle, kind), atol=1e-6, rtol=0)
+    assert adapters.stack(tmp_path / "top", "a test")[:2] == [tmp_path / "top" / f"below_{number}" for number in (0, 1)]
+    adapters.save(drawn(LANGUAGE, loaded(kind, seed=3), task), tmp_path / "other")
+    swapped = adapters.attach(loaded(kind).model, tmp_path / "top", "a test", below=str(tmp_path / "other"))
+    by_hand = adapters.attach(loaded(kind).model, tmp_path / "middle", "a test", below=str(tmp_path / "other"))
+    torch.testing.assert_close(states(swapped, kind), states(by_hand, kind), atol=1e-6, rtol=0)
+
+
+def test_a_stack_takes_the_place_of_the_lowest(tmp_path: Path) -> None:
+    task = task_of("bert")
+    adapters.save(drawn(LANGUAGE, loaded("bert"), task), tmp_path / "low")
+    adapters.save(drawn(above(tmp_path / "low"), loaded("bert"), task), tmp_path / "middle")
+    adapters.save(silenced(build(above(tmp_path / "low"), loaded("bert"), task)), tmp_path / "top")
+    middle = adapters.attach(loaded("bert").model, tmp_path / "middle", "a test")
+    swapped = adapters.attach(loaded("bert").model, tmp_path / "top", "a test", below=str(tmp_path / "middle"))
+    torch.testing.assert_close(states(swapped, "bert"), states(middle, "bert"), atol=1e-6, rtol=0)
+
+
+def test_normalisations_go_on_from_those_of_the_adapter_below(tmp_path: Path) -> None:
+    task = task_of("bert")
+    low = drawn(above(place="houlsby"), loaded("bert"), task)
+    adapters.save(low, tmp_path)
+    top = silenced(build(above(tmp_path, place="houlsby"), loaded("bert"), task))
+    torch.testing.assert_close(states(top, "bert"), states(low, "bert"), atol=1e-6, rtol=0)
+    norms = [name for name, parameter in top.named_parameters() if parameter.requires_grad and "LayerNorm" in name]
+    assert any("modules_to_save.default" in name for name in norms) and not any("below_0" in name for name in norms)

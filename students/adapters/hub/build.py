@@ -86,7 +86,7 @@ def _fusion(folder: Path, model: PreTrainedModel, task_type: str) -> PeftModel:
         adapted = _put(read(_member(folder, member), head=False), adapted, name, {"task_type": task_type})
     configs = cast(PeftModel, adapted).peft_config
     strength = REGULARISATION if hub.section.get("regularization", True) else 0.0
-    made = _wrap(adapted, fused({name: configs[name] for name in names}, strength, where), adapters.ACTIVE)
+    made = _wrap(adapted, fused({name: configs[name] for name in names}, model, strength, where), adapters.ACTIVE)
     fill_fusion(hub, made, adapters.ACTIVE)
     return made
 

@@ -1,0 +1,36 @@
+"""The names of an adapter's weights in its file, and in the model it is put into."""
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+_MODEL = "base_model.model."
+"""How the names of weights around modules of the model begin in an adapter's file."""
+
+
+def with_head_of(model: PreTrainedModel, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights of an adapter with the model's head in place of their own, which need not fit: that of another
+    task, or the way back to the vocabulary that came with a language. Only the head of the active adapter is used.
+    """
+    alone = model.base_model is model
+    body = [name for name, _ in model.named_children()] if alone else [model.base_model_prefix]
+    inside = tuple(f"{_MODEL}{name}." for name in body)
+    state = {name.replace(".original_module.", "."): value for name, value in model.state_dict().items()}
+    own = {f"{_MODEL}{name}": value for name, value in state.items()}
+    heads = [key for key in weights if key.startswith(_MODEL) and not key.startswith(inside)]
+    kept = {key: weight for key, weight in weights.items() if key not in heads}
+    return kept | {key: own[key] for key in heads if key in own}
+
+
+def named_for(model: PreTrainedModel, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights by their names in a model: what was learned without a head fits one with a head, and the reverse.
+
+    A body stands under a name of its own in a model with a head (`bert.encoder…`), and under none alone (`encoder…`).
+    """
+    body = f"{_MODEL}{model.base_model_prefix}."
+    if model.base_model is model:
+        return {name.replace(body, _MODEL, 1): weight for name, weight in weights.items()}
+    inside = tuple(f"{_MODEL}{name}." for name, _ in model.base_model.named_children())
+    return {
+        name.replace(_MODEL, body, 1) if name.startswith(inside) and not name.startswith(body) else name: weight
+        for name, weight in weights.items()
+    }
