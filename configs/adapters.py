@@ -60,6 +60,20 @@ class AdaLora(_Targeted):
     orthogonality: Annotated[float, Field(ge=0.0)] = 0.5
     """Weight of the term that keeps the factors orthogonal."""
 
+    @model_validator(mode="after")
+    def _shrinks(self) -> "AdaLora":
+        if self.rank >= self.initial_rank:
+            raise ValueError(
+                f"`rank: {self.rank}` must be below `initial_rank: {self.initial_rank}`, from which the ranks shrink; "
+                "`kind: lora` keeps one rank"
+            )
+        if self.warmup + self.settled >= 1:
+            raise ValueError(
+                f"`warmup: {self.warmup:g}` and `settled: {self.settled:g}` leave no part of the training in which the "
+                "ranks shrink; their sum must be below 1"
+            )
+        return self
+
 
 class Ia3(_Adapter):
     """Learned factors on keys, values and the feed-forward layer's inside ((IA)³; Liu et al. 2022)."""

@@ -1,7 +1,12 @@
-"""The names of an adapter's weights in its file, and in the model it is put into."""
+"""An adapter's weights in its file and in the model it is put into: names, heads, ranks."""
 
 from torch import Tensor
 from transformers import PreTrainedModel
+
+from distill.without import without
+
+with without("bitsandbytes"):
+    from peft import AdaLoraConfig, PeftConfig
 
 _MODEL = "base_model.model."
 """How the names of weights around modules of the model begin in an adapter's file."""
@@ -34,3 +39,16 @@ def named_for(model: PreTrainedModel, weights: dict[str, Tensor]) -> dict[str, T
         name.replace(_MODEL, body, 1) if name.startswith(inside) and not name.startswith(body) else name: weight
         for name, weight in weights.items()
     }
+
+
+def hold_ranks(config: PeftConfig, model: PreTrainedModel, adapter: str) -> None:
+    """Let AdaLoRA's pattern of ranks be that of the weights at hand, in which what was taken away is zero: peft's is of
+    the training's last step, and would cut the weights of the best one by it.
+    """
+    if not isinstance(config, AdaLoraConfig) or not config.rank_pattern:
+        return
+    weights = dict(model.named_parameters())
+    for name, held in config.rank_pattern.items():
+        values = weights[f"{name.removesuffix(f'.{adapter}')}.{adapter}"]
+        if len(values) == len(held):  # those of an adapter that was loaded are cut already
+            config.rank_pattern[name] = (values != 0).flatten().tolist()

@@ -16,12 +16,12 @@ from transformers import PreTrainedModel
 
 from configs.errors import suggest
 from distill.adapter_folder import BASE, CONFIG, WEIGHTS
-from distill.adapter_weights import named_for, with_head_of
+from distill.adapter_weights import hold_ranks, named_for, with_head_of
 from distill.errors import ModelError
 from distill.without import without
 
 with without("bitsandbytes"):  # it imports torch's compiler, 2 s of each start; no layer of its is adapted here
-    from peft import PeftConfig, PeftModel, get_peft_model
+    from peft import AdaLoraConfig, PeftConfig, PeftModel, get_peft_model
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
     from peft.tuners.adaption_prompt import AdaptionPromptModel
     from peft.utils import load_peft_weights, set_peft_model_state_dict
@@ -131,6 +131,7 @@ def save(model: PeftModel, folder: Path) -> None:
     place = Path(name)
     for config in model.peft_config.values():  # found from any folder
         config.base_model_name_or_path = str(place.resolve()) if name and place.is_dir() else name
+    hold_ranks(model.active_peft_config, inner, ACTIVE)
     model.save_pretrained(str(folder), save_embedding_layers=False)
     if not name or (place.name == BASE and is_adapter(place.parent)):
         _save_base(model, folder / BASE)
@@ -266,11 +267,13 @@ def add(
 
 def put(model: Model, config: PeftConfig, name: str) -> PeftModel:
     """Put a new adapter under a name into a model."""
-    if isinstance(model, PeftModel):
-        model.add_adapter(name, config)
-        return model
     with warnings.catch_warnings():  # of normalisations, which LN tuning is for
         warnings.filterwarnings("ignore", message="Unsupported layer type", category=UserWarning)
+        if isinstance(config, AdaLoraConfig):  # whose pattern names matrices, where LoRA's names modules
+            warnings.filterwarnings("ignore", message="The following rank_pattern keys", category=RuntimeWarning)
+        if isinstance(model, PeftModel):
+            model.add_adapter(name, config)
+            return model
         return cast(PeftModel, get_peft_model(model, config, name))
 
 

@@ -1,11 +1,12 @@
 """AdaLoRA's schedule: ranks are taken from the matrices that need them least (Zhang et al. 2023, section 3)."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from peft import PeftModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from configs.adapters import AdaLora
 
@@ -16,7 +17,8 @@ _MEMORY = ("ipt", "exp_avg_ipt", "exp_avg_unc")
 class RankSchedule(pl.Callback):
     """Shares the ranks out anew after every optimiser step, while the step's gradients are still there.
 
-    Its memory is in every checkpoint, so that a training that was cut goes on as it would have.
+    Importance and masks are peft's, which would look at what is frozen too. Its memory is in every checkpoint, so that
+    a training that was cut goes on as it would have.
     """
 
     def __init__(self, model: PeftModel, section: AdaLora) -> None:
@@ -29,23 +31,53 @@ class RankSchedule(pl.Callback):
         return self._model.base_model
 
     @property
+    def _allocator(self) -> Any:
+        return self._tuner.rankallocator
+
+    @property
     def _config(self) -> Any:
         return self._model.active_peft_config
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Spread the schedule over the training."""
-        steps = int(trainer.max_steps)
-        self._config.total_step = steps
-        self._config.tinit = round(self._section.warmup * steps)
-        self._config.tfinal = round(self._section.settled * steps)
-        self._tuner.rankallocator.set_total_step(steps)
+        self.begin(int(trainer.max_steps))
+
+    def begin(self, steps: int) -> None:
+        """Forget what was remembered, and spread the schedule over a training of so many optimiser steps: at least one
+        lies between the warm-up and the settled part, at which the ranks become those that were asked for.
+        """
+        config = self._config
+        config.total_step, config.rank_pattern = steps, None
+        config.tfinal = min(round(self._section.settled * steps), steps - 1)
+        config.tinit = min(round(self._section.warmup * steps), steps - config.tfinal - 1)
+        self._allocator.reset_ipt()
+        self._allocator._set_budget_scheduler(self)
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield what peft's allocator looks at: ranks are shared among the matrices that learn."""
+        for name, parameter in self._tuner.model.named_parameters():
+            if parameter.requires_grad:
+                yield name, parameter
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Share out the ranks at the end of a window."""
         if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
-            self._tuner.update_and_allocate(trainer.global_step)
+            self.share_out(trainer.global_step)
+
+    def share_out(self, step: int) -> None:
+        """Take the ranks away that have to go by the end of an optimiser step, counted from 1."""
+        last = self._config.total_step - self._config.tfinal
+        if step > last:
+            self._allocator.mask_using_rank_pattern(self, self._config.rank_pattern)
+            return
+        self._allocator.update_ipt(self)
+        budget, shrinks = self._allocator.budget_schedule(step)
+        if shrinks:
+            self._config.rank_pattern = self._allocator.mask_to_budget(self, budget)
+        if step == last:
+            self._allocator.reset_ipt()
 
     @property
     def state_key(self) -> str:
@@ -54,13 +86,12 @@ class RankSchedule(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the allocator remembers."""
-        allocator = self._tuner.rankallocator
-        return {**{name: getattr(allocator, name) for name in _MEMORY}, "rank_pattern": self._config.rank_pattern}
+        return {**{name: getattr(self._allocator, name) for name in _MEMORY}, "rank_pattern": self._config.rank_pattern}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Recall it."""
         for name in _MEMORY:
-            setattr(self._tuner.rankallocator, name, state_dict[name])
+            setattr(self._allocator, name, state_dict[name])
         self._config.rank_pattern = state_dict["rank_pattern"]
 
     def penalty(self) -> Tensor:

@@ -132,10 +132,19 @@ class Trained:
         units = self.module.objective.units
         loss = sum(total / self.batch["window_counts"][units[name]] for name, total in totals.items())
         assert isinstance(loss, Tensor)
+        penalty = self.student.penalty()
+        loss = loss if penalty is None else loss + penalty
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
         self.losses.append(float(loss.detach()))
+        for ranks in self.schedules:
+            ranks.share_out(len(self.losses))
+
+    @property
+    def schedules(self) -> list[RankSchedule]:
+        """What shares out ranks after every step."""
+        return [one for one in self.student.callbacks() if isinstance(one, RankSchedule)]
 
 
 def begin(method: str, kind: str, terms: str, after: Trained | None = None) -> Trained:
@@ -155,7 +164,10 @@ def begin(method: str, kind: str, terms: str, after: Trained | None = None) -> T
     recipe = Recipe(training=None, steps=8, seed=0, fingerprint="")  # type: ignore[arg-type]
     module = DistillModule(student, teacher, objective, recipe)
     groups = [*student.parameter_groups(1e-2, 0.0), {"params": list(objective.parameters())}]
-    return Trained(student, module, torch.optim.AdamW(groups, lr=1e-2), batch, teacher, [])
+    made = Trained(student, module, torch.optim.AdamW(groups, lr=1e-2), batch, teacher, [])
+    for ranks in made.schedules:
+        ranks.begin(recipe.steps)
+    return made
 
 
 def logits(student: Student, batch: Batch) -> Tensor:

@@ -61,6 +61,8 @@ def _goes_on(whole: Trained, method: str, kind: str) -> None:
     again.module.load_state_dict(state, strict=False)
     again.optimiser.load_state_dict(copy.deepcopy(whole.optimiser.state_dict()))
     again.losses = list(whole.losses)
+    for ranks, cut in zip(again.schedules, whole.schedules, strict=True):
+        ranks.load_state_dict(copy.deepcopy(cut.state_dict()))
     for made in (whole, again):
         made.step()
         made.step()
