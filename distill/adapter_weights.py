@@ -1,4 +1,4 @@
-"""An adapter's weights in its file and in the model it is put into: names, heads, ranks."""
+"""An adapter's weights in its file and in the model it is put into: names, heads, ranks, vectors."""
 
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -6,7 +6,7 @@ from transformers import PreTrainedModel
 from distill.without import without
 
 with without("bitsandbytes"):
-    from peft import AdaLoraConfig, PeftConfig
+    from peft import AdaLoraConfig, PeftConfig, PromptEncoderConfig, PromptTuningConfig
 
 _MODEL = "base_model.model."
 """How the names of weights around modules of the model begin in an adapter's file."""
@@ -52,3 +52,13 @@ def hold_ranks(config: PeftConfig, model: PreTrainedModel, adapter: str) -> None
         values = weights[f"{name.removesuffix(f'.{adapter}')}.{adapter}"]
         if len(values) == len(held):  # those of an adapter that was loaded are cut already
             config.rank_pattern[name] = (values != 0).flatten().tolist()
+
+
+def as_vectors(config: PeftConfig) -> PeftConfig:
+    """Return the configuration under which what was saved learns on: of P-tuning the vectors themselves. The network
+    that made them was for their training alone (Liu et al. 2021, section 3.2), and is in no file.
+    """
+    if not isinstance(config, PromptEncoderConfig):
+        return config
+    known = {key: value for key, value in config.to_dict().items() if key in PromptTuningConfig.__dataclass_fields__}
+    return PromptTuningConfig(**{**known, "peft_type": None})

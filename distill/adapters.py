@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from configs.errors import suggest
 from distill.adapter_folder import BASE, CONFIG, WEIGHTS
-from distill.adapter_weights import hold_ranks, named_for, with_head_of
+from distill.adapter_weights import as_vectors, hold_ranks, named_for, with_head_of
 from distill.errors import ModelError
 from distill.without import without
 
@@ -132,7 +132,10 @@ def save(model: PeftModel, folder: Path) -> None:
     for config in model.peft_config.values():  # found from any folder
         config.base_model_name_or_path = str(place.resolve()) if name and place.is_dir() else name
     hold_ranks(model.active_peft_config, inner, ACTIVE)
-    model.save_pretrained(str(folder), save_embedding_layers=False)
+    with warnings.catch_warnings():
+        if isinstance(model.active_peft_config, AdaLoraConfig):  # a matrix may be left without any rank
+            warnings.filterwarnings("ignore", message=".*invalid shape")
+        model.save_pretrained(str(folder), save_embedding_layers=False)
     if not name or (place.name == BASE and is_adapter(place.parent)):
         _save_base(model, folder / BASE)
     (folder / "README.md").unlink(missing_ok=True)  # peft's form for a card, with nothing filled in
@@ -244,6 +247,7 @@ def add(
     members: list[str] = getattr(config, "members", [])
     if members and not head:
         raise ModelError(f"{where}: {folder} is a fusion; nothing stands on one or attends over one")
+    config = as_vectors(config) if trainable else config
     config.inference_mode = not trainable
     config.base_model_name_or_path = None  # it is put into the model at hand, wherever that lies
     if hasattr(config, "under"):

@@ -59,6 +59,8 @@ class Loaded:
     """Names of the weights that did not come with it, and are random."""
     quantised: bool = False
     """Whether its layers are held in fewer bits; such a model is not moved."""
+    frozen_head: bool = False
+    """Whether the model inside an adapter came with the task's head of its own."""
 
 
 @dataclass(frozen=True)
@@ -181,12 +183,12 @@ def load(
     if wanting and task.kind != "text":
         raise ModelError(f"{where}: {source.path} lacks weights: {', '.join(sorted(wanting)[:5])}")
     new = tuple(report["missing_keys"])
+    frozen_head = weights is not source and not new and has_head(load_config(weights, where, weights=False), task)
     if weights is not source:
-        folder = cast(Path, source.folder)
-        model = adapters.attach(model, folder, where, trainable=trainable, below=source.below)
+        model = adapters.attach(model, cast(Path, source.folder), where, trainable=trainable, below=source.below)
         new = tuple(name for name in new if name not in adapters.trained_names(model))
     trained = task.kind != "text" and own_head and not new
-    return Loaded(model, tokenizer, source.path, trained, new, quantised is not None)
+    return Loaded(model, tokenizer, source.path, trained, new, quantised is not None, frozen_head)
 
 
 def _outline(kind: Any, config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel:

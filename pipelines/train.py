@@ -41,8 +41,8 @@ from pipelines.stage_teacher import StageTeacher, asking
 from pipelines.train_logs import clear_logs, loggers
 from pipelines.trainers import only_teaches, training_environment
 from pipelines.validate_text import WrittenValidation
+from students.build import adapter_of, build_alone, from_folder, sources_of
 from students.build import build as build_student
-from students.build import build_alone, from_folder, sources_of
 from students.student import Student
 from teachers.remote import RemoteTeacher
 
@@ -142,7 +142,8 @@ class Train(Stage[TrainStage]):
         task, labels = run.config.task, run.labels
         if config.start != "fresh":
             folder = run.stage_folder(config.start, self.seed) / MODEL
-            return from_folder(ModelSource(str(folder)), task, labels, run.words(config.trains).tokenizer)
+            adapter = adapter_of(run.config.student) if config.trains == "student" else None
+            return from_folder(ModelSource(str(folder)), task, labels, run.words(config.trains).tokenizer, adapter)
         if config.trains == "teacher":
             return Student(run.fresh_teacher().model, has_head=task.kind != "text")
         asked = run.config.student

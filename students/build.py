@@ -2,9 +2,10 @@
 
 import copy
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, cast
 
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from peft import PeftModel
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from configs.adapters import AdaLora, Adapter, Bottleneck, Fusion, Lora, MixAndMatch, Prefix
 from configs.data import Task
@@ -73,21 +74,31 @@ def build_alone(
             raise ModelError(f"student.kind: {config.kind} needs a teacher; Choices: folder, sizes")
 
 
-def from_folder(source: ModelSource, task: Task, labels: tuple[str, ...], words: PreTrainedTokenizerBase) -> Student:
-    """Load a student to go on with; an adapter as an adapter. Raise ModelError if its vocabulary or its labels are not
-    the run's.
+def from_folder(
+    source: ModelSource,
+    task: Task,
+    labels: tuple[str, ...],
+    words: PreTrainedTokenizerBase,
+    adapter: Adapter | None = None,
+) -> Student:
+    """Load a student to go on with; an adapter as an adapter, which learns as its section says. Raise ModelError if its
+    vocabulary or its labels are not the run's.
     """
-    return _student(_from_folder(source, task, labels, words, trainable=True), None, task)
+    loaded = _from_folder(source, task, labels, words, trainable=True)
+    return _learning(loaded.model, adapter, task, frozen_head=loaded.frozen_head)
 
 
 def _student(loaded: Loaded, adapter: Adapter | None, task: Task) -> Student:
-    has_head = task.kind != "text"
     if adapter is None:
-        return Student(loaded.model, has_head=has_head)
+        return _learning(loaded.model, None, task, frozen_head=False)
+    return _learning(build_adapter(adapter, loaded, task), adapter, task, frozen_head=loaded.trained_head)
+
+
+def _learning(model: PreTrainedModel | PeftModel, adapter: Adapter | None, task: Task, *, frozen_head: bool) -> Student:
+    has_head = task.kind != "text"
     rates = {"lora_B": adapter.b_rate} if isinstance(adapter, Lora) else {}
-    made = build_adapter(adapter, loaded, task)
-    ranks = RankSchedule(made, adapter) if isinstance(adapter, AdaLora) else None
-    return Student(made, has_head=has_head, rates=rates, frozen_head=has_head and loaded.trained_head, ranks=ranks)
+    ranks = RankSchedule(cast(PeftModel, model), adapter) if isinstance(adapter, AdaLora) else None
+    return Student(model, has_head=has_head, rates=rates, frozen_head=has_head and frozen_head, ranks=ranks)
 
 
 def _from_folder(
@@ -111,11 +122,15 @@ def _from_folder(
     return loaded
 
 
+def adapter_of(config: SizedStudent | LayersStudent | FolderStudent | BaseStudent) -> Adapter | None:
+    """Return the section of the adapter a student learns through."""
+    return None if isinstance(config, SizedStudent) else config.adapter
+
+
 def sources_of(config: SizedStudent | LayersStudent | FolderStudent | BaseStudent) -> list[ModelSource]:
     """Return the models and adapters a student is made of, beside the run's teacher."""
     found = [ModelSource(config.model, config.revision)] if isinstance(config, FolderStudent) else []
-    adapter = None if isinstance(config, SizedStudent) else config.adapter
-    match adapter:
+    match adapter := adapter_of(config):
         case Fusion():
             return [*found, *map(ModelSource, adapter.of.values())]
         case Bottleneck() | MixAndMatch() | Prefix():

@@ -22,9 +22,12 @@ class RankSchedule(pl.Callback):
     """
 
     def __init__(self, model: PeftModel, section: AdaLora) -> None:
-        """Take the adapted model and the numbers of its section."""
+        """Take the adapted model and the numbers of its section. One whose ranks another training has shared out keeps
+        them: what was taken away is not in its folder.
+        """
         self._model = model
         self._section = section
+        self._settled = bool(self._config.rank_pattern)
 
     @property
     def _tuner(self) -> Any:
@@ -47,6 +50,8 @@ class RankSchedule(pl.Callback):
         lies between the warm-up and the settled part, at which the ranks become those that were asked for.
         """
         config = self._config
+        if self._settled:
+            return
         config.total_step, config.rank_pattern = steps, None
         config.tfinal = min(round(self._section.settled * steps), steps - 1)
         config.tinit = min(round(self._section.warmup * steps), steps - config.tfinal - 1)
@@ -68,6 +73,8 @@ class RankSchedule(pl.Callback):
 
     def share_out(self, step: int) -> None:
         """Take the ranks away that have to go by the end of an optimiser step, counted from 1."""
+        if self._settled:
+            return
         last = self._config.total_step - self._config.tfinal
         if step > last:
             self._allocator.mask_using_rank_pattern(self, self._config.rank_pattern)
@@ -100,7 +107,7 @@ class RankSchedule(pl.Callback):
         """
         gaps = []
         for name, factor in self._model.named_parameters():
-            if factor.requires_grad and ("lora_A" in name or "lora_B" in name):
+            if factor.requires_grad and factor.numel() and ("lora_A" in name or "lora_B" in name):
                 product = factor @ factor.T if "lora_A" in name else factor.T @ factor
                 gaps.append(torch.linalg.matrix_norm(product - torch.eye(len(product), device=product.device)))
         return self._section.orthogonality * torch.stack(gaps).mean()
