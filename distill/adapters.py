@@ -21,7 +21,7 @@ from distill.errors import ModelError
 from distill.without import without
 
 with without("bitsandbytes"):  # it imports torch's compiler, 2 s of each start; no layer of its is adapted here
-    from peft import AdaLoraConfig, PeftConfig, PeftModel, get_peft_model
+    from peft import AdaLoraConfig, LoraConfig, PeftConfig, PeftModel, get_peft_model
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
     from peft.tuners.adaption_prompt import AdaptionPromptModel
     from peft.utils import load_peft_weights, set_peft_model_state_dict
@@ -129,14 +129,17 @@ def save(model: PeftModel, folder: Path) -> None:
     inner = transformer(model)
     name = inner.name_or_path or ""
     place = Path(name)
+    alone = not name or (place.name == BASE and is_adapter(place.parent))
     for config in model.peft_config.values():  # found from any folder
         config.base_model_name_or_path = str(place.resolve()) if name and place.is_dir() else name
+        if alone and isinstance(config, LoraConfig):  # its base is what PiSSA left of it: not to be taken from again
+            config.init_lora_weights = True
     hold_ranks(model.active_peft_config, inner, ACTIVE)
     with warnings.catch_warnings():
         if isinstance(model.active_peft_config, AdaLoraConfig):  # a matrix may be left without any rank
             warnings.filterwarnings("ignore", message=".*invalid shape")
         model.save_pretrained(str(folder), save_embedding_layers=False)
-    if not name or (place.name == BASE and is_adapter(place.parent)):
+    if alone:
         _save_base(model, folder / BASE)
     (folder / "README.md").unlink(missing_ok=True)  # peft's form for a card, with nothing filled in
     inner.config.architectures = [type(inner).__name__]
@@ -144,7 +147,7 @@ def save(model: PeftModel, folder: Path) -> None:
 
 
 def _save_base(model: PeftModel, folder: Path) -> None:
-    """Write the frozen model as it was before it was adapted."""
+    """Write the frozen model that the adapter stands in: as it was before it was adapted, or what PiSSA left of it."""
     inner = transformer(model)
     base = type(inner)(copy.deepcopy(inner.config))
     weights = get_base_model_state_dict(model).items()  # with learned tokens, modules trained whole are still in it

@@ -9,7 +9,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor
 
-from configs.adapters import Peft
+from configs.adapters import Lora, Peft
 from configs.data import Task
 from configs.students import FolderStudent, LayersStudent
 from distill import adapters, capture, merging
@@ -72,12 +72,13 @@ def _goes_on(whole: Trained, method: str, kind: str) -> None:
 
 
 def _is_loaded(made: Trained, kind: str, said: Tensor, folder: Path) -> None:
-    """What is saved says the same under another name, and holds no frozen weight."""
+    """What is saved says the same under another name, and holds no frozen weight, which lie elsewhere."""
+    adapters.transformer(made.student.model).name_or_path = "elsewhere"
     adapters.save(made.student.model, folder)
     again = adapters.add(families.loaded(kind).model, folder, "another", "here")
     torch.testing.assert_close(logits(Student(again, has_head=True), made.batch), said, atol=1e-6, rtol=0)
     frozen = adapters.roles(made.student.model)["frozen"]
-    assert not (folder / "model.safetensors").exists()
+    assert not list(folder.glob("**/model.safetensors"))
     assert sum(value.numel() for value in load_file(folder / adapters.WEIGHTS).values()) < frozen
 
 
@@ -109,10 +110,14 @@ def test_the_sections_know_which_methods_merge():
     assert {method for method in METHODS if section(method).mergeable} == set(MERGEABLE)
 
 
-@pytest.mark.parametrize("method", ["LoRA", "Houlsby", "prompt tuning"])
-def test_a_model_that_lies_nowhere_is_kept_beside_its_adapter(method, tmp_path, monkeypatch):
+NOWHERE = [section(method) for method in ("LoRA", "PiSSA", "Houlsby", "prompt tuning")]
+NOWHERE.append(Lora(kind="lora", rank=4, init="olora"))
+
+
+@pytest.mark.parametrize("adapter", NOWHERE, ids=["LoRA", "PiSSA", "Houlsby", "prompt tuning", "OLoRA"])
+def test_a_model_that_lies_nowhere_is_kept_beside_its_adapter(adapter, tmp_path):
     teacher = load(ModelSource(str(tiny.model_folder(tmp_path / "teacher"))), TASK, tiny.LABELS, "here")
-    asked = LayersStudent(kind="teacher_layers", layers=(1, 3), adapter=section(method))
+    asked = LayersStudent(kind="teacher_layers", layers=(1, 3), adapter=adapter)
     student = build_student(asked, TASK, tiny.LABELS, teacher, 0)
     for parameter in student.parameters():
         if parameter.requires_grad:
