@@ -54,18 +54,33 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Loaded:
     return Loaded(document.name, pipeline, _origins(tree, pipeline))
 
 
+def changed(pipeline: Pipeline, overrides: Sequence[str]) -> Pipeline:
+    """Return a run with overrides `a.b=c` done to it. Raise `ConfigError` where they are refused."""
+    problems: list[Problem] = []
+    tree = node_of(pipeline.model_dump(mode="json", exclude_unset=True), DEFAULT)
+    found = _validate(complete(_overridden(tree, overrides, problems), _PIPELINE), problems)
+    if found is None or problems:
+        raise ConfigError(_lines(problems))
+    return found
+
+
 _PIPELINE = shape_of(Pipeline)
 
 
 def _assemble(document: Document, overrides: Sequence[str], problems: list[Problem]) -> Node:
-    tree = Chain(_PIPELINE, problems).resolve(document)
+    tree = _overridden(Chain(_PIPELINE, problems).resolve(document), overrides, problems)
+    output = Node(f"runs/{document.name.replace('/', '-')}", DEFAULT)
+    return _with_implied(complete(Node({"output": output, **tree.table}, tree.origin), _PIPELINE))
+
+
+def _overridden(tree: Node, overrides: Sequence[str], problems: list[Problem]) -> Node:
+    """Return the tree with what can be done of the overrides; the rest is added to `problems`."""
     for text in overrides:
         try:
             tree = override(tree, text, _PIPELINE)
         except Fault as fault:
             problems.append(fault.problem)
-    output = Node(f"runs/{document.name.replace('/', '-')}", DEFAULT)
-    return _with_implied(complete(Node({"output": output, **tree.table}, tree.origin), _PIPELINE))
+    return tree
 
 
 def _with_implied(tree: Node) -> Node:

@@ -8,12 +8,14 @@ from rich.table import Table
 
 from configs.pipeline import Pipeline
 from configs.stages import TrainStage
+from pipelines.fitting import fitting
 from pipelines.machine import Device, quiet
 from pipelines.memory_batches import Asked
-from pipelines.memory_plan import StagePlan, fitting, plan_stage, table
+from pipelines.memory_plan import table
 from pipelines.numbers import gigabytes, short
 from pipelines.room import Free
 from pipelines.run import Run
+from pipelines.stage_plan import StagePlan, plan_stage
 
 RESERVED = 0.05
 """Part of a memory that is not to be planned with: the driver's context, the system, what allocators cannot fill."""
@@ -96,9 +98,10 @@ def show(pipeline: Pipeline, cluster: Cluster, console: Console, scratch: Path, 
     console.print(table(plans, free))
     console.print(_paces(plans, cluster))
     for plan in plans:
-        if not free.holds(plan.need):
+        if not plan.fits(free):
             told = "; ".join(fitting(plan, free)) or "nothing that could be set"
-            console.print(f"stages.{plan.asked.name} does not fit; what would, as planned: {told}", highlight=False)
+            said = f"stages.{plan.asked.name} does not fit; what would, as planned: {told}"
+            console.print(said, highlight=False, markup=False, soft_wrap=True)
 
 
 def _paces(plans: list[StagePlan], cluster: Cluster) -> Table:

@@ -1,8 +1,7 @@
 """What a train stage will hold, found out before anything is loaded: its step is run over models without weights."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import get_args
 
 import torch
 from torch import nn
@@ -10,7 +9,7 @@ from transformers import PreTrainedModel
 
 from configs.stages import RecordStage
 from configs.students import BaseStudent
-from configs.teachers import WHOLE_BELOW, Bits, ShardedTeacher, bits_of
+from configs.teachers import WHOLE_BELOW, ShardedTeacher, bits_of
 from distill import adapters
 from distill.data.collate import Inputs
 from distill.data.largest import Shapes
@@ -54,11 +53,9 @@ class Traced:
 
     learner: Learner
     teacher: TeacherWeights
-    quantised: Mapping[Bits, TeacherWeights]
-    """What a live teacher's weights would take in fewer bits."""
     teacher_kind: TeacherKind
     teacher_size: int
-    """Weights of the teacher that runs in every step."""
+    """Weights of the teacher that runs in every step beside the student."""
     frozen_size: int
     """Weights of the student that stay as they are."""
     moments: tuple[Moment, ...]
@@ -116,7 +113,6 @@ def trace(asked: Asked) -> Traced:
     return Traced(
         learner=_learner(module),
         teacher=weights,
-        quantised=quantised(loaded.model) if loaded is not None and (kind == "live" or apart) else {},
         teacher_kind=kind,
         teacher_size=0 if loaded is None or kind == "none" else _count(loaded.model.parameters()),
         frozen_size=_count(weight for weight in module.parameters() if not weight.requires_grad),
@@ -248,15 +244,10 @@ def _weights(asked: Asked, model: PreTrainedModel) -> TeacherWeights:
     choice = asked.run.config.teacher
     bits = bits_of(choice)
     if bits is not None:
-        return quantised(model)[bits]
+        found = footprint(model, bits)
+        return TeacherWeights(found.held + found.passing)
     whole_below = choice.whole_below if isinstance(choice, ShardedTeacher) else WHOLE_BELOW
     return dealt_out(model, whole_below)
-
-
-def quantised(model: PreTrainedModel) -> dict[Bits, TeacherWeights]:
-    """Return what a teacher in fewer bits needs."""
-    found = {bits: footprint(model, bits) for bits in get_args(Bits)}
-    return {bits: TeacherWeights(each.held + each.passing) for bits, each in found.items()}
 
 
 def dealt_out(model: nn.Module, whole_below: int) -> TeacherWeights:

@@ -1,6 +1,7 @@
 """What all stages of a run share: configuration, folder, device, rows, teacher, labels."""
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -69,6 +70,12 @@ class Run:
         self._rows: dict[str, Rows] = {}
         self._tables: dict[tuple[str, ...], TokenTable] = {}
         register()  # folders of our own adapters are read like any
+
+    def under(self, config: Pipeline) -> "Run":
+        """Return the run with another teacher, training or machine; rows, vocabularies and labels are those it has."""
+        found = copy(self)
+        found.config, found.device = config, replace(self.device, teachers=config.machine.teachers)
+        return found
 
     # models
 

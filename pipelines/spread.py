@@ -21,13 +21,17 @@ def strategy_of(
 
     `student` and `objective` are those of the training, none where they are still to be made, of plain weights.
     """
-    training, machine = stage.training, run.config.machine
     facts = facts_of(run, stage, student, objective)
-    chosen = training.strategy or machine.strategy
-    check(chosen, machine, facts, f"stages.{name}.training.strategy")
-    if chosen.startswith("deepspeed"):
-        deepspeed_config(int(chosen[-1]), training, machine.deepspeed, facts)
-    return chosen, facts
+    return chosen(run.config.machine, name, stage, facts), facts
+
+
+def chosen(machine: Machine, name: str, stage: TrainStage, facts: Facts) -> StrategyName:
+    """Return the strategy a stage asks for. Raise UserError where it does not go together with the facts."""
+    strategy = stage.training.strategy or machine.strategy
+    check(strategy, machine, facts, f"stages.{name}.training.strategy")
+    if strategy.startswith("deepspeed"):
+        deepspeed_config(int(strategy[-1]), stage.training, machine.deepspeed, facts)
+    return strategy
 
 
 def own_disk(run: Run) -> Machine:

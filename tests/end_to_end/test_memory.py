@@ -10,9 +10,9 @@ import pytest
 from pipelines import memory_plan
 from pipelines.machine import facts
 from pipelines.memory_batches import Asked
-from pipelines.memory_plan import StagePlan, plan_stage
 from pipelines.room import Free
 from pipelines.run import Run
+from pipelines.stage_plan import StagePlan, plan_stage
 from tests.helpers import pairs, tiny
 from tests.helpers.training import stage
 
@@ -118,9 +118,7 @@ def test_a_teacher_too_large_for_the_device_that_only_teaches_is_refused(call, t
     told = " ".join(err.split())
     assert code == 2
     assert "stages.student: needs" in told and "of a device that only teaches" in told
-    assert (
-        "teacher.quantise=int8 (" in told and "machine.teachers=0" not in told
-    )  # both halves and a student do not fit
+    assert "teacher.quantise=int8 (" in told and """machine.teachers=0 'teacher={"kind": "sharded", """ in told
 
 
 def test_validation_rows_are_looked_at_where_those_to_learn_from_are_still_to_be_written(tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.memory_batches import Asked
-from pipelines.memory_plan import plan_stage
+from pipelines.stage_plan import plan_stage
 from tests.helpers import tiny
 from tests.helpers.training import stage
 from tests.helpers.writers import tokenizer, writer

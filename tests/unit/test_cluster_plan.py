@@ -11,12 +11,13 @@ from transformers import AutoConfig
 
 from configs.load import load
 from pipelines.cluster_plan import RESERVED, Cluster, pace
+from pipelines.fitting import fitting
 from pipelines.machine import Device
 from pipelines.memory_batches import Asked
-from pipelines.memory_plan import StagePlan, fitting, plan_stage
 from pipelines.numbers import gigabytes, short
 from pipelines.room import Free
 from pipelines.run import Run
+from pipelines.stage_plan import StagePlan, plan_stage
 from tests.helpers.writers import tokenizer
 
 LAYERS, HIDDEN, HEADS, KEYS, INNER, WORDS = 80, 8192, 64, 8, 28672, 128256
@@ -140,7 +141,7 @@ def test_a_teacher_in_one_piece_fits_no_device(run_file, tmp_path):
     whole = _planned(run_file, tmp_path, "teacher={kind: live, model: " + str(run_file.parent / "teacher") + "}")
     outside = WORDS * HIDDEN + NORMS  # which autocast leaves in fp32
     assert whole.need.teacher == pytest.approx(TEACHER * BF16 + outside * BF16, rel=1e-3)
-    assert next(fitting(whole, Free(int(CLUSTER.memory)))).startswith("teacher.kind=sharded")
+    assert next(fitting(whole, Free(int(CLUSTER.memory)))).startswith("""'teacher={"kind": "sharded", """)
 
 
 def test_what_the_host_cannot_take_does_not_fit_either(run_file, tmp_path):
