@@ -1,6 +1,7 @@
 """A run on GPUs that are not here: memory by the planner, network and speed on paper."""
 
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 from rich.console import Console
@@ -9,7 +10,7 @@ from rich.table import Table
 from configs.pipeline import Pipeline
 from configs.stages import TrainStage
 from pipelines.fitting import fitting
-from pipelines.machine import Device, quiet
+from pipelines.machine import Device, check_teachers, quiet
 from pipelines.memory_batches import Asked
 from pipelines.memory_plan import table
 from pipelines.numbers import gigabytes, short
@@ -76,23 +77,31 @@ class Pace:
 def pace(plan: StagePlan, cluster: Cluster) -> Pace:
     """Work a micro-batch out: 2 products and sums a weight and token forward, 6 forward and backward; 4 for weights
     that stay, whose own gradients are not computed (Kaplan et al. 2020). Attention itself, a few per cent at some
-    thousand tokens, is left out.
+    thousand tokens, is left out. Devices that only teach compute at the same time, and whoever has less of it waits;
+    what they send is left out too.
     """
-    traced, devices = plan.traced, cluster.devices
+    traced, devices = plan.traced, plan.layout.devices
     tokens = traced.rows * traced.positions
     dealt_out = plan.layout.teacher == "sharded"
     gathered = (traced.teacher.whole - traced.teacher.small) * (devices - 1) / devices if dealt_out else 0.0
     work = tokens * (2 * traced.teacher_size + 6 * traced.learner.trained + 4 * traced.frozen_size)
+    if traced.teaching is not None:
+        asked_by = ceil(devices / plan.asked.run.device.teachers)
+        work = max(work, asked_by * tokens * 2 * traced.teaching.size)
     return Pace(gathered, gathered / cluster.network, work / (cluster.flops * cluster.utilisation), tokens * devices)
 
 
 def show(pipeline: Pipeline, cluster: Cluster, console: Console, scratch: Path, *, allow_code: bool) -> None:
-    """Print the plan of each train stage. Raise UserError for models and objectives that do not fit."""
+    """Print the plan of each train stage. Raise UserError for models and objectives that do not fit, and for devices
+    that cannot only teach.
+    """
     quiet()
-    device = Device("gpu", cluster.gpus, 1, fast_fp32=False, native_bf16=True, nodes=cluster.nodes)
+    teachers = pipeline.machine.teachers
+    device = Device("gpu", cluster.gpus, 1, fast_fp32=False, native_bf16=True, nodes=cluster.nodes, teachers=teachers)
+    check_teachers(device)
     run = Run(pipeline, device, console, allow_code=allow_code, cache=scratch)
     stages = {name: stage for name, stage in pipeline.stages.items() if isinstance(stage, TrainStage)}
-    asked = [Asked(run, name, stage, cluster.devices, "cuda", look=False) for name, stage in stages.items()]
+    asked = [Asked(run, name, stage, device.trainers, device.torch_name, look=False) for name, stage in stages.items()]
     plans = [plan_stage(one) for one in asked]
     free = cluster.free
     console.print(table(plans, free))

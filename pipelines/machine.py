@@ -104,11 +104,11 @@ def prepare(machine: Machine) -> Device:
     torch.set_num_threads(threads)
     fast_fp32 = accelerator == "cpu" and machine.fast_fp32 and _use_fast_fp32()
     device = Device(accelerator, devices, threads, fast_fp32, _has_bf16(accelerator), nodes, machine.teachers)
-    _check_teachers(device)
+    check_teachers(device)
     return device
 
 
-def _check_teachers(device: Device) -> None:
+def check_teachers(device: Device) -> None:
     """Raise UserError where devices that only teach leave too few that train, or uneven numbers on hosts."""
     if not device.teachers:
         return

@@ -43,6 +43,8 @@ class Teaching:
     """What a device takes that only teaches."""
 
     weights: TeacherWeights
+    size: int
+    """Weights of the teacher."""
     fullest: Moment
     kernels: int
 
@@ -143,7 +145,8 @@ def _teaching(
     with tracer.running(ledger), torch.no_grad():
         module.teacher(batch, module.objective.teacher_needs)
     kernels = _moving(ledger.products, batch, batches.shapes())
-    return Teaching(_weights(asked, loaded.model), max(ledger.moments, key=lambda moment: moment.passing), kernels)
+    weights, size = _weights(asked, loaded.model), _count(loaded.model.parameters())
+    return Teaching(weights, size, max(ledger.moments, key=lambda moment: moment.passing), kernels)
 
 
 def _kernels(ledger: Ledger, batches: Batches, learnt: Batch, scored: Inputs | None) -> int:

@@ -17,9 +17,9 @@ def plan(
     gpus: Annotated[int, typer.Option(min=1, help="GPUs of each host.")] = 8,
     memory: Annotated[float, typer.Option(min=0.0, help="GB of each GPU.")] = 80.0,
     host_memory: Annotated[float | None, typer.Option(min=0.0, help="GB of each host, shared by its GPUs.")] = None,
-    network: Annotated[float, typer.Option(min=0.0, help="GB/s a GPU sends and receives.")] = 50.0,
+    network: Annotated[float, typer.Option(min=0.001, help="GB/s a GPU sends and receives.")] = 50.0,
     tflops: Annotated[
-        float, typer.Option(min=0.0, help="10¹² products and sums a second of a GPU, at its peak.")
+        float, typer.Option(min=0.001, help="10¹² products and sums a second of a GPU, at its peak.")
     ] = 989.0,
     utilisation: Annotated[float, typer.Option(min=0.01, max=1.0, help="Part of the peak that is reached.")] = 0.4,
 ) -> None:
