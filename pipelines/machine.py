@@ -1,7 +1,6 @@
 """Make the best of the machine, and say what it is."""
 
 import logging
-import math
 import os
 import platform
 import warnings
@@ -13,12 +12,12 @@ import torch
 
 from configs.errors import UserError
 from configs.training import Machine
+from pipelines import control_groups
 from pipelines.extensions import settle
 from pipelines.place import Place, here
 from pipelines.version import code
 
 _PACKAGES = ("torch", "transformers", "datasets", "lightning", "torchmetrics")
-_CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
 
 @dataclass(frozen=True)
@@ -128,13 +127,9 @@ def check_teachers(device: Device) -> None:
 
 
 def usable_cores() -> int:
-    """Return the cores this process may use: those of its affinity, within the limit of its control group."""
-    cores = len(os.sched_getaffinity(0))
-    if _CGROUP_LIMIT.is_file():
-        quota, period = _CGROUP_LIMIT.read_text().split()
-        if quota != "max":
-            cores = min(cores, max(1, math.floor(int(quota) / int(period))))
-    return cores
+    """Return the cores this process may use: those of its affinity, within the limits of its control groups."""
+    cores, limit = len(os.sched_getaffinity(0)), control_groups.cores()
+    return cores if limit is None else min(cores, limit)
 
 
 def facts(device: Device) -> dict[str, str]:

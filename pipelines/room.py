@@ -8,6 +8,7 @@ import torch
 
 from distill.memory import given_back
 from distill.strategies.memory_laws import Need
+from pipelines import control_groups
 from pipelines.run import Run
 
 
@@ -28,7 +29,7 @@ class Free:
 def free_for(run: Run) -> Free:
     """Return what a process of the run may take, beside the others of its host."""
     if run.device.accelerator == "gpu":
-        return Free(free_memory(run), int(psutil.virtual_memory().available) // run.device.devices)
+        return Free(free_memory(run), _free_of_host() // run.device.devices)
     return Free(free_memory(run))
 
 
@@ -36,7 +37,13 @@ def free_memory(run: Run) -> int:
     """Return the bytes that are free for one process: on its device, or its share of the host's."""
     if run.device.accelerator == "gpu":
         return int(torch.cuda.mem_get_info()[0])
-    return int(psutil.virtual_memory().available) // run.device.devices
+    return _free_of_host() // run.device.devices
+
+
+def _free_of_host() -> int:
+    """Return the bytes that are free for all processes of the run on this host: a container's may be fewer."""
+    free, left = int(psutil.virtual_memory().available), control_groups.memory()
+    return free if left is None else min(free, left)
 
 
 def kept_small(run: Run, planned: int | None) -> AbstractContextManager[None]:
