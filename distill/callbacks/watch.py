@@ -142,11 +142,13 @@ def _measured(trainer: pl.Trainer, module: Any, batch: Batch, terms: Collection[
 
 
 def _norm(loss: Tensor, parameters: list[Tensor]) -> Tensor:
-    if not loss.requires_grad:
-        return torch.zeros((), device=loss.device)
-    gradients = _gradients(loss, parameters)
-    squares = [gradient.float().square().sum() for gradient in gradients if gradient is not None]
-    return torch.stack(squares).sum().sqrt() if squares else torch.zeros((), device=loss.device)
+    return norm(_gradients(loss, parameters) if loss.requires_grad else (), loss.device)
+
+
+def norm(gradients: Sequence[Tensor | None], device: torch.device) -> Tensor:
+    """Return the norm of all gradients together, on the device of the loss; offloaded ones lie in the host's memory."""
+    squares = [gradient.float().square().sum().to(device) for gradient in gradients if gradient is not None]
+    return torch.stack(squares).sum().sqrt() if squares else torch.zeros((), device=device)
 
 
 def _gradients(loss: Tensor, parameters: list[Tensor]) -> Sequence[Tensor | None]:
