@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -28,6 +27,7 @@ from configs.errors import suggest
 from distill import adapters, languages
 from distill.errors import ModelError
 from distill.files import digest, digest_input
+from distill.loading import first_line, loading
 from distill.quantised import Quantised, compute_exactly, options
 
 _PACKAGE = "package:"
@@ -106,7 +106,7 @@ def load_tokenizer(source: ModelSource, where: str, *, weights: bool = True) -> 
     try:
         found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, revision=source.revision, use_fast=True)
     except (OSError, ValueError) as error:
-        raise ModelError(f"{where}: no tokenizer could be loaded from {source.path}: {_first_line(error)}") from error
+        raise ModelError(f"{where}: no tokenizer could be loaded from {source.path}: {first_line(error)}") from error
     return found
 
 
@@ -126,7 +126,7 @@ def load_config(source: ModelSource, where: str, *, weights: bool = True) -> Pre
     try:
         found: PretrainedConfig = AutoConfig.from_pretrained(path, revision=source.revision)
     except (OSError, ValueError) as error:
-        raise ModelError(f"{where}: {source.path} is no model: {_first_line(error)}") from error
+        raise ModelError(f"{where}: {source.path} is no model: {first_line(error)}") from error
     return found
 
 
@@ -160,7 +160,7 @@ def load(
     if not own_head:
         set_labels(config, task, labels)
     kind = auto_class(task, config)
-    try:
+    with loading(source.path, where):
         model, report = kind.from_pretrained(
             _checked(weights, where, words=weights is source),
             revision=weights.revision,
@@ -170,8 +170,6 @@ def load(
             output_loading_info=True,
             **({} if quantised is None else options(quantised, _outline(kind, config, dtype), where)),
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{where}: cannot load {source.path}: {_first_line(error)}") from error
     if quantised is not None:
         compute_exactly(model)
     if task.kind == "generation":
@@ -293,7 +291,3 @@ def _package_folder(name: str) -> Path:
 def has_head(config: PretrainedConfig, task: Task) -> bool:
     """Whether the weights were saved with a head for the task."""
     return any(name.endswith(_HEADS[task.kind]) for name in config.architectures or ())
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

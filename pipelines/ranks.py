@@ -20,9 +20,10 @@ from types import FrameType, TracebackType
 from distill.errors import RankError, Stopped
 from distill.exit_codes import FAILED, REFUSED, STOPPED
 from distill.files import digest
+from distill.peers import is_of_others, timed_out
 from distill.signals import SIGNALS
 from pipelines.blame import Word, blame
-from pipelines.causes import for_user, is_of_others, timed_out
+from pipelines.causes import for_user
 from pipelines.neighbours import Neighbours
 from pipelines.place import here, identity, is_started_by_us
 from pipelines.processes import space

@@ -17,6 +17,7 @@ from configs.data import Task
 from configs.teachers import ShardedTeacher as Choice
 from distill import capture
 from distill.errors import ModelError
+from distill.loading import loading
 from distill.memory import given_back
 from distill.models import Loaded, ModelSource, auto_class
 from distill.protocols import Teacher
@@ -105,7 +106,7 @@ def _dealt_out(family: Any, weights: Weights, device: torch.device) -> Any:
 
     meet(dist.get_backend())
     config = _config(weights, device)
-    with _announced(config), given_back():
+    with _announced(config), given_back(), loading(weights.source.path, "teacher.model"):
         model, report = family.from_pretrained(
             weights.source.folder or weights.source.path,
             revision=weights.source.revision,
