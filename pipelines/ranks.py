@@ -275,6 +275,7 @@ def _changed(path: Path) -> int:
 def _write(path: Path, word: Word) -> None:
     partial = path.with_name(f".{path.name}.partial")
     try:
+        path.parent.mkdir(exist_ok=True)  # a run that begins beside processes that joined it drops it
         partial.write_text(json.dumps(asdict(word)), encoding="utf-8")
         partial.replace(path)
     except OSError:  # a full disk, or a folder that is gone: these are only words

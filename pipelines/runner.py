@@ -59,15 +59,21 @@ def join(run: Run, loaded: Loaded, kinds: frozenset[str]) -> None:
     or any number of processes that come and go. Raise ModelError where their teacher is still to be trained.
     """
     run.folder.mkdir(parents=True, exist_ok=True)
+    with run.ranks:
+        _check_once(run, loaded)
+        for stage in _chosen(run, kinds):
+            _step(run, stage)
+
+
+def _check_once(run: Run, loaded: Loaded) -> None:
+    """Check a run; the first of those who join it does so alone: it may make what all read."""
     with FileLock(run.folder / ".join"):
         first = not (run.folder / "run.json").is_file()
-        if first:  # alone: it may make what all read
+        if first:
             preflight(run)
             _write_run(run, loaded)
     if not first:
         preflight(run)
-    for stage in _chosen(run, kinds):
-        _step(run, stage)
 
 
 def _step(run: Run, stage: Stage[Any]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import faults, tiny
+from tests.helpers import faults, tiny, warm
 from tests.helpers.same import weighs_the_same
 from tests.helpers.spread import overrides_of
 from tests.helpers.training import train_apart
@@ -101,3 +101,15 @@ def test_a_signal_to_one_rank_stops_all_at_one_step(tmp_path, number, where, ste
     assert "Traceback" not in done.stderr
     saved = (tmp_path / "run/seed-0/student/checkpoints").rglob("step-*.ckpt")
     assert f"step-{at}" in [path.stem for path in saved]
+
+
+def test_a_rank_that_hangs_while_all_record_together_is_named(tmp_path):
+    teacher = {"kind": "sharded", "model": str(tiny.model_folder(tmp_path / "teacher")), "dtype": "float32"}
+    run = tiny.run_file(tmp_path, {"answers": {"kind": "record", "data": ["train"]}}, teacher=teacher)
+    hangs = faults.variables(tmp_path, rank=1, kind="hang", where="record", step=0)
+    options = ("machine.nodes=auto", "machine.devices=auto", f"machine.timeout={TIMEOUT}")
+    done = warm.run("tests.helpers.faults", "record", str(run), *options, processes=2, environment=hangs)
+    assert faults.seconds_since(tmp_path) < TIMEOUT + 15
+    said = rf"rank 1 on host \S+ did not answer for {TIMEOUT} s; it is at faults.py:\d+, in do"
+    assert re.search(f"error: {said}; the same command starts the stage again\n", done.stderr), done.stderr[-3000:]
+    assert done.returncode == 1 and done.stderr.count("error:") == 1 and "Traceback" not in done.stderr

@@ -8,14 +8,19 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
 
 from pipelines import cli
 from pipelines.place import here
 from pipelines.serve import Server
+from teachers.recording import Recording
 from teachers.wire import Message, Wire
 
 ROOT = Path(__file__).parents[2]
@@ -95,6 +100,17 @@ def _while_it_teaches(fault: Fault) -> None:
     Server._answer = faulty  # type: ignore[method-assign]
 
 
+def _while_it_records(fault: Fault) -> None:
+    """Do it to a process that records, when it asks its teacher."""
+    original = Recording._said
+
+    def faulty(self: Recording, rows: NDArray[np.int64]) -> Mapping[str, Tensor]:
+        fault.do()
+        return original(self, rows)
+
+    Recording._said = faulty  # type: ignore[method-assign]
+
+
 def main() -> None:
     """Run the command line, with the fault if it is this rank's."""
     fault = json.loads(os.environ.get("FAULT", '{"rank": -1}'))
@@ -102,6 +118,8 @@ def main() -> None:
     mine = fault.pop("rank") == (place.rank if place else 0)
     if mine and fault["where"] == "answer":
         _while_it_teaches(Fault(**fault))
+    elif mine and fault["where"] == "record":
+        _while_it_records(Fault(**fault))
     elif mine:
         original = pl.Trainer.__init__
 

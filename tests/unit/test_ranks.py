@@ -171,6 +171,15 @@ def test_the_main_process_follows_any_other(ranks, monkeypatch):
         time.sleep(4 * module.POLL)
 
 
+def test_who_joined_is_heard_although_a_run_that_began_beside_it_dropped_what_it_had_said(ranks, monkeypatch):
+    with ranks:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "another start")
+        Ranks(ranks._run, timeout=8).forget()
+        assert not ranks.folder.exists()
+        ranks.fail(RuntimeError("boom"))
+        assert read_json(ranks._path("fault", 1))["reason"] == "RuntimeError: boom"
+
+
 DEAF = """
 import sys
 from datetime import timedelta
