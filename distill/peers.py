@@ -1,8 +1,13 @@
-"""What errors say of other processes."""
+"""How long processes wait for each other, and what errors say of those that do not answer."""
+
+from datetime import timedelta
 
 import torch.distributed as dist
 
 from distill.errors import PeerLost
+
+MARGIN = 60.0
+"""Seconds by which a group on GPUs outlives the watch over its processes."""
 
 
 def is_of_others(error: BaseException) -> bool:
@@ -14,3 +19,10 @@ def is_of_others(error: BaseException) -> bool:
 def timed_out(error: BaseException) -> bool:
     """Whether such an error says that the other was waited for."""
     return any(word in str(error) for word in ("imed out", "Application timeout"))
+
+
+def patience(seconds: float, *, gpu: bool) -> timedelta:
+    """Return the time-out of a group of processes. Gloo raises an error then. NCCL ends the process, without a word of
+    whom it waited for: there the watch over all processes, whose time-out it is, has to come first.
+    """
+    return timedelta(seconds=seconds + (MARGIN if gpu else 0.0))

@@ -1,7 +1,7 @@
 """Who of several processes is to blame when a run ends, from what each said last."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class Word:
     process: int = 0
     """Its number on its host, among the processes of a `space`: containers count their own."""
     space: str = ""
+    begun: Mapping[str, int] = field(default_factory=dict)
+    """How many collectives it has begun, by the names of groups."""
 
     @property
     def who(self) -> str:

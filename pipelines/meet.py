@@ -1,7 +1,5 @@
 """The group of all ranks, outside of trainings; in trainings Lightning sees to it."""
 
-from datetime import timedelta
-
 import torch
 import torch.distributed as dist
 from lightning.fabric.utilities.distributed import (
@@ -9,6 +7,7 @@ from lightning.fabric.utilities.distributed import (
     _init_dist_connection,
 )
 
+from distill.peers import patience
 from pipelines.place import environment, own_device
 from pipelines.run import Run
 
@@ -20,5 +19,6 @@ def meet(run: Run) -> torch.device:
         if device.type == "cuda":
             torch.cuda.set_device(device)
         backend = _get_default_process_group_backend_for_device(device)
-        _init_dist_connection(environment(), backend, timeout=timedelta(seconds=run.config.machine.timeout))
+        timeout = patience(run.config.machine.timeout, gpu=device.type == "cuda")
+        _init_dist_connection(environment(), backend, timeout=timeout)
     return device

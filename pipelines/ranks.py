@@ -4,7 +4,6 @@ They meet in the run's folder, which all of them see anyway: a process that is c
 thread hangs, can still write there. Nothing but words for people comes of it: no result depends on these files.
 """
 
-import json
 import os
 import platform
 import shutil
@@ -13,7 +12,7 @@ import sys
 import threading
 import time
 import traceback
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType, TracebackType
 
@@ -22,11 +21,13 @@ from distill.exit_codes import FAILED, REFUSED, STOPPED
 from distill.files import digest
 from distill.peers import is_of_others, timed_out
 from distill.signals import SIGNALS
+from pipelines import collectives
 from pipelines.blame import Word, blame
 from pipelines.causes import for_user
 from pipelines.neighbours import Neighbours
 from pipelines.place import here, identity, is_started_by_us
 from pipelines.processes import space
+from pipelines.word_files import changed, read, write
 
 GRACE = 3.0
 """Seconds the others have to say what became of them, before one process tells what happened."""
@@ -55,6 +56,8 @@ class Ranks:
         self._follows: float | None = None
         self._asked = False
         self._beats: dict[int, tuple[int, float]] = {}
+        self._begun: tuple[dict[str, int], float] = ({}, 0.0)
+        """The collectives this process has begun, and since when there are no more."""
         self._over = threading.Event()
         self._main = threading.get_ident()
 
@@ -65,7 +68,7 @@ class Ranks:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._path("fault", self._place.rank).unlink(missing_ok=True)
         self._old = set(self._found())  # of an earlier start under the same name
-        self._old_beats = {rank: _changed(self._path("beat", rank)) for rank in range(self._place.world)}
+        self._old_beats = {rank: changed(self._path("beat", rank)) for rank in range(self._place.world)}
         try:
             self._beat("works")
             threading.Thread(target=self._watch, daemon=True, name="ranks").start()
@@ -133,7 +136,7 @@ class Ranks:
         assert self._place is not None
         beaten, pause = time.monotonic(), max(1.0, self._timeout / 20)
         followed = beaten
-        neighbours = Neighbours(self._place.rank, self._place.world, lambda rank: _read(self._path("beat", rank)))
+        neighbours = Neighbours(self._place.rank, self._place.world, lambda rank: read(self._path("beat", rank)))
         while not self._over.wait(POLL):
             now = time.monotonic()
             if now - beaten > pause:
@@ -147,21 +150,38 @@ class Ranks:
                 self._alarmed = now
             if not self._alarmed and self._fault is None and neighbours.missing():
                 self._publish("lost", "gone")
+            if self._fault is None and self._stalls(now) and self._waits():
+                self._publish("lost", "timeout")
             if self._alarmed and self._fault is None and now - self._alarmed > GRACE / 2:
-                self._publish("hangs", _position(sys._current_frames().get(self._main)))
+                at = _position(sys._current_frames().get(self._main))
+                self._publish(*("lost", "timeout") if self._waits() else ("hangs", at))
             if self._fault is not None and now - self._faulted > 2 * GRACE:
                 self._leave()
+
+    def _stalls(self, now: float) -> bool:
+        """Whether this process has begun nothing with others for longer than it may take."""
+        begun = collectives.begun()
+        if begun != self._begun[0]:
+            self._begun = (begun, now)
+        return bool(begun) and now - self._begun[1] > self._timeout
+
+    def _waits(self) -> bool:
+        """Whether another process has still to begin what this one has."""
+        assert self._place is not None
+        begun = collectives.begun()
+        others = (read(self._path("beat", rank)) for rank in range(self._place.world) if rank != self._place.rank)
+        return any(word and word.state == "works" and collectives.is_behind(word.begun, begun) for word in others)
 
     def _listen(self, now: float) -> None:
         """Miss who has not been heard of for too long: rank 0 watches all, the others rank 0."""
         assert self._place is not None
         for rank in range(self._place.world) if self._place.rank == 0 else (0,):
             path = self._path("beat", rank)
-            heard = _changed(path)
+            heard = changed(path)
             if self._beats.setdefault(rank, (heard, now))[0] != heard:
                 self._beats[rank] = (heard, now)
             quiet = now - self._beats[rank][1] > self._timeout + GRACE
-            if quiet and self._fault is None and (word := _read(path)) is not None and word.state != "ended":
+            if quiet and self._fault is None and (word := read(path)) is not None and word.state != "ended":
                 self._publish("lost", "timeout")
 
     def _follow(self, now: float) -> None:
@@ -180,8 +200,8 @@ class Ranks:
     def _end_of(self, rank: int) -> Word | None:
         """Return how a process of this start went away in order; none if it did not."""
         path = self._path("beat", rank)
-        word = _read(path) if self._place is not None else None
-        is_new = word is not None and _changed(path) != self._old_beats.get(rank, 0)
+        word = read(path) if self._place is not None else None
+        is_new = word is not None and changed(path) != self._old_beats.get(rank, 0)
         return word if word is not None and word.state == "ended" and is_new else None
 
     def _leave(self) -> None:
@@ -210,24 +230,24 @@ class Ranks:
         return first.rank == self._place.rank
 
     def _words(self) -> list[Word]:
-        found = (_read(self._folder / name) for name, when in self._found() if (name, when) not in self._old)
+        found = (read(self._folder / name) for name, when in self._found() if (name, when) not in self._old)
         return [word for word in found if word is not None]
 
     def _found(self) -> list[tuple[str, int]]:
-        return [(path.name, _changed(path)) for path in self._folder.glob("fault-*.json")]
+        return [(path.name, changed(path)) for path in self._folder.glob("fault-*.json")]
 
     def _publish(self, state: str, reason: str) -> None:
         self._fault, self._faulted = replace(self._word(state), reason=reason), time.monotonic()
-        _write(self._path("fault", self._fault.rank), self._fault)
+        write(self._path("fault", self._fault.rank), self._fault)
 
     def _beat(self, state: str, reason: str = "") -> None:
         word = replace(self._word(state), reason=reason)
-        _write(self._path("beat", word.rank), word)
+        write(self._path("beat", word.rank), word)
 
     def _word(self, state: str) -> Word:
         assert self._place is not None
         mine = (self._place.rank, self._place.world, self._place.host, platform.node(), self.step, state)
-        return Word(*mine, process=os.getpid(), space=space())
+        return Word(*mine, process=os.getpid(), space=space(), begun=collectives.begun())
 
     def _path(self, kind: str, rank: int) -> Path:
         return self._folder / f"{kind}-{rank:05}.json"
@@ -242,7 +262,7 @@ def told(run: Path, folder: Path, timeout: float, exits: dict[int, str] | None =
     """Return, in one sentence, who is to blame for the end of a run and how to go on; `exits` is what a launcher saw
     of processes that could not say anything themselves.
     """
-    faults, beats = ([_read(path) for path in sorted(folder.glob(f"{kind}-*.json"))] for kind in ("fault", "beat"))
+    faults, beats = ([read(path) for path in sorted(folder.glob(f"{kind}-*.json"))] for kind in ("fault", "beat"))
     said = blame([word for word in faults if word], [word for word in beats if word], timeout, exits or {})
     return f"{said}; {_goes_on(run)}"
 
@@ -254,7 +274,7 @@ def _goes_on(run: Path) -> str:
         saved = []
     if not saved:
         return "the same command starts the stage again"
-    newest = max(saved, key=_changed)
+    newest = max(saved, key=changed)
     stage = newest.parents[2].relative_to(run)
     return f"the same command goes on from step {newest.stem.removeprefix('step-')} of {stage}"
 
@@ -263,27 +283,3 @@ def _position(frame: FrameType | None) -> str:
     if frame is None:
         return "?"
     return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}, in {frame.f_code.co_name}"
-
-
-def _changed(path: Path) -> int:
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:  # not there yet, or no more
-        return 0
-
-
-def _write(path: Path, word: Word) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(exist_ok=True)  # a run that begins beside processes that joined it drops it
-        partial.write_text(json.dumps(asdict(word)), encoding="utf-8")
-        partial.replace(path)
-    except OSError:  # a full disk, or a folder that is gone: these are only words
-        return
-
-
-def _read(path: Path) -> Word | None:
-    try:
-        return Word(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None

@@ -102,7 +102,7 @@ def _load(family: Any, weights: Weights, device: torch.device) -> Any:
 def _dealt_out(family: Any, weights: Weights, device: torch.device) -> Any:
     import deepspeed
 
-    from distill.strategies.meet import meet
+    from distill.strategies.meet import meet, wait_alike
 
     meet(dist.get_backend())
     config = _config(weights, device)
@@ -120,6 +120,7 @@ def _dealt_out(family: Any, weights: Weights, device: torch.device) -> Any:
     model.eval().requires_grad_(False)
     engine = deepspeed.initialize(model=model, config=config, dist_init_required=False)[0]
     engine.module.eval()
+    wait_alike()
     return engine
 
 

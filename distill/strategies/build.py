@@ -1,12 +1,12 @@
 """Strategies of Lightning by their names."""
 
 from dataclasses import dataclass
-from datetime import timedelta
 
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from configs.strategies import StrategyName
 from configs.training import Machine, Training
+from distill.peers import patience
 from distill.strategies.deepspeed_config import deepspeed_config
 from distill.strategies.fsdp import FullyShardedStrategy
 from distill.strategies.limits import Facts
@@ -26,7 +26,7 @@ class Spread:
 
 def build(name: StrategyName, training: Training, machine: Machine, facts: Facts) -> Spread:
     """Return how a training is spread over devices. Raise UserError for a bad file of DeepSpeed's keys."""
-    precision, timeout = LIGHTNING[facts.precision], timedelta(seconds=machine.timeout)
+    precision, timeout = LIGHTNING[facts.precision], patience(machine.timeout, gpu=facts.gpu)
     match name:
         case "auto" | "ddp" if facts.devices == 1:
             return Spread("auto", precision)

@@ -6,12 +6,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 
 import deepspeed
+import torch.distributed as dist
+from torch.distributed import distributed_c10d
 
 
 def meet(backend: str) -> None:
     """Let DeepSpeed join torch's group of processes, which is there already."""
     with redirect_stdout(io.StringIO()):  # every process would say that it built an extension
         deepspeed.init_distributed(dist_backend=backend)
+
+
+def wait_alike() -> None:
+    """Give the groups that DeepSpeed has made the time-out of torch's own: theirs would be NCCL's ten minutes."""
+    world = dist.group.WORLD
+    assert world is not None
+    timeout = world._get_backend(world._device_types[0]).options._timeout
+    for group in distributed_c10d._world.pg_map:
+        distributed_c10d._set_pg_timeout(timeout, group)
 
 
 @contextmanager

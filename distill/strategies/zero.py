@@ -17,7 +17,7 @@ from lightning.pytorch.trainer.states import TrainerStatus
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from distill.strategies.meet import meet, placed
+from distill.strategies.meet import meet, placed, wait_alike
 from distill.strategies.precision import ZeroPrecision
 from distill.strategies.zero_state import ZeroState, gathered, make_whole
 
@@ -58,6 +58,7 @@ class ZeroStrategy(DeepSpeedStrategy):
         torch_autocast.TORCH_AUTOCAST_INITIALIZED = False  # of the process: an earlier engine's would hold for this one
         with self._placed(), _in_their_type() if self.root_device.type == "cpu" else nullcontext():
             engine, made = super()._setup_model_and_optimizer(model, optimizer, lr_scheduler)
+        wait_alike()
         assert isinstance(self.precision_plugin, ZeroPrecision)
         self.precision_plugin.partitioned = engine.module if engine.zero_optimization_partition_weights() else None
         self._state = ZeroState(engine.optimizer, order)
