@@ -9,8 +9,6 @@ from distill.errors import ModelError
 from students.adapters.families import Family, matching, pattern
 
 Spec = dict[str, Any]
-OUTPUTS = ("cls.predictions.decoder", "predictions.decoder", "vocab_projector", "lm_head.decoder", "lm_head", "decoder")
-"""What goes back to the vocabulary, the most particular name first."""
 PARALLEL_SCALE = 4.0
 
 
@@ -72,12 +70,9 @@ def invertible(section: Bottleneck, model: PreTrainedModel, at: Family) -> list[
         return []
     found = [end for end in at.embedded if matching(model, [end])][:1]
     coupling = {"kind": "coupling", "reduction": section.invertible, "activation": section.activation}
-    outputs = [end for end in OUTPUTS if matching(model, [end])][:1] if _goes_back(model) else []
-    return [{**coupling, "at": pattern(found)}, *({"kind": "inverse", "at": pattern([end])} for end in outputs)]
-
-
-def _goes_back(model: PreTrainedModel) -> bool:
-    return model.get_output_embeddings() is not None
+    output = model.get_output_embeddings()
+    outputs = [name for name, module in model.named_modules() if module is output]
+    return [{**coupling, "at": pattern(found)}, *({"kind": "inverse", "at": pattern([name])} for name in outputs)]
 
 
 def experts(section: Experts, model: PreTrainedModel, at: Family) -> list[Spec]:

@@ -43,9 +43,13 @@ class Inverse(Part):
 
     layered = False
 
-    def __init__(self, coupling: Coupling) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._coupling = [coupling]  # in a list: its weights are saved where the embeddings are
+        self._coupling: list[Coupling] = []  # in a list: its weights are saved where the embeddings are
+
+    def undo(self, coupling: Coupling) -> None:
+        """Take the coupling to undo."""
+        self._coupling = [coupling]
 
     def apply_to(self, visit: Visit) -> None:
         """Run the module on the inverse of its input."""

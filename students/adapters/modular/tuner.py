@@ -45,6 +45,7 @@ class ModularModel(BaseTuner, Tuner):
             self._taps: list[RemovableHandle] = []
         self.modular_shared[adapter_name] = nn.ModuleDict()
         super().inject_adapter(model, adapter_name, *args, **kwargs)
+        self._join_inverses(adapter_name)
         self._tap_again()
         if any(part["kind"] == "prefix" for part in self.peft_config[adapter_name].parts):  # type: ignore[attr-defined]
             prepare(self.model)  # no other attention function looks at learned keys
@@ -81,14 +82,19 @@ class ModularModel(BaseTuner, Tuner):
 
     def _make(self, spec: dict[str, Any], adapter: str, layer: ModularLayer) -> Part:
         if spec["kind"] == "inverse":
-            return Inverse(self._coupling(adapter))
+            return Inverse()
         shared: nn.ModuleDict = self.modular_shared[adapter]  # type: ignore[assignment]
         return make(spec, Place(layer.get_base_layer(), layer.modular_parts, shared, self.model.config))
 
-    def _coupling(self, adapter: str) -> Coupling:
-        """Find what the embeddings go through; they are injected before what goes back to the vocabulary."""
+    def _join_inverses(self, adapter: str) -> None:
+        """Let what goes back to the vocabulary undo what the embeddings go through: either may be injected first."""
         parts = [layer.modular_parts[adapter] for layer in self._layers() if adapter in layer.modular_parts]
-        return next(part for part in parts if isinstance(part, Coupling))
+        couplings = [part for part in parts if isinstance(part, Coupling)]
+        for part in parts:
+            if isinstance(part, Inverse) and not couplings:
+                raise ValueError(f"the adapter `{adapter}` has an inverse, and nothing that it would undo")
+            if isinstance(part, Inverse):
+                part.undo(couplings[0])
 
     def delete_adapter(self, adapter_name: str) -> None:
         """Take an adapter out, with what its parts share."""
