@@ -23,12 +23,13 @@ Metric = Literal[
     "rouge2",
     "rougeL",
 ]
+TaskKind = Literal["classification", "regression", "tagging", "masked_lm", "generation", "text"]
 
 
 class Task(Section):
     """What the model is for."""
 
-    kind: Literal["classification", "regression", "tagging", "masked_lm", "generation", "text"] = "classification"
+    kind: TaskKind = "classification"
     """`tagging`: a class for every word of a sentence (parts of speech, names); `masked_lm`: words hidden in plain text
     are to be found; `generation`: text in, text out (translation, summaries, answers); `text`: no task; a body
     distilled on plain text."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
-from configs.data import Task
+from configs.data import Task, TaskKind
 from distill import adapters, merging
 from distill.errors import ModelError
 from distill.files import whole_folder, write_text
@@ -26,6 +26,13 @@ from students.adapters.register import register
 NEAR = 1e-4
 """How far outputs may be off, as a part of the largest one: sums in fp32 in another order."""
 ROWS, TOKENS = 4, 8
+_PEFT_TASKS: dict[str, TaskKind] = {
+    "SEQ_CLS": "classification",
+    "TOKEN_CLS": "tagging",
+    "SEQ_2_SEQ_LM": "generation",
+    "CAUSAL_LM": "generation",
+}
+_HEADED: tuple[TaskKind, ...] = ("classification", "tagging", "generation", "masked_lm")
 
 
 def merge(folder: Path, output: Path) -> float:
@@ -97,19 +104,21 @@ def _open(folder: Path) -> Loaded:
     return load(source, task, task.labels or (), where)
 
 
-def _task(config: PretrainedConfig, kind: str | None) -> Task:
-    """Return a model's task: peft's, or that of the head it was saved with."""
-    named = Task(kind="classification", labels=label_names(config))
-    if kind == "SEQ_CLS" or has_head(config, named):
-        return named
-    writes = Task(kind="generation")
-    return writes if kind in ("SEQ_2_SEQ_LM", "CAUSAL_LM") or has_head(config, writes) else Task(kind="text")
+def _task(config: PretrainedConfig, named: str | None) -> Task:
+    """Return a model's task: peft's, which has no name for a masked_lm, or that of the head it was saved with."""
+    headed: list[TaskKind] = [kind for kind in _HEADED if has_head(config, Task(kind=kind))]
+    kind: TaskKind = _PEFT_TASKS[named] if named in _PEFT_TASKS else next(iter(headed), "text")
+    task = Task(kind=kind)
+    return task.model_copy(update={"labels": label_names(config)}) if task.has_classes else task
 
 
 def _head_task(folder: Path) -> Task | None:
     """Return the task of the head beside an adapter of AdapterHub's: it knows its labels."""
     head = None if is_fusion(folder) else read(folder).head
-    return Task(kind="classification", labels=head.labels) if head is not None and head.labels else None
+    if head is None or not head.labels:
+        return None
+    tags = has_head(PretrainedConfig(architectures=[head.model_class]), Task(kind="tagging"))
+    return Task(kind="tagging" if tags else "classification", labels=head.labels)
 
 
 def _written(opened: Loaded, made: Path, name: str, folder: Path) -> float:

@@ -1,8 +1,8 @@
 """What terms are made for, and a choice that goes with few others."""
 
 from dataclasses import dataclass
-from typing import Literal
 
+from configs.data import TaskKind
 from configs.errors import ConfigError
 from distill.types import Shape
 
@@ -14,7 +14,7 @@ class Sides:
     student: Shape
     teacher: Shape | None
     """None where the stage has no teacher."""
-    task: Literal["classification", "regression", "tagging", "masked_lm", "generation", "text"]
+    task: TaskKind
     allow_code: bool = False
 
 

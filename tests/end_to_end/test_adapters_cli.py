@@ -22,7 +22,7 @@ from distill import adapters
 from distill.models import ModelSource, load
 from students.adapters.build import build
 from tests.golden.test_adapterhub import ROOT, distance
-from tests.helpers import tiny
+from tests.helpers import sentences, tiny
 
 Call = Callable[..., tuple[int, str, str]]
 TASK = Task(labels=tiny.LABELS)
@@ -41,11 +41,11 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def adapter(folder: Path, base: Path, section: AnyAdapter) -> Path:
+def adapter(folder: Path, base: Path, section: AnyAdapter, task: Task = TASK) -> Path:
     """Write an adapter with drawn weights."""
-    loaded = load(ModelSource(str(base)), TASK, tiny.LABELS, "a test")
+    loaded = load(ModelSource(str(base)), task, tiny.LABELS, "a test")
     torch.manual_seed(1)
-    model = build(section, loaded, TASK)
+    model = build(section, loaded, task)
     for parameter in model.parameters():
         if parameter.requires_grad:
             torch.nn.init.normal_(parameter, std=0.3)
@@ -172,6 +172,28 @@ def test_export_stands_alone(tmp_path: Path, base: Path, call: Call) -> None:
     assert compile(snippet, "card", "exec")
 
 
+CLASSES = {"tagging": "BertForTokenClassification", "masked_lm": "BertForMaskedLM"}
+KEPT = {
+    "merge": Lora(kind="lora", rank=4),
+    "export": Bottleneck(kind="bottleneck", place="pfeiffer", size=4, invertible=2),
+}
+
+
+@pytest.mark.parametrize("command", KEPT)
+@pytest.mark.parametrize("kind", CLASSES)
+def test_an_adapter_keeps_the_head_of_its_task(tmp_path: Path, call: Call, kind: str, command: str) -> None:
+    base, task = sentences.masked_model(tmp_path / "base"), Task(kind=kind, labels=tiny.LABELS)  # type: ignore[arg-type]
+    folder = adapter(tmp_path / "a", base, KEPT[command], task)
+    before = logits(load(ModelSource(str(folder)), task, tiny.LABELS, "a test").model)
+    code, _, err = call("adapters", command, str(folder), str(tmp_path / "out"))
+    assert code == 0, err
+    again = load(ModelSource(str(tmp_path / "out")), task, tiny.LABELS, "a test")
+    assert again.trained_head and not again.new
+    torch.testing.assert_close(logits(again.model), before, atol=1e-5, rtol=1e-5)
+    written = json.loads((tmp_path / "out" / "config.json").read_text(encoding="utf-8"))
+    assert written["architectures"] == [CLASSES[kind]]
+
+
 def test_import_takes_an_adapter_of_adapterhubs_over(tmp_path: Path, golden: Path, call: Call) -> None:
     source = ROOT / "bert" / "pfeiffer_head" / "task"
     code, out, err = call("adapters", "import", str(source), str(tmp_path / "out"), "--base", str(golden))
@@ -180,6 +202,34 @@ def test_import_takes_an_adapter_of_adapterhubs_over(tmp_path: Path, golden: Pat
     assert distance(model, ROOT / "bert" / "pfeiffer_head") <= 2e-6
     config = json.loads((tmp_path / "out" / "adapter_config.json").read_text(encoding="utf-8"))
     assert config["peft_type"] == "MODULAR" and config["base_model_name_or_path"] == str(golden)
+
+
+def test_import_keeps_the_inverse_of_a_language(tmp_path: Path, call: Call) -> None:
+    base = Path(shutil.copytree(ROOT / "bert_masked_lm" / "base", tmp_path / "base"))
+    tiny.tokenizer().save_pretrained(base)
+    case = ROOT / "bert_masked_lm" / "pfeiffer_inv_head"
+    code, _, err = call("adapters", "import", str(case / "task"), str(tmp_path / "out"), "--base", str(base))
+    assert code == 0, err
+    model = load(ModelSource(str(tmp_path / "out")), Task(kind="masked_lm"), (), "a test").model.eval()
+    assert distance(model, case) <= 2e-6
+
+
+def test_import_opens_a_head_of_tags_as_one(tmp_path: Path, golden: Path, call: Call) -> None:
+    source = Path(shutil.copytree(ROOT / "bert" / "pfeiffer_head" / "task", tmp_path / "task"))
+    path = source / "head_config.json"
+    head = json.loads(path.read_text(encoding="utf-8")) | {"model_class": "BertForTokenClassification"}
+    path.write_text(json.dumps(head), encoding="utf-8")
+    code, _, err = call("adapters", "import", str(source), str(tmp_path / "out"), "--base", str(golden))
+    assert code == 0, err
+    labels = ("LABEL_0", "LABEL_1", "LABEL_2")
+    loaded = load(ModelSource(str(tmp_path / "out")), Task(kind="tagging"), labels, "a test")
+    assert loaded.trained_head
+    ids = torch.arange(5, 17).reshape(2, 6)
+    with torch.no_grad():
+        found: Any = loaded.model.eval()(input_ids=ids, output_hidden_states=True)
+    weights = load_file(source / "model_head.safetensors")
+    wanted = found.hidden_states[-1] @ weights["classifier.weight"].T + weights["classifier.bias"]
+    torch.testing.assert_close(found.logits, wanted)
 
 
 @pytest.mark.parametrize("case", ["t5/compacter", "bart/mam", "gpt2/lora", "llama/ia3"])

@@ -66,6 +66,8 @@ class Head:
 
     tensors: dict[str, Tensor]
     labels: tuple[str, ...]
+    model_class: str
+    """transformers' name of the model it belongs to."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,8 @@ def _head(folder: Path) -> Head:
     content = _json(folder / HEAD_CONFIG)
     tensors = _tensors(folder, HEAD_WEIGHTS)
     labels = content.get("label2id") or {}
-    return Head(tensors, tuple(sorted(labels, key=lambda label: int(labels[label]))))
+    ordered = tuple(sorted(labels, key=lambda label: int(labels[label])))
+    return Head(tensors, ordered, str(content.get("model_class", "")))
 
 
 def _tensors(folder: Path, names: Iterable[str]) -> dict[str, Tensor]:
