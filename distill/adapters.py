@@ -24,7 +24,7 @@ with without("bitsandbytes"):  # it imports torch's compiler, 2 s of each start;
     from peft import AdaLoraConfig, LoraConfig, PeftConfig, PeftModel, get_peft_model
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
     from peft.tuners.adaption_prompt import AdaptionPromptModel
-    from peft.utils import load_peft_weights, set_peft_model_state_dict
+    from peft.utils import get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
     from peft.utils.save_and_load import get_base_model_state_dict
 
 NONE = "none"
@@ -262,8 +262,8 @@ def add(
         found: Any = set_peft_model_state_dict(model, weights, name)
     except (OSError, ValueError, RuntimeError, KeyError, AttributeError, SafetensorError) as error:
         raise ModelError(f"{where}: {folder} does not fit the model: {str(error).splitlines()[0]}") from error
-    learnt = {key for key, _ in model.named_parameters() if "prompt_encoder" not in key and "ranknum" not in key}
-    lacking = [key for key in found.missing_keys if f".{name}" in key and key in learnt]
+    wanted = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    lacking = [key for key in wanted if key not in weights]
     besides = [key for key in found.unexpected_keys if key != "prompt_embeddings"]
     if lacking or besides:
         what = f"lacks {', '.join(lacking[:3])}" if lacking else f"has besides {', '.join(besides[:3])}"
@@ -274,14 +274,15 @@ def add(
 
 def put(model: Model, config: PeftConfig, name: str) -> PeftModel:
     """Put a new adapter under a name into a model."""
-    with warnings.catch_warnings():  # of normalisations, which LN tuning is for
-        warnings.filterwarnings("ignore", message="Unsupported layer type", category=UserWarning)
+    with warnings.catch_warnings():
+        # of normalisations, which LN tuning is for, and of names within that of our tuner: it tells them apart
+        warnings.filterwarnings("ignore", message="Unsupported layer type|Adapter name", category=UserWarning)
         if isinstance(config, AdaLoraConfig):  # whose pattern names matrices, where LoRA's names modules
             warnings.filterwarnings("ignore", message="The following rank_pattern keys", category=RuntimeWarning)
-        if isinstance(model, PeftModel):
-            model.add_adapter(name, config)
-            return model
-        return cast(PeftModel, get_peft_model(model, config, name))
+        if not isinstance(model, PeftModel):
+            return cast(PeftModel, get_peft_model(model, config, name))
+        model.add_adapter(name, config)
+    return model
 
 
 def _section(folder: Path, where: str) -> dict[str, Any]:

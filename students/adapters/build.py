@@ -1,11 +1,14 @@
 """Put the adapter of a section around a frozen model."""
 
+import re
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 from peft import PeftConfig, PeftModel
 from peft.utils.other import ModulesToSaveWrapper
+from torch import nn
 from transformers import PreTrainedModel
 
 from configs.adapters import AnyAdapter, Bottleneck, Fusion, MixAndMatch, Prefix
@@ -23,6 +26,8 @@ from students.adapters.register import register
 WHERE = "student.adapter"
 Held = dict[str, tuple[Path, str]]
 """Adapters that another one stands on or attends over: by name the folder, and the key it was given under."""
+_NAMED = ("modular_parts", "modular_shared", "modules_to_save")
+"""What holds something of each adapter by the adapter's name."""
 
 
 def build(section: AnyAdapter, loaded: Loaded, task: Task) -> PeftModel:
@@ -31,6 +36,8 @@ def build(section: AnyAdapter, loaded: Loaded, task: Task) -> PeftModel:
     model = loaded.model
     target = Target(model, task_type(model, task), _whole(section, loaded, task), WHERE)
     config, held = _fusion(section, target) if isinstance(section, Fusion) else _alone(section, target)
+    _check_names(held)
+    _check_apart(model, held)
     adapted: PeftModel | None = None
     for name, (folder, where) in held.items():
         adapted = adapters.add(adapted or model, folder, name, where, head=False)
@@ -40,6 +47,7 @@ def build(section: AnyAdapter, loaded: Loaded, task: Task) -> PeftModel:
         if parameter.requires_grad:
             parameter.data = parameter.data.float()  # peft leaves copies of heads and norms in the base's type
     _check_new(loaded, made)
+    _check_apart(made, held)
     return made
 
 
@@ -121,3 +129,23 @@ def _check_new(loaded: Loaded, adapted: PeftModel) -> None:
     trained = adapters.trained_names(adapted)
     if lost := [name for name in _drawn(loaded) if name not in trained]:
         raise ModelError(f"{WHERE}: {loaded.source} comes without {', '.join(lost[:3])}, and nothing would train them")
+
+
+def _check_names(names: Iterable[str]) -> None:
+    """Raise ModelError for names of a fusion's members that modules of torch, or folders, cannot have."""
+    for name in names:
+        if not re.fullmatch(r"[\w-]+", name) or name == adapters.ACTIVE or hasattr(nn.ModuleDict(), name):
+            what = "is taken" if re.fullmatch(r"[\w-]+", name) else "is not of letters, digits, - and _ alone"
+            raise ModelError(f"{WHERE}.of: the name `{name}` {what}; give the adapter another one")
+
+
+def _check_apart(model: PreTrainedModel | PeftModel, names: Iterable[str]) -> None:
+    """Raise ModelError for an adapter's name that something else in the model has too: by it, peft tells which weights
+    are not the one's that it saves.
+    """
+    steps = {step for key in model.state_dict() for step in pairwise(("", *key.split(".")))}
+    others = {name for holder, name in steps if holder not in _NAMED}
+    if shared := sorted(others & set(names)):
+        raise ModelError(
+            f"{WHERE}.of: the name `{shared[0]}` is that of a part of the model; give the adapter another one"
+        )

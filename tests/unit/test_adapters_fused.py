@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from configs.adapters import AnyAdapter, Bottleneck, Fusion, MixAndMatch
@@ -42,8 +42,8 @@ def body(model: PeftModel, kind: str) -> Tensor:
     return found
 
 
-def fuse(kind: str, first: str, second: str) -> PeftModel:
-    return built(Fusion(kind="fusion", of={"first": first, "second": second}), kind)
+def fuse(kind: str, first: str, second: str, names: tuple[str, str] = ("first", "second")) -> PeftModel:
+    return built(Fusion(kind="fusion", of=dict(zip(names, (first, second), strict=True))), kind)
 
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2"])
@@ -133,3 +133,35 @@ def test_members_beside_a_prefix_above_others_or_of_a_fusion_are_refused(tmp_pat
         fuse("bert", first, str(tmp_path / "fusion"))
     with pytest.raises(ModelError, match=r"student\.adapter\.on: .*fusion is a fusion; nothing stands on one"):
         member(tmp_path / "on", "bert", place="pfeiffer", on=(str(tmp_path / "fusion"),))
+
+
+@pytest.mark.parametrize("names", [("en", "de"), ("a", "at"), ("lay", "default_2")])
+def test_members_may_be_called_what_names_of_modules_begin_with(tmp_path: Path, names: tuple[str, str]) -> None:
+    model = fuse(
+        "bert",
+        member(tmp_path / "1", "bert", place="pfeiffer"),
+        member(tmp_path / "2", "bert", place="pfeiffer"),
+        names,
+    )
+    adapters.save(model, tmp_path / "fusion")
+    inputs = {name: tensor for name, tensor in batch("bert").items() if name != "labels"}
+    with torch.no_grad():
+        said = model(**inputs).logits
+        again = adapters.attach(loaded("bert").model, tmp_path / "fusion", "a test").eval()
+        torch.testing.assert_close(again(**inputs).logits, said, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["encoder", "0", "weight", "query", "down", "default", "keys", "a.b", "a/b"])
+def test_a_name_that_would_be_confused_with_another_is_refused(tmp_path: Path, name: str) -> None:
+    folders = [member(tmp_path / number, "bert", place="pfeiffer") for number in ("1", "2")]
+    with pytest.raises(ModelError, match=rf"student\.adapter\.of: the name `{name}` is "):
+        fuse("bert", *folders, ("first", name))
+
+
+def test_weights_that_a_file_lacks_are_named(tmp_path: Path) -> None:
+    folder = Path(member(tmp_path / "a", "bert", place="pfeiffer"))
+    weights = load_file(folder / adapters.WEIGHTS)
+    lost = next(key for key in weights if key.endswith("down.weight"))
+    save_file({key: weight for key, weight in weights.items() if key != lost}, folder / adapters.WEIGHTS)
+    with pytest.raises(ModelError, match=rf"lacks {lost}$"):
+        adapters.attach(loaded("bert").model, folder, "a test")
