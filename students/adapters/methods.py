@@ -97,7 +97,8 @@ def peft_config(section: AnyAdapter, target: Target) -> PeftConfig:
             return IA3Config(target_modules=both, feedforward_modules=inside, fan_in_fan_out=target.turned, **common)
         case Norms():
             found = [end for end in target.family.norms if matching(target.model, [end])]
-            return LNTuningConfig(target_modules=pattern(found), **common)
+            without = sites.weightless(target.model, found)
+            return LNTuningConfig(target_modules=pattern(found), exclude_modules=pattern(without) or None, **common)
         case PromptTuning():
             return PromptTuningConfig(num_virtual_tokens=section.tokens, **_sizes(target), **common)
         case PTuning():
@@ -167,7 +168,7 @@ def _sizes(target: Target) -> dict[str, Any]:
     """Return what peft looks for under names that not every configuration has."""
     config = target.model.config
     return {
-        "token_dim": config.hidden_size,
+        "token_dim": target.model.get_input_embeddings().embedding_dim,  # ALBERT's are narrower than its layers
         "num_layers": config.num_hidden_layers,
         "num_attention_heads": config.num_attention_heads,
         "num_transformer_submodules": 1,  # with peft's 2, half of the vectors before an encoder never get a gradient

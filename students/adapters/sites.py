@@ -1,5 +1,6 @@
 """Which parts go where: the adapters of our own, spelt out for an architecture."""
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from transformers import PreTrainedModel
@@ -91,6 +92,14 @@ def trained_norms(section: Bottleneck | MixAndMatch | Prefix, model: PreTrainedM
     found = [(end, matching(model, [end])) for end in (at.norms if wanted else ())]
     whole = [end for end, names in found if names and not around & set(names)]
     return [*whole, *(name for _, names in found if around & set(names) for name in names if name not in around)]
+
+
+def weightless(model: PreTrainedModel, ends: Iterable[str]) -> list[str]:
+    """Return the modules that end so and have no weights, as the first normalisation of ModernBERT, by their names in
+    the body, which are the same with a head and without one.
+    """
+    found = [name for name in matching(model, ends) if not list(model.get_submodule(name).parameters())]
+    return [name.removeprefix(f"{model.base_model_prefix}.") for name in found]
 
 
 def with_bias(model: PreTrainedModel) -> tuple[str, ...]:
