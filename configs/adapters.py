@@ -127,7 +127,8 @@ class _Sited(_Adapter):
     leave_out: tuple[NonNegativeInt, ...] = ()
     """Layers without parts (AdapterDrop; Rücklé et al. 2021), 0 the lowest; of an encoder-decoder, of both sides."""
     drop: NonNegativeInt = 0
-    """While training, leave out the parts of the lowest n layers, n drawn from 0 … this for every batch."""
+    """While training, leave out the parts of the lowest n layers, n drawn from 0 … this for every batch; one layer at
+    least keeps its own."""
     on: tuple[str, ...] = ()
     """Folders of adapters that stay below this one, frozen, in order, with those that they stand on themselves: MAD-X
     puts a task's above a language's."""
@@ -141,8 +142,8 @@ class Prefix(_Sited):
     tokens: Virtual = 20
     width: PositiveInt | None = 512
     """Of the network that makes them while training; none: they are parameters themselves."""
-    sides: tuple[Literal["encoder", "decoder", "cross"], ...] = ("encoder", "decoder", "cross")
-    """Of an encoder-decoder; other models have one stack, which is `encoder` here."""
+    sides: Annotated[tuple[Literal["encoder", "decoder", "cross"], ...], Field(min_length=1)] | None = None
+    """None: all that the model has. Those of an encoder-decoder are three; others have one stack, `encoder` here."""
 
 
 class Bottleneck(_Sited):

@@ -101,7 +101,7 @@ def _tokens(run: Run, loaded: Loaded, found: Table) -> None:
         raise ModelError(
             f"task.source_language: {loaded.source} marks no languages; leave it and `target_language` out"
         )
-    _positions(run, config, loaded.source)
+    _positions(run, config, loaded.source, adapters.virtual_tokens(loaded.model))
     weights = loaded.model.num_parameters()
     found.add_row(
         "teacher",
@@ -111,15 +111,16 @@ def _tokens(run: Run, loaded: Loaded, found: Table) -> None:
     )
 
 
-def _positions(run: Run, config: PretrainedConfig, who: str) -> None:
-    """Check that a model has positions for rows of the longest kind."""
+def _positions(run: Run, config: PretrainedConfig, who: str, virtual: int = 0) -> None:
+    """Check that a model has positions for rows of the longest kind, behind the `virtual` tokens of its adapter."""
     task = run.config.task
-    lengths = {"max_length": (task.max_length, positions(config))}
+    lengths = {"max_length": (task.max_length, virtual, positions(config))}
     if task.kind == "generation":
-        lengths["max_target_length"] = (task.max_target_length, positions(config, "decoder"))
-    for name, (length, room) in lengths.items():
-        if length > room:
-            raise ModelError(f"task.{name}: {length} is more than the {room} positions of {who}")
+        lengths["max_target_length"] = (task.max_target_length, 0, positions(config, "decoder"))
+    for name, (length, before, room) in lengths.items():
+        if length + before > room:
+            more = f", with the {before} tokens of its adapter," if before else ""
+            raise ModelError(f"task.{name}: {length}{more} is more than the {room} positions of {who}")
 
 
 def _own_words(run: Run) -> None:
@@ -181,6 +182,8 @@ def _stages(run: Run, loaded: Loaded | None, found: Table) -> None:
             strategy_of(run, name, stage, None, None)
         else:
             last = _student(run, loaded)
+            config = adapters.transformer(last.model).config
+            _positions(run, config, "the student", adapters.virtual_tokens(last.model))
             last.keep(stage.training.freeze, f"stages.{name}.training.freeze")
             objective = _objective(run, name, stage, last, loaded)
             strategy_of(run, name, stage, last, objective)

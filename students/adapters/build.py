@@ -19,7 +19,7 @@ from distill.errors import ModelError
 from distill.models import Loaded
 from students.adapters.families import matching
 from students.adapters.fused import fused
-from students.adapters.methods import Target, leaves, peft_config
+from students.adapters.methods import Target, ends_of, peft_config
 from students.adapters.modular.config import ModularConfig
 from students.adapters.register import register
 
@@ -108,7 +108,7 @@ def _whole(section: AnyAdapter, loaded: Loaded, task: Task) -> tuple[str, ...]:
     named = list(section.also)
     for end in named:
         if not matching(model, [end]):
-            raise ModelError(f"{WHERE}.also: no module ends in `{end}`{suggest(end, leaves(model))}")
+            raise ModelError(f"{WHERE}.also: no module ends in `{end}`{suggest(end, ends_of(model, end))}")
     if task.kind in ("classification", "regression", "tagging"):
         children = dict(model.named_children())
         named += [name for name in children if name != model.base_model_prefix and list(children[name].parameters())]

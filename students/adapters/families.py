@@ -10,6 +10,7 @@ from configs.errors import suggest
 from distill.errors import ModelError
 
 Ends = tuple[str, ...]
+_LAYER = re.compile(r"\.(\d+)\.|\.(\d+)$")
 
 
 @dataclass(frozen=True)
@@ -206,3 +207,9 @@ def matching(model: PreTrainedModel, ends: Iterable[str]) -> list[str]:
     """Return the names of a model's modules that end so, in its order."""
     wanted = re.compile(pattern(ends))
     return [name for name, _ in model.named_modules() if wanted.fullmatch(name)]
+
+
+def layer_of(name: str) -> int:
+    """Return the number of the layer a module belongs to, the first number in its name."""
+    found = _LAYER.search(name)
+    return int(found[1] or found[2]) if found else 0

@@ -45,6 +45,8 @@ GROUPS: dict[str, Callable[[Family], tuple[str, ...]]] = {
     "feed_forward": lambda at: (*at.up, *at.down),
     "all": lambda at: (*at.query, *at.key, *at.value, *at.attention_output, *at.up, *at.down),
 }
+_MODULES = ("target_modules", "exclude_modules", "modules_to_save")
+"""Keys of peft's that name modules by the ends of their names, where they hold a list."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +74,19 @@ class Target:
         """Return the pattern of the modules that end so. Raise ModelError where one of the ends matches nothing."""
         for end in ends:
             if not matching(self.model, [end]):
-                raise ModelError(f"{self.where}.{key}: no module ends in `{end}`{suggest(end, leaves(self.model))}")
+                raise ModelError(
+                    f"{self.where}.{key}: no module ends in `{end}`{suggest(end, ends_of(self.model, end))}"
+                )
         return pattern(ends)
 
 
-def leaves(model: PreTrainedModel) -> set[str]:
-    """Return the last names of the modules that have weights of their own."""
-    return {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if list(module.parameters(recurse=False))}
+def ends_of(model: PreTrainedModel, like: str) -> set[str]:
+    """Return the ends of the names of the modules that have weights of their own, of as many parts as the given one."""
+    parts = like.count(".") + 1
+    found = [
+        name.split(".")[-parts:] for name, module in model.named_modules() if list(module.parameters(recurse=False))
+    ]
+    return {".".join("#" if part.isdigit() else part for part in end) for end in found}
 
 
 def peft_config(section: AnyAdapter, target: Target) -> PeftConfig:
@@ -114,7 +122,7 @@ def peft_config(section: AnyAdapter, target: Target) -> PeftConfig:
             norms = sites.trained_norms(section, target.model, target.family)
             return ModularConfig(
                 **{**common, "modules_to_save": [*norms, *target.whole] or None},
-                parts=sites.parts_of(section, target.model, target.family),
+                parts=sites.parts_of(section, target.model, target.family, target.where),
                 drop=section.drop,
             )
         case BitFit():
@@ -185,13 +193,18 @@ def _by_name(section: Peft, target: Target, common: dict[str, Any]) -> PeftConfi
     for key in section.options:
         if key not in fields:
             raise ModelError(f"{target.where}.options: unknown key `{key}` of {section.method}{suggest(key, fields)}")
-    given: dict[str, Any] = {}
-    if "target_modules" in fields and "target_modules" not in section.options:
+    for key in _MODULES:
+        named = section.options.get(key)
+        target.found(named if isinstance(named, list) else [], f"options.{key}")
+    given: dict[str, Any] = dict(section.options)
+    if "target_modules" in fields and "target_modules" not in given:
         given["target_modules"] = _targets("query_value", target)
     if "fan_in_fan_out" in fields:
-        given["fan_in_fan_out"] = target.turned
+        given.setdefault("fan_in_fan_out", target.turned)
+    if isinstance(whole := given.get("modules_to_save"), list):
+        given["modules_to_save"] = [*target.whole, *whole]
     taken = {key: value for key, value in common.items() if key in fields}
     try:
-        return made(**{**taken, **given, **section.options})
+        return made(**{**taken, **given})
     except (TypeError, ValueError) as error:
         raise ModelError(f"{target.where}.options: {str(error).splitlines()[0]}") from error

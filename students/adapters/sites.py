@@ -1,5 +1,6 @@
 """Which parts go where: the adapters of our own, spelt out for an architecture."""
 
+import re
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -7,16 +8,19 @@ from transformers import PreTrainedModel
 
 from configs.adapters import Bottleneck, Experts, MixAndMatch, Prefix, TopLayers
 from distill.errors import ModelError
-from students.adapters.families import Family, matching, pattern
+from students.adapters.families import Family, layer_of, matching, pattern
 
 Spec = dict[str, Any]
 PARALLEL_SCALE = 4.0
 
 
-def parts_of(section: Bottleneck | MixAndMatch | Prefix, model: PreTrainedModel, at: Family) -> list[Spec]:
-    """Return the parts of an adapter."""
+def parts_of(section: Bottleneck | MixAndMatch | Prefix, model: PreTrainedModel, at: Family, where: str) -> list[Spec]:
+    """Return the parts of an adapter. Raise ModelError for layers and sides that the model has not, and where no layer
+    would keep its parts.
+    """
     match section:
         case Prefix():
+            _check_sides(section, model, where)
             parts = prefixes(section, model, at)
         case MixAndMatch():
             numbers = section.model_dump(include={"size", "scale", "activation"})
@@ -25,8 +29,31 @@ def parts_of(section: Bottleneck | MixAndMatch | Prefix, model: PreTrainedModel,
             parts = [*bottlenecks(beside, at), *prefixes(before, model, at)]
         case Bottleneck():
             parts = [*bottlenecks(section, at), *invertible(section, model, at)]
+    layered = [part for part in parts if part["kind"] not in ("coupling", "inverse")]
+    _check_layers(section, [part["at"] for part in layered], model, where)
     out = {"leave_out": list(section.leave_out)} if section.leave_out else {}
-    return [part if part["kind"] in ("coupling", "inverse") else {**part, **out} for part in parts]
+    return [{**part, **out} if part in layered else part for part in parts]
+
+
+def _check_layers(
+    section: Bottleneck | MixAndMatch | Prefix, places: list[str], model: PreTrainedModel, where: str
+) -> None:
+    placed = re.compile("|".join(f"(?:{place})" for place in places))
+    layers = {layer_of(name) for name, _ in model.named_modules() if placed.fullmatch(name)}
+    if unknown := sorted(set(section.leave_out) - layers):
+        raise ModelError(f"{where}.leave_out: the model has no layer {unknown[0]}; its layers are 0 to {max(layers)}")
+    kept = layers - set(section.leave_out)
+    if not kept:
+        raise ModelError(f"{where}.leave_out: all {len(layers)} layers; one at least has to keep its parts")
+    if section.drop > max(kept):
+        what = f"at times no layer would keep its parts; at most {max(kept)} here"
+        raise ModelError(f"{where}.drop: with {section.drop} of {max(layers) + 1} layers left out, {what}")
+
+
+def _check_sides(section: Prefix, model: PreTrainedModel, where: str) -> None:
+    other = [side for side in section.sides or () if side != "encoder" and not model.config.is_encoder_decoder]
+    if other:
+        raise ModelError(f"{where}.sides: {model.config.model_type} has one stack, `encoder`, and no `{other[0]}`")
 
 
 def bottlenecks(section: Bottleneck, at: Family) -> list[Spec]:
@@ -49,7 +76,7 @@ def bottlenecks(section: Bottleneck, at: Family) -> list[Spec]:
 def prefixes(section: Prefix, model: PreTrainedModel, at: Family) -> list[Spec]:
     """Return the learned keys and values of every attention, side by side."""
     beside = model.config.is_encoder_decoder
-    sides = section.sides if beside else ("encoder",)
+    sides = section.sides or ("encoder", "decoder", "cross") if beside else ("encoder",)
     whole = pattern(at.attention)
     found = {
         "encoder": on_side(whole, "encoder") if beside else whole,

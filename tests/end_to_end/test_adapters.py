@@ -98,6 +98,14 @@ def test_what_weights_cannot_take_in_is_refused_at_set_up(tmp_path, call):
     assert not (tmp_path / "run").exists()
 
 
+def test_learned_tokens_take_positions_too(tmp_path, call):
+    run = str(_run(tmp_path, {"kind": "prompt", "tokens": 41}, ["adapter"]))
+    code, _, err = call("check", run)
+    said = "task.max_length: 24, with the 41 tokens of its adapter, is more than the 64 positions of the student"
+    assert code == 2 and said in " ".join(err.split())
+    assert call("check", run, "student.adapter.tokens=40")[0] == 0
+
+
 @pytest.mark.parametrize(
     ("adapter", "formats"),
     [({"kind": "bottleneck", "size": 8}, ["adapter"]), ({"kind": "lora"}, ["adapter", "transformers", "ctranslate2"])],

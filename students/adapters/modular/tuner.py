@@ -18,6 +18,7 @@ from torch.utils.hooks import RemovableHandle
 
 from distill.adapters import Tuner
 from distill.capture import prepare
+from students.adapters.families import layer_of
 from students.adapters.modular.config import ModularConfig
 from students.adapters.modular.invertible import Coupling, Inverse
 from students.adapters.modular.layer import Drop, ModularLayer
@@ -26,7 +27,6 @@ from students.adapters.modular.part import Part
 from students.adapters.modular.prefix import Prefix
 
 _KEY = re.compile(r"\b(modular_\w+)\.")
-_LAYER = re.compile(r"\.(\d+)\.|\.(\d+)$")
 
 
 class ModularModel(BaseTuner, Tuner):
@@ -64,7 +64,7 @@ class ModularModel(BaseTuner, Tuner):
         parameter_name: str | None = None,
     ) -> None:
         spec = next(part for part in cast(ModularConfig, peft_config).parts if re.fullmatch(part["at"], current_key))
-        number = _layer_of(current_key)
+        number = layer_of(current_key)
         if number in spec.get("leave_out", ()):
             return
         layer = target if isinstance(target, ModularLayer) else ModularLayer(target, self.drop)
@@ -221,9 +221,3 @@ def _use_whole(wrapper: ModulesToSaveWrapper, names: list[str], below: list[str]
     held = [name for name in below if name in wrapper.modules_to_save]
     if held and not any(name in wrapper.modules_to_save for name in names):
         wrapper.set_adapter(held[-1], inference_mode=True)
-
-
-def _layer_of(key: str) -> int:
-    """Return the number of the layer a module belongs to, the first number in its name."""
-    found = _LAYER.search(key)
-    return int(found[1] or found[2]) if found else 0
