@@ -8,6 +8,7 @@ from configs.section import Section
 from configs.strategies import DeepSpeed, Fsdp, StrategyName
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class Training(Section):
@@ -34,7 +35,7 @@ class Training(Section):
     """Part of the steps over which the learning rate rises from 0."""
     weight_decay: NonNegativeFloat = 0.01
     """Not applied to biases and norms."""
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     eps: PositiveFloat = 1e-8
     gradient_clip: NonNegativeFloat = 1.0
     """Norm to which the gradient of student and projectors together is cut; 0 leaves it."""

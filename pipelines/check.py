@@ -37,6 +37,7 @@ from pipelines.run import Run
 from pipelines.score_table import score_table
 from pipelines.spread import strategy_of
 from pipelines.stage_teacher import cut_down
+from pipelines.train_logs import require as require_loggers
 from pipelines.words import learnt_by_students
 from students.build import build as build_student
 from students.build import build_alone
@@ -55,6 +56,7 @@ def preflight(run: Run) -> None:
     found = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
     found.add_row("[bold]run[/]", run.config.about)
     found.add_row("machine", run.device.describe())
+    require_loggers(run.config.machine.loggers)
     _precision(run)
     check_rows(run, found)
     run.planned = check_memory(run)

@@ -251,7 +251,7 @@ class Run:
         return not isinstance(stage, TrainStage) or stage.once or stage.trains == "teacher"
 
     def stage_fingerprint(self, name: str, seed: int | None) -> str:
-        """Return the fingerprint a finished stage was marked with."""
+        """Return the fingerprint a finished stage was marked with. Raise ModelError where it is not finished."""
         return str(results_of(self.stage_folder(name, seed))["fingerprint"])
 
     def teacher_fingerprint(self, kind: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from filelock import FileLock
 
+from distill.errors import ModelError
 from distill.files import digest_file, write_json
 
 if TYPE_CHECKING:
@@ -104,8 +105,11 @@ def _alone(stage: Stage[Any], folder: Path) -> AbstractContextManager[object]:
 
 
 def results_of(folder: Path) -> dict[str, Any]:
-    """Return what a finished stage wrote down."""
-    done: dict[str, Any] = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+    """Return what a finished stage wrote down. Raise ModelError where it is not finished."""
+    try:
+        done: dict[str, Any] = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"stages.{folder.name}: it is not done yet; `distill run` does it") from None
     return done
 
 

@@ -1,9 +1,22 @@
 """Where a training writes its curves."""
 
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 from lightning.pytorch.loggers import Logger
+
+from distill.errors import ModelError
+
+_APART = ("wandb", "mlflow")
+"""Loggers whose packages, of the same names, are not among this project's own."""
+
+
+def require(names: tuple[str, ...]) -> None:
+    """Raise ModelError where the package of a logger is not installed."""
+    missing = " ".join(name for name in names if name in _APART and find_spec(name) is None)
+    if missing:
+        raise ModelError(f"machine.loggers: {missing} not installed: pip install {missing}, or leave it out")
 
 
 def loggers(names: tuple[str, ...], output: Path, first: int) -> list[Logger]:

@@ -13,8 +13,10 @@ from pipelines.train import MODEL
 
 
 def trained(run: Run, name: str, seed: int | None) -> ModelSource:
-    """Return where the model of a train stage lies."""
-    return ModelSource(str(run.stage_folder(name, seed) / MODEL))
+    """Return where the model of a train stage lies. Raise ModelError where the stage is not finished."""
+    folder = run.stage_folder(name, seed)
+    results_of(folder)  # or it is not finished
+    return ModelSource(str(folder / MODEL))
 
 
 def every_seed(run: Run, name: str, below: str | None = None) -> list[tuple[int, ModelSource]]:
@@ -36,7 +38,9 @@ def evaluation_fingerprint(run: Run, stage: EvaluateStage) -> str:
 
 
 def best_seed(run: Run, name: str) -> int | None:
-    """Return the repeat whose student scored best on its validation rows; the first where none was scored."""
+    """Return the repeat whose student scored best on its validation rows; the first where none was scored. Raise
+    ModelError where one is not finished.
+    """
     seeds = run.seeds_of(name)
     results = {seed: results_of(run.stage_folder(name, seed))["results"] for seed in seeds}
     if not all("validation" in found for found in results.values()):

@@ -60,7 +60,8 @@ CASES = [
     (f"{TRAINING}.learning_rate='1e-4'", f"{TRAINING}.learning_rate: `1e-4` is not a number above 0; "
      "leave the quotes out"),
     (f"{TRAINING}.warmup=1.5", f"{TRAINING}.warmup: 1.5 is not a number from 0 to 1"),
-    (f"{TRAINING}.betas=[0.9, 2]", f"{TRAINING}.betas.1: 2 is not a number from 0 to 1"),
+    (f"{TRAINING}.betas=[0.9, 2]", f"{TRAINING}.betas.1: 2 is not a number from 0 to below 1"),
+    (f"{TRAINING}.betas=[0.9, 1]", f"{TRAINING}.betas.1: 1 is not a number from 0 to below 1"),
     (f"{TRAINING}.betas=[1, 1, 1]", f"{TRAINING}.betas: a list of 3 is not a list of 2"),
     ("data.validation.fraction=1", "data.validation.fraction: 1 is not a number above 0 and below 1"),
     ("stages.student.objective.0.label_smoothing=1", "stages.student.objective.0.label_smoothing: "

@@ -1,6 +1,7 @@
 """What a user gets wrong is told at set-up, in one message, with exit code 2."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,10 @@ CASES = {
         ["teacher={kind: sharded, model: {folder}/teacher, dtype: float16}"],
         "teacher.dtype: float16 of a sharded teacher needs a GPU; Choices here: bfloat16, float32",
     ),
+    "a momentum that forgets nothing": (
+        ["stages.student.training.betas=[0.9, 1]"],
+        "stages.student.training.betas.1: 1 is not a number from 0 to below 1",
+    ),
     "devices that are not there": (["machine.accelerator=gpu"], "torch sees none"),
 }
 
@@ -91,6 +96,22 @@ def test_one_message_and_exit_code_two(run, call, tmp_path, case, command):
     assert code == 2 and expected in err.replace("\n", " "), err
     assert "Traceback" not in err
     assert not list((tmp_path / "out").rglob("*.safetensors")) if (tmp_path / "out").exists() else True
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+@pytest.mark.parametrize("logger", ["wandb", "mlflow"])
+def test_a_logger_that_is_not_installed(run, call, tmp_path, logger, command):
+    if find_spec(logger) is not None:
+        pytest.skip(f"{logger} is installed")
+    code, _, err = call(command, str(run), f"output={tmp_path}", f"machine.loggers=[csv, {logger}]")
+    assert code == 2 and f"machine.loggers: {logger} not installed: pip install {logger}" in err, err
+
+
+@pytest.mark.parametrize("command", ["evaluate", "export"])
+def test_what_is_not_trained_yet(run, call, tmp_path, command):
+    later = f"stages.later={{kind: {command}, student: student, data: validation}}"
+    code, _, err = call(command, str(run), f"output={tmp_path}", later)
+    assert code == 2 and "stages.student: it is not done yet; `distill run` does it" in err, err
 
 
 def test_teacher_labels_in_another_order_are_matched_by_name(run, call, tmp_path):
