@@ -13,7 +13,7 @@ from pipelines.select import sources_of
 
 def check_rows(run: Run, found: Table) -> None:
     """Say how many rows each source has, and why others were left out. Raise DataError for one without any, and for
-    rows without targets where a stage needs them.
+    rows without targets or labels where a stage needs them.
     """
     for name, source in run.config.data.items():
         if isinstance(source, StageData):
@@ -23,6 +23,7 @@ def check_rows(run: Run, found: Table) -> None:
             raise DataError(f"data.{name}: 0 rows are left{_reasons(rows.notes)}")
         found.add_row(f"data.{name}", f"{len(rows):,} rows{_reasons(rows.notes)}")
     _targets(run)
+    _labels(run)
     if run.labels:
         shown = ", ".join(run.labels[:6]) + (" …" if len(run.labels) > 6 else "")
         found.add_row("labels", f"{len(run.labels)}: {shown}")
@@ -40,6 +41,25 @@ def _targets(run: Run) -> None:
             if None in targets:
                 place = targets.index(None) + 1
                 raise DataError(f"data.{source}: row {place} has no target, and stages.{name}.{key} needs one")
+
+
+def _labels(run: Run) -> None:
+    """Check that some rows have labels where models are scored by them."""
+    if run.config.task.kind not in ("classification", "regression"):
+        return
+    for name, stage in run.config.stages.items():
+        for key, source in _scored(stage):
+            if not isinstance(run.config.data[source], StageData) and not run.rows(source).has_labels:
+                raise DataError(f"data.{source}: no row has a label, and stages.{name}.{key} needs some")
+
+
+def _scored(stage: Stage) -> Iterator[tuple[str, str]]:
+    """Yield which sources a stage scores models on, after the key that names them."""
+    match stage:
+        case TrainStage(validation=str() as source):
+            yield "validation", source
+        case EvaluateStage():
+            yield "data", stage.data
 
 
 def _compared(run: Run, stage: Stage) -> Iterator[tuple[str, str]]:

@@ -94,7 +94,7 @@ class Rows:
     @property
     def has_labels(self) -> bool:
         """Whether any row carries a label."""
-        return "label" in self.table.column_names
+        return "label" in self.table.column_names and self.table["label"].null_count < len(self)
 
     @property
     def targets(self) -> list[str | None]:

@@ -29,6 +29,27 @@ CASES = {
     "a file that is not there": (["data.train.path={folder}/trian.csv"], "did you mean `train.csv`?"),
     "a column that is not there": (["data.train.columns.label=lable"], "did you mean `label`?"),
     "a label that is none": (["task.labels=[negative, positiv]"], "label `positive` not in task.labels"),
+    "validation rows without labels": (
+        ["data.validation.columns.label=null"],
+        "data.validation: no row has a label, and stages.student.validation needs some",
+    ),
+    "rows without labels to compare models on": (
+        [
+            "stages.student.validation=null",
+            "data.validation.columns.label=null",
+            "stages.evaluate={kind: evaluate, student: student, data: validation}",
+        ],
+        "data.validation: no row has a label, and stages.evaluate.data needs some",
+    ),
+    "scores that are not there": (
+        [
+            "task={kind: regression, labels: null, max_length: 24}",
+            "stages.student.objective=[{kind: logits, divergence: mse}]",
+            "data.train.columns.label=null",
+            "data.validation.columns.label=null",
+        ],
+        "data.validation: no row has a label, and stages.student.validation needs some",
+    ),
     "a teacher that is not there": (["teacher.model={folder}/teecher"], "did you mean `teacher`?"),
     "a teacher folder without weights": (["teacher.model={folder}/bare"], "bare lacks *.safetensors, tokenizer.json"),
     "a teacher whose head was never trained": (["teacher.model={folder}/body"], "needs teacher logits"),
