@@ -19,7 +19,9 @@ class TrainStage(Section):
 
     kind: Literal["train"]
     trains: Literal["student", "teacher"] = "student"
-    """`teacher` fine-tunes the run's teacher model; later stages then learn from the result."""
+    """`teacher` fine-tunes the run's teacher model; later stages then learn from the result. A head it comes with is
+    trained on where its classes are the run's, in whatever order; one whose outputs have no names (`LABEL_0` …) gives
+    way to a new one, and one for other classes is refused."""
     teacher: Literal["task", "base", "student", "none"] = "task"
     """`task`: the fine-tuned teacher; `base`: the teacher model as given; `student`: the student's own frozen model,
     its adapter off, which takes no memory of its own; `none`: no teacher."""

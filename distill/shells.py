@@ -3,11 +3,11 @@
 import warnings
 
 import torch
-from torch import nn
 
 from configs.data import Task
 from distill import adapters, languages
 from distill.errors import ModelError
+from distill.heads import head_weights
 from distill.models import (
     Loaded,
     ModelSource,
@@ -59,15 +59,9 @@ def outline(
     with torch.device("meta"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*meta parameter.*")  # weights of an adapter go nowhere here
         model = auto_class(task, config).from_config(config, dtype=dtype)
-        new = () if own_head else _head(model)
+        new = () if own_head else head_weights(model)
         if body is not source and source.folder is not None:
             model = adapters.attach(model, source.folder, where, trainable=trainable, below=source.below)
     words = load_tokenizer(described, where, weights=weights)
     languages.tell(words, task, where)
     return Loaded(model.eval(), words, source.path, own_head and task.kind != "text", new)
-
-
-def _head(model: nn.Module) -> tuple[str, ...]:
-    """Return the names of weights outside of a model's body."""
-    inside = f"{model.base_model_prefix}."
-    return tuple(name for name, _ in model.named_parameters() if not name.startswith(inside))

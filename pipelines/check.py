@@ -18,10 +18,10 @@ from configs.stages import (
     SelectStage,
     TrainStage,
 )
-from distill import adapters, languages
+from distill import adapters, heads, languages
 from distill.capture import shape_of
 from distill.errors import ModelError
-from distill.models import Loaded, ModelSource, load_config
+from distill.models import Loaded, ModelSource, has_head, label_names, load_config
 from distill.objective import Objective
 from distill.objective import build as build_objective
 from distill.positions import positions
@@ -59,14 +59,15 @@ def preflight(run: Run) -> None:
     require_loggers(run.config.machine.loggers)
     _precision(run)
     check_rows(run, found)
+    _adapter(run)
     run.planned = check_memory(run)
     loaded = run.load_teacher("base") if run.has_teacher else None
     if loaded is not None:
         _tokens(run, loaded, found)
+        _new_head(run)
     if run.student_is_alone:
         _own_words(run)
     _generations(run, loaded)
-    _adapter(run)
     _stages(run, loaded, found)
     _kept(run)
     _disks(run)
@@ -174,6 +175,19 @@ def _adapter(run: Run) -> None:
         )
 
 
+def _new_head(run: Run) -> None:
+    """Warn where the stage that trains the teacher leaves the head behind that it came with."""
+    if run.teacher_stage is None:
+        return
+    task, config = run.config.task, load_config(run.base, "teacher.model")
+    if has_head(config, task) and heads.unnamed(config, task, run.labels):
+        run.screen.warning(
+            f"teacher.model: the outputs of {run.base.path} are called {', '.join(label_names(config))}, which tells "
+            f"nothing of what they mean; stages.{run.teacher_stage} trains a new head. To go on with its own, write "
+            "the names of the classes into `id2label` of its config.json"
+        )
+
+
 def _stages(run: Run, loaded: Loaded | None, found: Table) -> None:
     """Pair teacher and student of every train stage; models that are still to be trained are stood in for."""
     last = None
@@ -264,9 +278,8 @@ def _stand_in(run: Run, stage: TrainStage, loaded: Loaded | None, student: Stude
     if stage.teacher == "student":
         return cut_down(own_teacher(student, "", "student.adapter"), stage)
     will_be_trained = stage.teacher == "task" and run.teacher_stage is not None
-    order = None if will_be_trained else run.label_order(loaded)
-    head = Loaded(loaded.model, loaded.tokenizer, loaded.source, loaded.trained_head or will_be_trained)
-    live = LiveTeacher(head, run.config.task, "", order)
+    head = replace(loaded, trained_head=loaded.trained_head or will_be_trained)
+    live = LiveTeacher(head, run.config.task, "", run.label_order(loaded))
     if stage.cache is None or live.shape is None:
         return cut_down(live, stage)
     record = run.config.stages[stage.cache]

@@ -196,7 +196,7 @@ def _outline(asked: Asked) -> Loaded | None:
     if not run.has_teacher or (stage.trains == "student" and run.student_is_alone):
         return None
     dtype = torch.float32 if stage.trains == "teacher" else run.dtype
-    return outline(run.base, run.config.task, run.labels, "teacher.model", dtype)
+    return run.to_train(outline(run.base, run.config.task, run.labels, "teacher.model", dtype))
 
 
 def _student(asked: Asked, loaded: Loaded | None) -> Student:
@@ -207,7 +207,8 @@ def _student(asked: Asked, loaded: Loaded | None) -> Student:
     if asked.stage.trains == "teacher":
         return Student(loaded.model, has_head=config.task.kind != "text")
     if isinstance(config.student, BaseStudent):  # in fp32, to be trained
-        return build(*given, outline(run.base, config.task, run.labels, "teacher.model"), config.seed, outline)
+        base = run.to_train(outline(run.base, config.task, run.labels, "teacher.model"))
+        return build(*given, base, config.seed, outline)
     return build(*given, loaded, config.seed, outline)
 
 

@@ -16,6 +16,7 @@ from configs.stages import TrainStage
 from configs.students import FolderStudent, SizedStudent
 from configs.teachers import AbsentTeacher, FreshTeacher, ShardedTeacher, bits_of
 from configs.teachers import LiveTeacher as GivenTeacher
+from distill import heads
 from distill.data.labels import label_names, permutation
 from distill.data.rows import Rows
 from distill.data.sources import read
@@ -115,7 +116,9 @@ class Run:
     def load_teacher(self, kind: str) -> Loaded:
         """Load the teacher model of a stage; of one that is sharded, all but its weights."""
         take = shell if self.teacher_is_sharded else partial(load, quantised=self.quantised)
-        return take(self.teacher_source(kind), self.config.task, self.labels, "teacher.model", self.dtype)
+        return self.to_train(
+            take(self.teacher_source(kind), self.config.task, self.labels, "teacher.model", self.dtype)
+        )
 
     @property
     def quantised(self) -> Quantised | None:
@@ -125,7 +128,15 @@ class Run:
 
     def fresh_teacher(self) -> Loaded:
         """Load the teacher model with a head for the task, in fp32, to fine-tune it."""
-        return load(self.base, self.config.task, self.labels, "teacher.model")
+        return self.to_train(load(self.base, self.config.task, self.labels, "teacher.model"))
+
+    def to_train(self, loaded: Loaded) -> Loaded:
+        """Give the teacher model the head that it is fine-tuned with, in a run that has a stage for it. Raise DataError
+        where its own is for other classes.
+        """
+        if self.teacher_stage is None:
+            return loaded
+        return heads.to_train(loaded, self.config.task, self.labels, f"teacher.model: {loaded.source}")
 
     def label_order(self, loaded: Loaded) -> list[int] | None:
         """Return the teacher's output for each class of the run, matched by name; none where they agree."""

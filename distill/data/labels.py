@@ -116,7 +116,7 @@ def permutation(model: Sequence[str], run: Sequence[str], where: str) -> list[in
     """
     if list(model) == list(run):
         return None
-    if any(_NAMELESS.fullmatch(name) for name in model) and set(model) != set(run):
+    if tell_nothing(model, run):
         raise DataError(
             f"{where}: the outputs are called {', '.join(model)}, which tells nothing of the classes {', '.join(run)}; "
             "write the names into `id2label` of its config.json, or use these in `task.labels` and `label_names`"
@@ -125,6 +125,11 @@ def permutation(model: Sequence[str], run: Sequence[str], where: str) -> list[in
     _same_names(places, _places(run, "task.labels"), (model, run), where)
     order = [places[name.casefold()] for name in run]
     return None if order == list(range(len(order))) else order
+
+
+def tell_nothing(model: Sequence[str], run: Sequence[str]) -> bool:
+    """Whether a model's outputs are called `LABEL_0`, `LABEL_1` …, and the run's classes are not."""
+    return any(_NAMELESS.fullmatch(name) for name in model) and set(model) != set(run)
 
 
 def _written(raw: Any) -> str:
