@@ -10,9 +10,9 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from configs.adapters import AdaLora, Adapter, Bottleneck, Fusion, Lora, MixAndMatch, Prefix
 from configs.data import Task
 from configs.students import BaseStudent, FolderStudent, LayersStudent, SizedStudent
-from distill import adapters
 from distill.errors import ModelError
-from distill.models import Loaded, ModelSource, label_names, load, load_tokenizer
+from distill.heads import in_order
+from distill.models import Loaded, ModelSource, load, load_tokenizer
 from students import from_config, from_teacher
 from students.adapters.build import build as build_adapter
 from students.adapters.ranks import RankSchedule
@@ -36,20 +36,20 @@ def build(
     seed: int,
     take: Take = load,
 ) -> Student:
-    """Build a student in fp32 that shares the teacher's vocabulary; `take` brings models out of folders. Raise
-    UserError where the two do not fit.
+    """Build a student in fp32 that shares the teacher's vocabulary, its outputs in the order of the run's classes;
+    `take` brings models out of folders. Raise UserError where the two do not fit.
     """
     match config:
         case SizedStudent():
             return from_config.build(config, task, labels, teacher.model.config, seed)
         case LayersStudent():
             model = from_teacher.build(config, teacher)
-            return _student(replace(teacher, model=model), config.adapter, task)
+            return _student(_own(teacher, model, task, labels), config.adapter, task)
         case FolderStudent():
             source = ModelSource(config.model, config.revision)
             return _student(_from_folder(source, task, labels, teacher.tokenizer, take=take), config.adapter, task)
         case BaseStudent():
-            return _student(replace(teacher, model=copy.deepcopy(teacher.model)), config.adapter, task)
+            return _student(_own(teacher, copy.deepcopy(teacher.model), task, labels), config.adapter, task)
 
 
 def build_alone(
@@ -81,11 +81,16 @@ def from_folder(
     words: PreTrainedTokenizerBase,
     adapter: Adapter | None = None,
 ) -> Student:
-    """Load a student to go on with; an adapter as an adapter, which learns as its section says. Raise ModelError if its
+    """Load a student to go on with; an adapter as an adapter, which learns as its section says. Raise UserError if its
     vocabulary or its labels are not the run's.
     """
     loaded = _from_folder(source, task, labels, words, trainable=True)
     return _learning(loaded.model, adapter, task, frozen_head=loaded.frozen_head)
+
+
+def _own(teacher: Loaded, model: PreTrainedModel, task: Task, labels: tuple[str, ...]) -> Loaded:
+    """Return a student's own copy of the teacher, or of parts of it."""
+    return in_order(replace(teacher, model=model), task, labels, f"teacher.model: {teacher.source}")
 
 
 def _student(loaded: Loaded, adapter: Adapter | None, task: Task) -> Student:
@@ -116,10 +121,7 @@ def _from_folder(
             f"student.model: {source.path} and {words.name_or_path} have different vocabularies "
             f"({len(loaded.tokenizer)} and {len(words)} pieces); the same ids must mean the same pieces"
         )
-    config = adapters.transformer(loaded.model).config
-    if loaded.trained_head and task.has_classes and label_names(config) != labels:
-        raise ModelError(_other_labels(source, label_names(config), labels))
-    return loaded
+    return in_order(loaded, task, labels, f"student.model: {source.path}")
 
 
 def adapter_of(config: SizedStudent | LayersStudent | FolderStudent | BaseStudent) -> Adapter | None:
@@ -137,10 +139,3 @@ def sources_of(config: SizedStudent | LayersStudent | FolderStudent | BaseStuden
             return [*found, *map(ModelSource, adapter.on)]
         case _:
             return found
-
-
-def _other_labels(source: ModelSource, own: tuple[str, ...], labels: tuple[str, ...]) -> str:
-    return (
-        f"student.model: {source.path} was trained for the labels {', '.join(own)}; the run has {', '.join(labels)}. "
-        "Give `task.labels` in the student's order, or start from a model without a head"
-    )

@@ -1,14 +1,17 @@
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
 from configs.data import Task
-from configs.students import FolderStudent, LayersStudent, SizedStudent
-from distill.errors import ModelError
-from distill.models import Loaded, ModelSource, load
+from configs.students import BaseStudent, FolderStudent, LayersStudent, SizedStudent
+from distill.errors import DataError, ModelError
+from distill.models import Loaded, ModelSource, label_names, load, load_config
 from distill.types import Needs
-from students.build import build
+from students.build import build, from_folder
 from students.from_teacher import build as keep_layers
 from students.from_teacher import spread
 from tests.helpers import families, tiny
@@ -120,6 +123,52 @@ def test_a_saved_student_comes_back_the_same(teacher, tmp_path):
     assert torch.equal(again(_batch(), Needs(logits=True)).logits, expected)
     plain = AutoModelForSequenceClassification.from_pretrained(tmp_path)
     torch.testing.assert_close(plain(**_batch()).logits, expected)
+
+
+def _turned(folder: Path) -> Loaded:
+    """A teacher whose outputs mean the run's classes in the opposite order."""
+    tiny.model_folder(folder)
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config |= {"id2label": {"0": "POSITIVE", "1": "negative"}, "label2id": {"POSITIVE": 0, "negative": 1}}
+    path.write_text(json.dumps(config), encoding="utf-8")
+    return load(ModelSource(str(folder)), TASK, tiny.LABELS, "teacher.model")
+
+
+@pytest.mark.parametrize("kind", ["teacher_layers", "folder", "lora"])
+def test_what_comes_of_another_model_says_the_classes_in_the_order_of_the_run(kind, tmp_path):
+    turned = _turned(tmp_path / "turned")
+    match kind:
+        case "teacher_layers":
+            asked = LayersStudent(kind="teacher_layers", layers=4)
+        case "folder":
+            asked = FolderStudent(kind="folder", model=str(tmp_path / "turned"))
+        case _:
+            asked = BaseStudent(kind="teacher", adapter={"kind": "lora"})
+    student = build(asked, TASK, tiny.LABELS, turned, 0).eval()
+    expected = turned.model.eval()(**_batch()).logits[:, [1, 0]]
+    torch.testing.assert_close(student(_batch(), Needs(logits=True)).logits, expected)
+    student.save(tmp_path / "saved", turned.tokenizer)
+    source = ModelSource(str(tmp_path / "saved"))
+    again = from_folder(source, TASK, tiny.LABELS, turned.tokenizer).eval()
+    torch.testing.assert_close(again(_batch(), Needs(logits=True)).logits, expected)
+    assert label_names(load_config(source, "saved")) == tiny.LABELS
+    assert list(turned.model.config.id2label.values()) == ["POSITIVE", "negative"]
+
+
+@pytest.mark.parametrize("asked", [LayersStudent(kind="teacher_layers", layers=2), BaseStudent(kind="teacher")])
+def test_classes_that_are_not_the_runs_are_refused(asked, teacher):
+    with pytest.raises(DataError, match=r"teacher.model: .*: labels are matched by name: the model has negative"):
+        build(asked, TASK, ("bad", "positive"), teacher, 0)
+
+
+def test_an_adapter_of_another_order_says_which(tmp_path):
+    turned = _turned(tmp_path / "turned")
+    own = ("POSITIVE", "negative")
+    asked = BaseStudent(kind="teacher", adapter={"kind": "lora"})
+    build(asked, Task(labels=own), own, turned, 0).save(tmp_path / "saved", turned.tokenizer)
+    with pytest.raises(ModelError, match=r"adapter stay in their order; `task.labels: \[POSITIVE, negative\]` is it"):
+        from_folder(ModelSource(str(tmp_path / "saved")), TASK, tiny.LABELS, turned.tokenizer)
 
 
 def test_another_vocabulary_is_refused(teacher, tmp_path):
