@@ -66,7 +66,8 @@ class Training(Section):
     workers: NonNegativeInt = 0
     """Processes that pad batches ahead."""
     watch: Literal["error", "warn", "off"] = "error"
-    """What to do about a term that is dead (zero, constant, NaN, without gradient) at the first steps."""
+    """What to do about a term that is dead (zero, constant, without gradient) at the first steps, or NaN or infinite at
+    any; later ones are looked at every `log_every` steps."""
 
     @model_validator(mode="after")
     def _one_length(self) -> "Training":

@@ -194,7 +194,9 @@ class Train(Stage[TrainStage]):
         metric = validation_metric(run.config.task, texts=training.validate_texts > 0)
         monitor = f"validation/{metric}" if training.keep == "best" else None
         saver = Checkpoints(state, training.checkpoint_every, monitor, background=training.checkpoint_async)
-        log = LossLog(training.log_every, data.plan.steps, per_epoch, line.report)
+        watch = Watch(training.watch, lambda shares: run.screen.shares(shares)) if training.watch != "off" else None
+        check = None if watch is None else watch.hear
+        log = LossLog(training.log_every, data.plan.steps, per_epoch, line.report, check)
         teacher, (nodes, devices) = parts[0].teacher, run.device.training_nodes
         elsewhere = (lambda: teacher.stopping) if isinstance(teacher, RemoteTeacher) else (lambda: 0)
         callbacks: list[pl.Callback] = [Beat(run.ranks), self._peak, *student.callbacks(), log, saver]
@@ -202,8 +204,8 @@ class Train(Stage[TrainStage]):
         spread = self._spread(parts[0])
         if training.gradient_clip and not spread.clips:
             callbacks.append(Clip(training.gradient_clip))
-        if training.watch != "off":
-            callbacks.append(Watch(training.watch, lambda shares: run.screen.shares(shares)))
+        if watch is not None:
+            callbacks.append(watch)
         return pl.Trainer(
             accelerator=run.device.accelerator,
             devices=devices,

@@ -31,12 +31,22 @@ class Report:
 class LossLog(pl.Callback):
     """Sum the losses on the device and read them every `every` optimiser steps: a step never waits for a number."""
 
-    def __init__(self, every: int, steps: int, steps_per_epoch: int, show: Callable[[Report], None]) -> None:
-        """Report every so many optimiser steps, to the loggers and to `show`."""
+    def __init__(
+        self,
+        every: int,
+        steps: int,
+        steps_per_epoch: int,
+        show: Callable[[Report], None],
+        check: Callable[[Report], None] | None = None,
+    ) -> None:
+        """Report every so many optimiser steps and after the last: on rank 0 to the loggers and to `show`, then on all
+        ranks to `check`.
+        """
         self.every = every
         self.steps = steps
         self.steps_per_epoch = steps_per_epoch
         self.show = show
+        self.check = check
         self._sums: Tensor | None = None
         self._reset()
 
@@ -74,6 +84,8 @@ class LossLog(pl.Callback):
         if trainer.is_global_zero:
             _to_loggers(trainer, report)
             self.show(report)
+        if self.check is not None:
+            self.check(report)
         self._reset()
 
     def _reset(self) -> None:

@@ -1,6 +1,7 @@
-"""Watch the first steps for losses that train nothing."""
+"""Watch for losses that train nothing: at the first steps, and later for those that are no number any more."""
 
 import logging
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from distill.callbacks.log import Report
 from distill.errors import DeadLoss
 from distill.types import Batch
 
@@ -30,12 +32,14 @@ class Share:
 
 
 class Watch(pl.Callback):
-    """Stop a run whose terms are exactly zero, constant, not finite or without gradient at its first steps.
+    """Stop a run whose terms are exactly zero, constant or without gradient at its first steps, or not finite at any.
 
     Before the first step each term's gradient is measured by itself, so that a term that drowns the others is seen.
     What is zero there is judged after the first windows that have something for it: their micro-batches need not (rows
     with labels may be few), and a student that starts as its teacher (an adapter that changes nothing yet) has nothing
     to learn from it until another term has moved it. All ranks judge the same sums, at the same step.
+
+    After the first windows only what the log reads anyway is looked at: no step waits for a number on our account.
     """
 
     def __init__(self, mode: Literal["error", "warn"], show: Callable[[list[Share]], None]) -> None:
@@ -49,6 +53,8 @@ class Watch(pl.Callback):
         self._without: set[str] = set()
         """Terms that were still and then moved, whose gradient was not seen yet."""
         self._sums: dict[str, Tensor] = {}
+        self._infinite: set[str] = set()
+        """Terms whose means were not finite, once it was said."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Measure the shares on the first batch of a fresh training."""
@@ -80,11 +86,20 @@ class Watch(pl.Callback):
         self._sums = {}
         self._judge(trainer, pl_module, batch)
 
+    def hear(self, report: Report) -> None:
+        """Judge the means of the last windows. Raise DeadLoss for one that is not finite, unless only to warn of it."""
+        for name, mean in report.losses.items():
+            if not math.isfinite(mean) and name not in self._infinite:
+                self._infinite.add(name)
+                self._complain(f"{name}: is {mean} at step {report.step}; a lower training.learning_rate may help")
+
     def _judge(self, trainer: pl.Trainer, module: Any, batch: Batch) -> None:
         """Judge the terms that enough windows were seen of."""
         for name in [name for name, seen in self._windows.items() if len(seen) == STEPS]:
             values = trainer.strategy.reduce(torch.stack(self._windows.pop(name)), reduce_op="sum").tolist()
-            if len(set(values)) == 1:
+            if not all(map(math.isfinite, values)):
+                self._complain(f"{name}: is {sum(values)} in the first {STEPS} windows")
+            elif len(set(values)) == 1:
                 self._complain(f"{name}: {_constant(values[0])}")
             elif name in self._still:
                 self._without.add(name)
@@ -95,7 +110,7 @@ class Watch(pl.Callback):
 
     def _check(self, shares: list[Share]) -> None:
         for share in shares:
-            if share.loss != share.loss or share.loss in (float("inf"), float("-inf")):
+            if not math.isfinite(share.loss):
                 self._complain(f"{share.term}: is {share.loss} at the first step")
             elif share.gradient == share.loss == 0.0:
                 self._complain(f"{share.term}: is exactly 0 and gives no gradient")

@@ -129,6 +129,30 @@ def test_a_term_that_stays_zero_while_the_student_moves_stops_a_real_run(tmp_pat
         _start_as_the_teacher(tmp_path, "embeddings").run(tmp_path / "out")
 
 
+@pytest.mark.parametrize("log_every", [1, 100])
+def test_a_loss_that_is_no_number_any_more_stops_a_real_run(tmp_path, log_every):
+    stages = _stages(learning_rate=1e38, warmup=0.0, log_every=log_every)
+    with pytest.raises(DeadLoss, match=r"objective\.logits: is nan"):
+        stage(str(tiny.run_file(tmp_path, stages)), "student").run(tmp_path / "out")
+    assert not (tmp_path / "out" / "model").exists()
+
+
+def test_a_loss_that_is_no_number_after_the_first_steps_stops_a_real_run(tmp_path):
+    train = stage(str(tiny.run_file(tmp_path, _stages(epochs=2, log_every=5))), "student")
+    module, data = train.assemble()
+    step = module.training_step
+
+    def late(batch, batch_idx):
+        if batch_idx == 7:
+            next(module.student.parameters()).data.fill_(float("nan"))
+        return step(batch, batch_idx)
+
+    module.training_step = late
+    train.assemble = lambda: (module, data)
+    with pytest.raises(DeadLoss, match=r"objective\.logits: is nan at step 10"):
+        train.run(tmp_path / "out")
+
+
 def test_a_student_that_came_in_eval_mode_trains_with_dropout(tmp_path):
     train = stage(str(tiny.run_file(tmp_path, _stages())), "student")
     module, data = train.assemble()
