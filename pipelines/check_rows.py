@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from rich.table import Table
 
 from configs.data import StageData
+from configs.objective import TaskTerm
 from configs.stages import EvaluateStage, ExportStage, RecordedStage, SelectStage, Stage, TrainStage
 from distill.errors import DataError
 from pipelines.run import Run
@@ -24,9 +25,24 @@ def check_rows(run: Run, found: Table) -> None:
         found.add_row(f"data.{name}", f"{len(rows):,} rows{_reasons(rows.notes)}")
     _targets(run)
     _labels(run)
+    for name, stage in run.config.stages.items():
+        if isinstance(stage, TrainStage) and not any(isinstance(run.config.data[one], StageData) for one in stage.data):
+            check_gold(run, name, stage)
     if run.labels:
         shown = ", ".join(run.labels[:6]) + (" …" if len(run.labels) > 6 else "")
         found.add_row("labels", f"{len(run.labels)}: {shown}")
+
+
+def check_gold(run: Run, name: str, stage: TrainStage) -> None:
+    """Check that some row has a label where the task's own loss is learnt. Raise DataError where none has."""
+    if run.config.task.kind not in ("classification", "regression"):
+        return
+    place = next((i for i, term in enumerate(stage.objective) if isinstance(term, TaskTerm)), None)
+    if place is not None and not any(run.rows(source).has_labels for source in stage.data):
+        raise DataError(
+            f"stages.{name}.objective[{place}] (task) needs labels, and no row of {', '.join(stage.data)} has one; "
+            "take the term out, or name rows with labels in `data`"
+        )
 
 
 def _targets(run: Run) -> None:

@@ -31,6 +31,7 @@ from distill.strategies.build import build as build_strategy
 from distill.token_metrics import TokenMetrics
 from pipelines.batches import plan_of
 from pipelines.beat import Beat
+from pipelines.check_rows import check_gold
 from pipelines.extensions import build_for_disks
 from pipelines.place import is_helper
 from pipelines.room import kept_small
@@ -156,6 +157,7 @@ class Train(Stage[TrainStage]):
     def _data(self) -> DistillData:
         run, config = self._run, self._config
         training = config.training
+        check_gold(run, self.name, config)  # of rows that a stage before this one wrote, set-up could not know
         train = run.table(config.data, config.trains)
         validation = run.table((config.validation,), config.trains) if config.validation else None
         plan = plan_of(training, run.config.task, train, run.device.trainers, self._number)

@@ -50,6 +50,10 @@ CASES = {
         ],
         "data.validation: no row has a label, and stages.student.validation needs some",
     ),
+    "gold labels that no row has": (
+        ["stages.student.objective=[{kind: logits}, {kind: task}]", "data.train.columns.label=null"],
+        "stages.student.objective[1] (task) needs labels, and no row of train has one",
+    ),
     "a teacher that is not there": (["teacher.model={folder}/teecher"], "did you mean `teacher`?"),
     "a teacher folder without weights": (["teacher.model={folder}/bare"], "bare lacks *.safetensors, tokenizer.json"),
     "a teacher whose head was never trained": (["teacher.model={folder}/body"], "needs teacher logits"),
@@ -146,3 +150,14 @@ def test_teacher_labels_in_another_order_are_matched_by_name(run, call, tmp_path
         assert code == 0, err
         scores[teacher] = float(out.split("teacher's score")[1].split("accuracy ")[1].split(",")[0])
     assert scores["teacher"] == pytest.approx(1.0 - scores["swapped"], abs=2e-3)
+
+
+def test_gold_labels_that_no_row_of_another_stage_has(call, tmp_path):
+    augment = {"kind": "augment", "data": "plain", "copies": 1, "candidates": 3}
+    student = {**KD, "data": ["made"], "objective": [{"kind": "logits"}, {"kind": "task"}]}
+    plain = {"path": str(tiny.csv_file(tmp_path / "plain.csv", 8, labelled=False)), "columns": {"label": None}}
+    held = {"path": str(tiny.csv_file(tmp_path / "held.csv", 8))}
+    data = {"plain": plain, "validation": held, "made": {"kind": "stage", "stage": "augment"}}
+    code, _, err = call("run", str(tiny.run_file(tmp_path, {"augment": augment, "student": student}, data=data)))
+    expected = "stages.student.objective[1] (task) needs labels, and no row of made has one"
+    assert code == 2 and expected in err.replace("\n", " "), err
