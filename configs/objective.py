@@ -2,7 +2,15 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from configs.section import Section
 
@@ -30,9 +38,15 @@ class Schedule(Section):
         return self
 
 
+def _counts(weight: NonNegativeFloat | Schedule) -> NonNegativeFloat | Schedule:
+    if not (max(weight.start, weight.end) if isinstance(weight, Schedule) else weight):
+        raise ValueError("a term whose weight is 0 throughout trains nothing; take it out")
+    return weight
+
+
 LayerRule = Literal["uniform", "last", "top", "bottom", "skip"]
 LayerMap = LayerRule | dict[NonNegativeInt, NonNegativeInt]
-Weight = NonNegativeFloat | Schedule
+Weight = Annotated[NonNegativeFloat | Schedule, AfterValidator(_counts)]
 Temperature = PositiveFloat | Schedule
 Distance = Literal["mse", "cosine"]
 Projector = Literal["auto", "none", "linear", "mlp"]

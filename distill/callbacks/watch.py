@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from distill import schedules
 from distill.callbacks.log import Report
 from distill.errors import DeadLoss
 from distill.types import Batch
@@ -36,8 +37,9 @@ class Watch(pl.Callback):
 
     Before the first step each term's gradient is measured by itself, so that a term that drowns the others is seen.
     What is zero there is judged after the first windows that have something for it: their micro-batches need not (rows
-    with labels may be few), and a student that starts as its teacher (an adapter that changes nothing yet) has nothing
-    to learn from it until another term has moved it. All ranks judge the same sums, at the same step.
+    with labels may be few), a weight may rise from zero, and a student that starts as its teacher (an adapter that
+    changes nothing yet) has nothing to learn from it until another term has moved it. All ranks judge the same sums, at
+    the same step.
 
     After the first windows only what the log reads anyway is looked at: no step waits for a number on our account.
     """
@@ -82,7 +84,7 @@ class Watch(pl.Callback):
             return
         for name, seen in self._windows.items():
             if _counted(pl_module, batch, name):
-                seen.append(self._sums[name])
+                seen.append(self._sums[name] / _weight(pl_module, batch, name))
         self._sums = {}
         self._judge(trainer, pl_module, batch)
 
@@ -126,7 +128,11 @@ class Watch(pl.Callback):
 
 def _counted(module: Any, batch: Batch, term: str) -> bool:
     """Whether the window has something for a term; none counts as 1, so that it is divided by."""
-    return bool(batch["window_counts"][module.objective.units[term]] > 1)
+    return batch["window_counts"][module.objective.units[term]] > 1 and _weight(module, batch, term) > 0.0
+
+
+def _weight(module: Any, batch: Batch, term: str) -> float:
+    return schedules.value(module.objective.weights[term], batch["progress"])
 
 
 def _constant(value: float) -> str:

@@ -24,6 +24,10 @@ CASES = {
         ["stages.student.objective.0.weight={start: 1, end: 0, begin: 0.9, finish: 0.5}"],
         "stages.student.objective.0.weight: `begin` (0.9) must lie before `finish` (0.5)",
     ),
+    "a weight that is zero throughout": (
+        ["stages.student.objective=[{kind: logits}, {kind: hidden, weight: {start: 0, end: 0}}]"],
+        "stages.student.objective.1.weight: a term whose weight is 0 throughout trains nothing; take it out",
+    ),
     "a kind that is none": (["student.kind=size"], "did you mean `sizes`?"),
     "a source that is none": (["stages.student.data=[trian]"], "did you mean `train`?"),
     "a file that is not there": (["data.train.path={folder}/trian.csv"], "did you mean `train.csv`?"),

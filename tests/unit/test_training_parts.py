@@ -94,10 +94,10 @@ def test_a_term_that_is_exactly_zero_stops_a_real_run(tmp_path):
         train.run(tmp_path / "out")
 
 
-def _start_as_the_teacher(folder, term):
+def _start_as_the_teacher(folder, term, **more):
     """Return a stage whose student is its teacher with an adapter that changes nothing yet, without dropout."""
     student = {"kind": "teacher", "adapter": {"kind": "lora", "rank": 2}}
-    stages = _stages(objective=[{"kind": term}, {"kind": "task"}], micro_batch_size=2)
+    stages = _stages(objective=[{"kind": term, **more}, {"kind": "task"}], micro_batch_size=2)
     train = stage(str(tiny.run_file(folder, stages, student=student)), "student")
     module, data = train.assemble()
     for part in module.student.modules():
@@ -117,6 +117,19 @@ def test_rows_with_labels_may_be_few(tmp_path):
     }
     stage(str(tiny.run_file(tmp_path, stages, data=sources)), "student").run(tmp_path / "out")
     assert weights(tmp_path / "out")
+
+
+@pytest.mark.parametrize("other", [(), ({"kind": "task"},)], ids=["alone", "beside another"])
+def test_a_weight_may_rise_from_zero(tmp_path, other):
+    late = {"kind": "logits", "weight": {"start": 0, "end": 1, "begin": 0.6}}
+    stage(str(tiny.run_file(tmp_path, _stages([*other, late]))), "student").run(tmp_path / "out")
+    assert weights(tmp_path / "out")
+
+
+def test_a_term_that_is_zero_once_its_weight_has_risen_stops_a_real_run(tmp_path):
+    rising = {"start": 0, "end": 1, "begin": 0.4, "finish": 0.8}
+    with pytest.raises(DeadLoss, match="embeddings: is exactly 0"):
+        _start_as_the_teacher(tmp_path, "embeddings", weight=rising).run(tmp_path / "out")
 
 
 def test_a_student_that_starts_as_its_teacher_may_learn(tmp_path):
