@@ -49,7 +49,7 @@ class Training(Section):
     keep: Literal["last", "best"] = "last"
     """Weights the stage ends with: after the last step, or best on the validation rows."""
     validate_every: Fraction = 1.0
-    """Part of an epoch between two validations; 0 validates at the end only."""
+    """Part of an epoch between two validations; 0 validates at the end only, where there is one in any case."""
     validate_texts: NonNegativeInt = 0
     """`generation` only: how many validation sources, chosen by a hash, texts are written for at each validation,
     greedily. Their score by the task's metric then tells the best weights, and the best repeat; 0: how likely the

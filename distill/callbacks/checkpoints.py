@@ -17,7 +17,8 @@ BEST = "best.safetensors"
 class Checkpoints(pl.Callback):
     """Save every so many optimiser steps, after the validation if one falls on the step; the newest stay.
 
-    With a `monitor`, the student's weights are kept apart whenever that score is the best so far.
+    With a `monitor`, the student's weights are kept apart whenever that score is the best so far; those after the last
+    step are scored too, wherever validations fall.
     """
 
     def __init__(self, folder: Path, every: int, monitor: str | None = None, *, background: bool = False) -> None:
@@ -49,8 +50,10 @@ class Checkpoints(pl.Callback):
         """Save at the end of a window, and hear how the last save went."""
         self.io.look()
         at_boundary = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        validates = bool(trainer.val_dataloaders) and (batch_idx + 1) % int(trainer.val_check_interval) == 0
-        if at_boundary and not validates:
+        last = trainer.global_step == trainer.max_steps
+        trainer.should_stop |= last  # there alone Lightning validates between two multiples of its interval
+        falls = last or (batch_idx + 1) % int(trainer.val_check_interval) == 0
+        if at_boundary and not (falls and trainer.val_dataloaders):
             self._save_if_due(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -53,8 +53,8 @@ class Stop(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop here if anybody was asked to."""
-        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+        """Stop here if anybody was asked to; after the last step, once its validation is done."""
+        if (batch_idx + 1) % trainer.accumulate_grad_batches or trainer.global_step == trainer.max_steps:
             return
         if trainer.world_size == 1 or trainer.global_step % self._every == 0:
             self._stop_if_asked(trainer)

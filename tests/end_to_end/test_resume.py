@@ -1,5 +1,6 @@
 """A run cut at any point goes on with the same command and ends with the same weights, bit for bit."""
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,20 @@ def test_a_cut_run_ends_with_the_same_weights(run, whole, tmp_path, cut):
     assert _train(run, tmp_path) == 0
     resumed = weights(tmp_path)
     assert resumed.keys() == whole.keys()
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+def test_the_last_step_is_validated_wherever_validations_fall(run, tmp_path):
+    uneven = "stages.student.training.epochs=1.4"  # 12 steps, and a validation every 8
+    assert _train(run, tmp_path / "whole", uneven) == 0
+    with (tmp_path / "whole/log/from-0/metrics.csv").open(encoding="utf-8") as file:
+        scored = [int(row["step"]) for row in csv.DictReader(file) if row["validation/accuracy"]]
+    assert scored == [8, 12]
+    assert _train(run, tmp_path / "cut", uneven, "--die-at", "12", "--where", "validation") == 9
+    saved = checkpoints(next((tmp_path / "cut/checkpoints").iterdir()))
+    assert saved[-1].stem == "step-10"
+    assert _train(run, tmp_path / "cut", uneven) == 0
+    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "cut")
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
 
 

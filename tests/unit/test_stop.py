@@ -59,7 +59,11 @@ def test_slow_steps_are_looked_at_more_often(seconds, steps):
 def test_ranks_look_in_time_at_steps_they_agree_on(monkeypatch, own, slowest, looks):
     clock, seen = [0.0], []
     trainer = SimpleNamespace(
-        global_step=0, world_size=2, accumulate_grad_batches=1, strategy=SimpleNamespace(root_device="cpu")
+        global_step=0,
+        max_steps=100,
+        world_size=2,
+        accumulate_grad_batches=1,
+        strategy=SimpleNamespace(root_device="cpu"),
     )
 
     def all_reduce(mine: torch.Tensor, op: object) -> None:
@@ -82,13 +86,22 @@ def test_ranks_look_in_time_at_steps_they_agree_on(monkeypatch, own, slowest, lo
     assert seen == looks
 
 
-def test_the_signal_of_any_rank_stops_all_with_a_checkpoint(monkeypatch):
+@pytest.mark.parametrize("last", [False, True])
+def test_the_signal_of_any_rank_stops_all_with_a_checkpoint(monkeypatch, last):
     saved: list[object] = []
     trainer = SimpleNamespace(
-        global_step=10, world_size=2, accumulate_grad_batches=1, strategy=SimpleNamespace(root_device="cpu")
+        global_step=10,
+        max_steps=10 if last else 20,
+        world_size=2,
+        accumulate_grad_batches=1,
+        strategy=SimpleNamespace(root_device="cpu"),
     )
     monkeypatch.setattr(module.dist, "all_reduce", lambda mine, op: mine.copy_(torch.tensor([15.0, 0.1])))
     stop = Stop(cast(Any, SimpleNamespace(save=saved.append, io=SimpleNamespace(wait=lambda: None))))
+    given = cast(pl.Trainer, trainer), cast(pl.LightningModule, None)
+    if last:
+        stop.on_train_batch_end(*given, None, None, 0)
+        assert not saved  # its validation is still to come
     with pytest.raises(Stopped, match="stopped after step 10") as stopped:
-        stop.on_train_batch_end(cast(pl.Trainer, trainer), cast(pl.LightningModule, None), None, None, 0)
+        stop.on_train_end(*given) if last else stop.on_train_batch_end(*given, None, None, 0)
     assert stopped.value.signal == signal.SIGTERM and saved == [trainer]
