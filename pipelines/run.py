@@ -266,9 +266,13 @@ class Run:
         return str(results_of(self.stage_folder(name, seed))["fingerprint"])
 
     def teacher_fingerprint(self, kind: str) -> str:
-        """Return the digest of a teacher model's files; empty where there is none."""
+        """Return the digest of a teacher as it teaches: its model's files, and the type its weights are held in; empty
+        where there is none.
+        """
         found = fingerprint(self.teacher_source(kind)) if self.has_teacher else ""
-        return found if self.quantised is None else digest(found, self.quantised.bits)
+        held: list[str] = [] if self.quantised is None else [self.quantised.bits]
+        held += [] if self.dtype == torch.float32 else [str(self.dtype)]
+        return digest(found, *held) if held else found
 
     @property
     def teacher_is_sharded(self) -> bool:

@@ -73,7 +73,8 @@ class Train(Stage[TrainStage]):
         unsaid = {} if config.top_k else {"top_k": True}  # trainings from before there was such a key are still good
         left_out: dict[str, Any] = {"training": set(CHANGES_NOTHING), **unsaid}
         section = config.model_dump_json(exclude=left_out)
-        teacher = run.teacher_fingerprint(self._teacher.kind)
+        learns = config.trains == "teacher"  # in fp32, whatever it will teach in
+        teacher = fingerprint(run.base) if learns else run.teacher_fingerprint(self._teacher.kind)
         if config.cache is not None:
             sources.append(run.stage_fingerprint(config.cache, None))
         words = run.words_fingerprint() if config.trains == "student" else ""

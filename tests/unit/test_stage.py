@@ -10,7 +10,10 @@ import pytest
 from distill import files
 from distill.files import digest_input
 from distill.models import ModelSource, fingerprint
+from pipelines.record import RecordTeacher
 from pipelines.stage import MARKER, is_done
+from tests.helpers import tiny
+from tests.helpers.training import stage as train_stage
 
 
 def _stage(folder: Path, fingerprint: str) -> Any:
@@ -48,3 +51,23 @@ def test_the_digest_of_an_input_is_that_of_its_content(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"one")
     assert digest_input(path) == files.digest_file(path)
+
+
+def test_the_type_a_teacher_teaches_in_decides_what_is_learnt_and_recorded(tmp_path):
+    given = {"kind": "train", "data": ["train"], "training": {"epochs": 1}}
+    stages = {
+        "teacher": {**given, "trains": "teacher", "objective": [{"kind": "task"}]},
+        "answers": {"kind": "record", "teacher": "base", "data": ["train"]},
+        "student": {**given, "teacher": "base", "objective": [{"kind": "logits"}]},
+    }
+    path = str(tiny.run_file(tmp_path, stages))
+
+    def found(*overrides: str) -> dict[str, str]:
+        student = train_stage(path, "student", overrides)
+        record = RecordTeacher(student._run, "answers", student._run.config.stages["answers"])
+        teacher = train_stage(path, "teacher", overrides)
+        return {"teacher": teacher.fingerprint(), "answers": record.fingerprint(), "student": student.fingerprint()}
+
+    whole, half = found(), found("teacher.dtype=bfloat16")
+    assert found("teacher.dtype=float32") == whole
+    assert {name for name in whole if whole[name] != half[name]} == {"answers", "student"}
