@@ -69,13 +69,6 @@ def test_the_manifest_starts_what_loads():
         assert str(container["resources"]["limits"]["nvidia.com/gpu"]) == manifest["spec"]["nprocPerNode"]
 
 
-@pytest.mark.parametrize("command", re.findall(r"^ {4}distill (?:run|slurm) (.+)$", PAGE, flags=re.MULTILINE))
-def test_the_commands_of_the_page_load(command):
-    words = command.split("#")[0].split()
-    overrides = [word for word in words[1:] if "=" in word]
-    assert load(words[0], overrides).pipeline.stages
-
-
 def test_the_default_time_out_of_the_page_is_the_default():
     from configs.training import Machine
 
