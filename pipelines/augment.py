@@ -10,13 +10,17 @@ from distill.data.masked import MaskedLM, has_masked_lm, load_masked_lm
 from distill.data.neighbours import load_neighbours
 from distill.files import digest
 from distill.models import ModelSource, fingerprint, load_config
+from pipelines.place import own_device, share
 from pipelines.stage import Stage
 
 
 class Augment(Stage[AugmentStage]):
-    """Writes the rows of a source and their copies as Parquet, in parts; a run that was cut goes on at the next."""
+    """Writes the rows of a source and their copies as Parquet, in parts that all ranks share; a run that was cut goes
+    on at the next.
+    """
 
     kind = "augment"
+    joint = True
 
     def fingerprint(self) -> str:
         """Depend on the rows, the section and the models that propose words."""
@@ -40,8 +44,9 @@ class Augment(Stage[AugmentStage]):
         where = f"stages.{self.name}.embeddings"
         neighbours = load_neighbours(self._embeddings_source(), config.candidates, where)
         how = Augmentation(config, masked, neighbours, run.config.seed)
+        rank, ranks = share()
         with ProgressLine(run.console, self.title, "parts") as line:
-            notes = write_augmented(rows, output, how, progress=line.advance)
+            notes = write_augmented(rows, output, how, rank=rank, ranks=ranks, progress=line.advance)
         return {"originals": len(rows), "summary": _summary(notes), "notes": notes}
 
     def _masked_lm(self) -> MaskedLM | None:
@@ -50,7 +55,7 @@ class Augment(Stage[AugmentStage]):
         source = self._masked_source()
         if config.masked_model is None and not has_masked_lm(load_config(source, where)):
             return None
-        return load_masked_lm(source, config.candidates, where, self._run.device.torch_name)
+        return load_masked_lm(source, config.candidates, where, own_device(self._run.device.torch_name))
 
     def _masked_source(self) -> ModelSource:
         return self._run.base if self._config.masked_model is None else ModelSource(self._config.masked_model)

@@ -17,11 +17,11 @@ from distill.data.table import TokenTable
 from distill.errors import DataError, ModelError
 from distill.files import digest, write_atomically
 from distill.protocols import Teacher
+from distill.shares import Parts, share_out
 from distill.types import IGNORED, Batch, Needs
 from teachers.in_step import in_step, place, told
 from teachers.most_likely import most_likely
 from teachers.record import parts_of
-from teachers.shares import Parts, share_out
 
 ROWS_A_PART = 1024
 """Rows whose logits go into one file: what one process takes at a time, and what is lost at most when it is killed."""

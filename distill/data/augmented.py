@@ -1,4 +1,4 @@
-"""Augmented rows on disk: Parquet files, each whole or not there, each made once."""
+"""Augmented rows on disk: Parquet files, each whole or not there, each made by whoever is free."""
 
 import json
 from collections import Counter
@@ -14,7 +14,9 @@ from configs.stages import AugmentStage
 from distill.data.augment import Proposer, augment
 from distill.data.rows import Rows
 from distill.data.sources import METADATA
+from distill.errors import DataError
 from distill.files import digest, write_atomically
+from distill.shares import Parts, share_out
 
 ROWS_A_PART = 1024
 """Rows whose copies go into one file. Fixed, so that the files do not depend on how many processes write them."""
@@ -45,35 +47,44 @@ def write_augmented(
     ranks: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, int]:
-    """Write the rows and their copies to `folder`, this rank's parts of them, and return the notes of these parts.
+    """Write the rows and their copies to `folder`, and return the notes of all parts.
 
     A part that is there, of the same rows and augmentation, is left as it is: a run that was interrupted goes on where
-    it stopped. `progress` is told how many of how many parts are done.
+    it stopped, with any number of ranks. `rank` of `ranks` share the parts out; whoever returns has seen all of them.
+    `progress` is told how many of how many parts are there. Raises DataError where somebody else writes others.
     """
-    starts = range(0, len(rows), ROWS_A_PART)
-    mine = list(enumerate(starts))[rank::ranks]
-    notes: Counter[str] = Counter()
+    parts = [rows.part(start, start + ROWS_A_PART) for start in range(0, len(rows), ROWS_A_PART)]
+    places = [folder / f"part-{number:05d}.parquet" for number in range(len(parts))]
     common = how.fingerprint
-    for done, (number, start) in enumerate(mine, 1):
-        part = rows.part(start, start + ROWS_A_PART)
-        place = folder / f"part-{number:05d}.parquet"
-        about = {"part": number, "parts": len(starts), "fingerprint": digest(common, _content(part))}
-        finished = _finished(place, about)
-        notes.update(_write(part, place, how, about) if finished is None else finished)
-        if progress is not None:
-            progress(done, len(mine))
-    if rank == 0:
-        _remove_others(folder, len(starts))
+    digests = [digest(common, _content(part)) for part in parts]
+    abouts = [{"part": number, "parts": len(parts), "fingerprint": one} for number, one in enumerate(digests)]
+
+    def is_there(number: int) -> bool:
+        return _finished(places[number], abouts[number]) is not None
+
+    def make(number: int) -> None:
+        _write(parts[number], places[number], how, abouts[number])
+
+    share_out(Parts(folder, len(parts), is_there, make), rank=rank, ranks=ranks, progress=progress)
+    _remove_others(folder, len(parts))
+    notes: Counter[str] = Counter()
+    for place, about in zip(places, abouts, strict=True):
+        found = _finished(place, about)
+        if found is None:
+            raise DataError(
+                f"{folder}: parts were written over by a run of another configuration; give one of the two another "
+                "`output`"
+            )
+        notes.update(found)
     return dict(notes)
 
 
-def _write(part: Rows, place: Path, how: Augmentation, about: dict[str, Any]) -> dict[str, int]:
+def _write(part: Rows, place: Path, how: Augmentation, about: dict[str, Any]) -> None:
     notes: Counter[str] = Counter()
     made = augment(part, how.settings, masked_lm=how.masked_lm, neighbours=how.neighbours, seed=how.seed, notes=notes)
     table = Rows.of(list(made)).table
     described = table.replace_schema_metadata({METADATA: json.dumps({**about, "notes": notes})})
-    write_atomically(place, lambda partial: pq.write_table(described, partial, compression="zstd"))
-    return dict(notes)
+    write_atomically(place, lambda partial: pq.write_table(described, partial, compression="zstd"), shared=True)
 
 
 def _finished(place: Path, about: dict[str, Any]) -> dict[str, int] | None:
@@ -94,4 +105,4 @@ def _remove_others(folder: Path, parts: int) -> None:
     """Remove what is left of a longer list of parts."""
     for path in folder.glob("part-*.parquet"):
         if int(path.stem.removeprefix("part-")) >= parts:
-            path.unlink()
+            path.unlink(missing_ok=True)

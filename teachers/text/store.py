@@ -1,6 +1,6 @@
 """What a teacher wrote, on disk: shards that are whole or not there, whoever writes them, however often it is killed.
 
-A plan says which rows make which shard. It is a pure function of rows, teacher and decoding; `teachers.shares` says who
+A plan says which rows make which shard. It is a pure function of rows, teacher and decoding; `distill.shares` says who
 writes which. A row is known by its id, a hash of its content, never by its number in a file.
 """
 
@@ -20,8 +20,8 @@ from distill.data.hashing import mix
 from distill.data.rows import Rows
 from distill.errors import DataError
 from distill.files import digest, write_atomically
+from distill.shares import Parts, share_out
 from distill.types import Completion
-from teachers.shares import Parts, share_out
 
 _ABOUT = b"distill.shard"
 _NAME = "shard-{:05d}-of-{:05d}.parquet"
