@@ -127,7 +127,7 @@ class Bare:
 
     def batches(self, first: int, count: int) -> list[Batch]:
         """Return batches of the plan."""
-        planned = PlannedBatches(self._data.train, self._data.plan, self._data.pad_id, rank=0, world=1)
+        planned = PlannedBatches(self._data.train, self._data.plan, self._data.pad_id, rank=0)
         return [planned[number] for number in range(first, first + count)]
 
     def _loss(self, batch: Batch) -> Tensor:

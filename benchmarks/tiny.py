@@ -135,7 +135,7 @@ def _own_lap(variant: Trained | Bare, number: int) -> Lap:
 
 def _peer_lap(peer: brewer.Brewer, trained: Trained, plan: Plan, regime: str, number: int) -> Lap:
     data = trained.data
-    planned = PlannedBatches(data.train, plan, data.pad_id, rank=0, world=1)
+    planned = PlannedBatches(data.train, plan, data.pad_id, rank=0)
     first = number * STEPS[regime]
     return peer.lap([planned[step] for step in range(first, first + WARM + STEPS[regime])])
 

@@ -21,9 +21,10 @@ class Training(Section):
     batch_size: PositiveInt = 32
     """Rows an optimiser step sees, over all devices."""
     micro_batch_size: PositiveInt | None = None
-    """Rows one device takes at a time; none: its whole share at once. Changes memory, never the result."""
+    """Rows one device takes at a time; none: its whole share at once. Changes memory, never the result. Every batch of
+    `tokens_per_batch` is cut into as many parts as one of the shortest rows alone would need."""
     tokens_per_batch: PositiveInt | None = None
-    """Padded tokens an optimiser step sees, instead of `batch_size` rows."""
+    """Padded tokens an optimiser step sees, over all devices, instead of `batch_size` rows."""
     bucket_window: PositiveInt = 50
     """Batches whose rows are sorted by length together; 1 keeps the shuffled order."""
     padding: Literal["dynamic", "fixed"] = "dynamic"

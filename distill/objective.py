@@ -49,10 +49,14 @@ class Objective(nn.Module):
         self.teacher_needs = reduce(or_, (term.teacher_needs for term in parts), Needs())
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch) -> dict[str, Tensor]:
-        """Return each term's weighted SUM over its unit, fp32 scalars, at the weights of this point of the training."""
+        """Return each term's weighted SUM over its unit, fp32 scalars, at the weights of this point of the training.
+
+        That of a spare row is 0, and so are its gradients: ranks take the same passes, whatever rows they have.
+        """
         batch = as_said(batch)
+        counts = 0.0 if batch.get("spare", False) else 1.0
         return {
-            name: term(student, teacher, batch) * schedules.value(self.weights[name], batch["progress"])
+            name: term(student, teacher, batch) * (counts * schedules.value(self.weights[name], batch["progress"]))
             for name, term in self.terms.items()
         }
 

@@ -84,6 +84,8 @@ class Batch(TypedDict):
     """Fraction of the training that lies behind, for schedules"""
     step: int
     """Number of the optimiser step this batch belongs to"""
+    spare: NotRequired[bool]
+    """Whether the window has no row for this micro-batch: the one that stands here adds nothing to any loss"""
 
 
 @dataclass(frozen=True)

@@ -61,11 +61,6 @@ class Batches:
         plan = plan_of(stage.training, run.config.task, table, asked.devices, run.config.seed)
         return Batches(asked, table, plan, run.words(stage.trains).tokenizer.pad_token_id if known else 0, not known)
 
-    @property
-    def accumulate(self) -> int:
-        """Micro-batches of a device in a window."""
-        return self.plan.batching.parts // self.asked.devices
-
     def probe(self) -> Batch:
         """Return two short rows, to see what depends on what."""
         return self._batch(self.table.lengths.argsort(kind="stable")[:2])
@@ -85,7 +80,7 @@ class Batches:
 
     def _batch(self, rows: Any, pad_to: int | None = None) -> Batch:
         inputs = collate(self.table, rows, self.pad_id, pad_to)
-        return Batch(**inputs, window_counts=self.plan.counts(0), progress=0.0, step=0)
+        return Batch(**inputs, window_counts=self.plan.counts(0), progress=0.0, step=0, spare=False)
 
     def validation(self) -> Inputs | None:
         """Return the largest validation batch, where there is one to be had."""
@@ -122,4 +117,4 @@ def _assumed(asked: Asked, config: PretrainedConfig) -> TokenTable:
     writes = task.kind == "generation"
     start = config.decoder_start_token_id if writes and config.is_encoder_decoder else None
     targets = task.max_target_length if writes else None
-    return assumed(batching(asked.stage.training, asked.devices), task.max_length, targets, start)
+    return assumed(batching(asked.stage.training), task.max_length, targets, start)

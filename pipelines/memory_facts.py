@@ -109,7 +109,7 @@ def trace(asked: Asked) -> Traced:
     ledger = Ledger(student.shape.outputs or -1, CUDA_BLOCK if tracer.device.type == "cuda" else 1)
     student.train()
     largest_batch = tracer.batch(batches.largest())
-    tracer.step(lambda: _loss(module, largest_batch), held, ledger, again=batches.accumulate > 1)
+    tracer.step(lambda: _loss(module, largest_batch), held, ledger, again=batches.plan.accumulate > 1)
     scored = _validate(tracer, student, ledger, batches)
     rows, positions = largest_batch["input_ids"].shape
     return Traced(
@@ -122,7 +122,7 @@ def trace(asked: Asked) -> Traced:
         rows=rows,
         positions=positions,
         assumed=batches.assumed,
-        accumulates=batches.accumulate > 1,
+        accumulates=batches.plan.accumulate > 1,
         kernels=_kernels(ledger, batches, largest_batch, scored),
         facts=replace(facts_of(run, stage, student, objective), devices=asked.devices),
         teaching=_teaching(asked, loaded, module, (tracer, batches, largest_batch)),

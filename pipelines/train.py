@@ -193,7 +193,7 @@ class Train(Stage[TrainStage]):
         training, run = self._config.training, self._run
         student, data = cast(Student, parts[0].student), parts[1]
         per_epoch = data.plan.steps_of(0)
-        accumulate = data.plan.batching.parts // run.device.trainers
+        accumulate = data.plan.accumulate
         metric = validation_metric(run.config.task, texts=training.validate_texts > 0)
         monitor = f"validation/{metric}" if training.keep == "best" else None
         saver = Checkpoints(state, training.checkpoint_every, monitor, background=training.checkpoint_async)

@@ -66,7 +66,7 @@ class Recording:
 
     def _said(self, rows: NDArray[np.int64]) -> Mapping[str, Tensor]:
         inputs = collate(self.table, rows, self.pad_id)
-        batch = Batch(**inputs, window_counts={}, progress=0.0, step=0)
+        batch = Batch(**inputs, window_counts={}, progress=0.0, step=0, spare=False)
         on_device = {
             name: value.to(self.device) if isinstance(value, Tensor) else value for name, value in batch.items()
         }

@@ -1,7 +1,7 @@
 """Which rows meet in which optimiser step: a pure function of lengths, seed and epoch.
 
-A *window* is what one optimiser step sees, over all ranks and micro-batches. Windows are drawn first and split
-afterwards, so that the split (micro-batch size, number of ranks) changes memory and speed, never what is learnt.
+A *window* is what one optimiser step sees, over all ranks and micro-batches. Windows are drawn before anything is known
+of the split, so that the split (micro-batch size, number of ranks) changes memory and speed, never what is learnt.
 """
 
 from collections.abc import Sequence
@@ -23,17 +23,10 @@ class Batching:
     """Padded tokens of a window, instead of a number of rows."""
     bucket_window: int = 50
     """Windows whose rows are sorted by length together."""
-    parts: int = 1
-    """Micro-batches a window is split into, over all ranks; none of them may be empty."""
 
 
 def windows(lengths: NDArray[np.int64], batching: Batching, seed: int, epoch: int) -> list[Indices]:
-    """Return the windows of an epoch: each row in exactly one, rows of similar length together, windows shuffled.
-
-    Raise ValueError where there are fewer rows than `batching.parts`.
-    """
-    if len(lengths) < batching.parts:
-        raise ValueError(f"{len(lengths)} rows cannot be split into {batching.parts} micro-batches")
+    """Return the windows of an epoch: each row in exactly one, rows of similar length together, windows shuffled."""
     random = np.random.default_rng((seed, epoch))
     order = random.permutation(len(lengths))
     drawn = [
@@ -41,12 +34,13 @@ def windows(lengths: NDArray[np.int64], batching: Batching, seed: int, epoch: in
         for bucket in _buckets(order, lengths, batching)
         for window in _cut(bucket[np.argsort(lengths[bucket], kind="stable")], lengths, batching)
     ]
-    whole = _merge_small(drawn, batching.parts)
-    return [whole[position] for position in random.permutation(len(whole))]
+    return [drawn[position] for position in random.permutation(len(drawn))]
 
 
 def split(window: Indices, parts: int) -> list[Indices]:
-    """Cut a window into micro-batches of nearly equal numbers of rows; they stay sorted by length."""
+    """Cut a window into micro-batches of nearly equal numbers of rows; they stay sorted by length. Of fewer rows than
+    parts, the last parts get none.
+    """
     return np.array_split(window, parts)
 
 
@@ -62,8 +56,7 @@ def _buckets(order: Indices, lengths: NDArray[np.int64], batching: Batching) -> 
 def _cut(rows: Indices, lengths: NDArray[np.int64], batching: Batching) -> list[Indices]:
     """Cut rows sorted by length into windows: by number, or so that rows × longest stays within the budget.
 
-    What is left over of a number is spread over the windows: the last step of an epoch is as good as any other, and no
-    window is smaller than the number of its parts.
+    What is left over of a number is spread over the windows: the last step of an epoch is as good as any other.
     """
     if batching.tokens is None:
         return np.array_split(rows, max(1, len(rows) // batching.batch_size))
@@ -81,14 +74,3 @@ def cut_by_tokens(rows: Indices, lengths: NDArray[np.int64], tokens: int) -> lis
         cuts.append(rows[start:stop])
         start = stop
     return cuts
-
-
-def _merge_small(drawn: list[Indices], parts: int) -> list[Indices]:
-    """Join windows with fewer rows than parts to a neighbour, so that no rank is left without a row."""
-    merged: list[Indices] = []
-    for window in drawn:
-        if merged and (len(window) < parts or len(merged[-1]) < parts):
-            merged[-1] = np.concatenate([merged[-1], window])
-        else:
-            merged.append(window)
-    return merged

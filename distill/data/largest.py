@@ -1,6 +1,6 @@
 """The micro-batch of a training that is largest in memory."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ def largest(plan: Plan) -> Indices:
     with the longest rows: attention grows with their square.
     """
     first = min(plan.steps, plan.steps_of(0))
-    return max((part for step in range(first) for part in plan.parts(step)), key=lambda part: _size(plan, part))
+    return max(_parts(plan, first), key=lambda part: _size(plan, part))
 
 
 class Shapes(NamedTuple):
@@ -41,7 +41,12 @@ class Shapes(NamedTuple):
 def shapes(plan: Plan) -> Shapes:
     """Count the shapes of micro-batches: of the first epoch, and of so many later steps as are soon looked at."""
     seen = min(plan.steps, max(plan.steps_of(0), SEEN))
-    return Shapes.of((len(part), *_padded(plan, part)) for step in range(seen) for part in plan.parts(step))
+    return Shapes.of((len(part), *_padded(plan, part)) for part in _parts(plan, seen))
+
+
+def _parts(plan: Plan, steps: int) -> Iterator[Indices]:
+    """Yield the micro-batches of the first steps that have rows."""
+    return (part for step in range(steps) for part in plan.parts(step) if len(part))
 
 
 def _size(plan: Plan, rows: Indices) -> tuple[int, int]:
@@ -61,8 +66,7 @@ def assumed(batching: Batching, length: int, targets: int | None, start: int | N
     """
     joined = length + (targets or 1) - 1 if start is None else length
     positions = joined if start is None else length + (targets or 0)
-    window = batching.batch_size if batching.tokens is None else max(1, batching.tokens // positions)
-    rows = -(-window // batching.parts) * batching.parts
+    rows = batching.batch_size if batching.tokens is None else max(1, batching.tokens // positions)
     offsets = np.arange(rows + 1, dtype=np.int64)
     return TokenTable(
         tokens=np.ones(rows * joined, np.int32),

@@ -22,29 +22,34 @@ VOCABULARY_ROWS = 8
 
 
 class PlannedBatches(Dataset[Batch]):
-    """Micro-batch k of one rank: part of window k // accumulate."""
+    """Micro-batch k of one rank: part of window k // accumulate.
 
-    def __init__(self, table: TokenTable, plan: Plan, pad_id: int, *, rank: int, world: int) -> None:
-        """Take the rows and the plan; the plan's parts are dealt out to `world` ranks."""
+    All ranks have the same number of micro-batches, none of them empty: models that are cut up are put together by all
+    ranks at once. Where a window has no row for one, a spare row stands there and adds nothing.
+    """
+
+    def __init__(self, table: TokenTable, plan: Plan, pad_id: int, *, rank: int) -> None:
+        """Take the rows and the plan."""
         self.table = table
         self.plan = plan
         self.pad_id = pad_id
         self.rank = rank
-        self.world = world
-        self.accumulate = plan.batching.parts // world
 
     def __len__(self) -> int:
-        return self.plan.steps * self.accumulate
+        return self.plan.steps * self.plan.accumulate
 
     def __getitem__(self, number: int) -> Batch:
-        step, turn = divmod(number, self.accumulate)
-        rows = self.plan.parts(step)[turn * self.world + self.rank]
-        inputs = collate(self.table, rows, self.pad_id, self.plan.pad_to, (self.plan.seed, step))
+        step, turn = divmod(number, self.plan.accumulate)
+        rows = self.plan.parts(step)[turn * self.plan.devices + self.rank]
+        spare = not len(rows)
+        taken = self.plan.spare if spare else rows
+        inputs = collate(self.table, taken, self.pad_id, self.plan.pad_to, (self.plan.seed, step))
         return Batch(
             **inputs,
             window_counts=self.plan.counts(step),
             progress=step / self.plan.steps,
             step=step,
+            spare=spare,
         )
 
 
@@ -137,12 +142,12 @@ class DistillData(pl.LightningDataModule):
         """Return a batch of two short rows, to see what depends on what."""
         rows = np.argsort(self.train.lengths, kind="stable")[:2]
         inputs = collate(self.train, rows, self.pad_id)
-        return Batch(**inputs, window_counts=self.plan.counts(0), progress=0.0, step=0)
+        return Batch(**inputs, window_counts=self.plan.counts(0), progress=0.0, step=0, spare=False)
 
     def train_dataloader(self) -> DataLoader[Batch] | _Announced:
         """Return the micro-batches from the current step on."""
         batches = self._batches()
-        sampler = _FromHere(self._first_step * batches.accumulate, len(batches))
+        sampler = _FromHere(self._first_step * self.plan.accumulate, len(batches))
         loader = DataLoader(batches, sampler=sampler, batch_size=None, num_workers=self.workers, worker_init_fn=deaf)
         return loader if self.announce is None else _Announced(loader, self.announce)
 
@@ -165,8 +170,7 @@ class DistillData(pl.LightningDataModule):
         self._first_step = state_dict["step"]
 
     def _batches(self) -> PlannedBatches:
-        rank, world = self._place()
-        return PlannedBatches(self.train, self.plan, self.pad_id, rank=rank, world=world)
+        return PlannedBatches(self.train, self.plan, self.pad_id, rank=self._place()[0])
 
     def _place(self) -> tuple[int, int]:
         if self.trainer is None:

@@ -7,7 +7,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.data.buckets import Batching, Indices, split, windows
+from distill.data.buckets import Batching, Indices, cut_by_tokens, split, windows
 from distill.types import Unit
 
 
@@ -33,6 +33,10 @@ class Plan:
     """[N] tokens of all wrong answers of a row, where rows have such"""
     beside: bool = False
     """Whether targets have positions of their own, as in an encoder-decoder: they then count towards a row's size."""
+    devices: int = 1
+    """Devices a window is split over."""
+    micro_batch: int | None = None
+    """Rows a device takes at a time; none: its whole share at once."""
 
     @cached_property
     def steps(self) -> int:
@@ -42,6 +46,26 @@ class Plan:
         whole, part = divmod(self.epochs or 1.0, 1.0)
         counted = sum(self.steps_of(epoch) for epoch in range(int(whole)))
         return max(1, counted + math.ceil(part * self.steps_of(int(whole)) - 1e-9 if part else 0))
+
+    @cached_property
+    def accumulate(self) -> int:
+        """Micro-batches of a device in a window: the same number in all, as many as the largest could need."""
+        return 1 if self.micro_batch is None else math.ceil(self.share / self.micro_batch)
+
+    @cached_property
+    def share(self) -> int:
+        """Rows of a window that no device has more of, but for those left over at the end of an epoch. A budget of
+        tokens is never spent on more rows than of the shortest there are.
+        """
+        tokens = self.batching.tokens
+        shortest = np.argsort(self.sizes, kind="stable")
+        rows = self.batching.batch_size if tokens is None else len(cut_by_tokens(shortest, self.sizes, tokens)[0])
+        return math.ceil(rows / self.devices)
+
+    @cached_property
+    def spare(self) -> Indices:
+        """A row for devices that have none of a window, [1]: the smallest."""
+        return np.array([self.sizes.argmin()])
 
     @cached_property
     def _counted(self) -> dict[int, int]:
@@ -69,9 +93,9 @@ class Plan:
         return epoch, step
 
     def parts(self, step: int) -> list[Indices]:
-        """Return the rows of a step, cut into the micro-batches of all ranks."""
+        """Return the rows of a step, cut into the micro-batches of all ranks, by turns; the last may have none."""
         epoch, position = self.locate(step)
-        return split(self._epoch(epoch)[position], self.batching.parts)
+        return split(self._epoch(epoch)[position], self.devices * self.accumulate)
 
     def counts(self, step: int) -> dict[Unit, float]:
         """Return the size of a step's window in every unit; at least 1, so that an empty sum stays 0."""
@@ -81,7 +105,7 @@ class Plan:
         targets = np.zeros(len(rows)) if self.targets is None else self.targets[rows].astype(np.float64)
         wrong = np.zeros(len(rows)) if self.wrong is None else self.wrong[rows].astype(np.float64)
         weighted = float((targets if self.weights is None else targets * self.weights[rows]).sum())
-        padded = [(len(part), self.pad_to or int(self.lengths[part].max())) for part in parts]
+        padded = [(len(part), self.pad_to or int(self.lengths[part].max())) for part in parts if len(part)]
         return {
             "examples": float(len(rows)),
             "labelled": max(1.0, float(self.labelled[rows].sum())),

@@ -143,8 +143,7 @@ def test_tables_with_and_without_answers_are_joined(tmp_path: Path) -> None:
 def test_windows_count_tokens_of_wrong_answers_and_rows_that_have_them(tmp_path: Path) -> None:
     parts = [rows_of(files(tmp_path, RECORDS)), rows_of(files(tmp_path, RECORDS, {}))]
     table = TokenTable.concatenate([table_of(part) for part in parts])
-    batching = Batching(batch_size=6, parts=3)
-    plan = Plan(table.lengths, table.labelled, batching, 0, max_steps=1, wrong=table.wrong_lengths)
+    plan = Plan(table.lengths, table.labelled, Batching(6), 0, max_steps=1, wrong=table.wrong_lengths, devices=3)
     counts = plan.counts(0)
     assert counts["choice_rows"] == 3
     assert counts["wrong_tokens"] == sum(len(words(a)) for a in ("w4 w5", "w6", "w1", "w2", "w3 w4 w5"))

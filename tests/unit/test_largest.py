@@ -12,7 +12,7 @@ from distill.few_shapes import rounded
 @pytest.fixture
 def plan() -> Plan:
     lengths = np.random.default_rng(0).integers(3, 40, size=500)
-    return Plan(lengths, np.ones(500, dtype=bool), Batching(16, parts=2), 0, max_steps=1000)
+    return Plan(lengths, np.ones(500, dtype=bool), Batching(16), 0, max_steps=1000, devices=2)
 
 
 def test_the_largest_is_that_with_most_padded_positions(plan):

@@ -45,8 +45,9 @@ def _said(ids: torch.Tensor, seed: int) -> torch.Tensor:
 
 def _losses(kind: str, parts: int) -> list[float]:
     table = _table(kind)
-    plan = Plan(table.lengths, table.labelled, Batching(12, parts=parts), 0, max_steps=2, targets=table.target_lengths)
-    batches = PlannedBatches(table, plan, 0, rank=0, world=1)
+    sizes = {"targets": table.target_lengths, "micro_batch": 12 // parts}
+    plan = Plan(table.lengths, table.labelled, Batching(12), 0, max_steps=2, **sizes)
+    batches = PlannedBatches(table, plan, 0, rank=0)
     found = [0.0, 0.0]
     for number in range(parts):
         batch = batches[number]
@@ -66,7 +67,7 @@ def test_a_window_gives_the_same_loss_however_it_is_split(kind, parts):
 def test_the_loss_is_the_mean_over_words_or_hidden_tokens(kind):
     table = _table(kind)
     plan = Plan(table.lengths, table.labelled, Batching(12), 0, max_steps=2, targets=table.target_lengths)
-    batch = PlannedBatches(table, plan, 0, rank=0, world=1)[0]
+    batch = PlannedBatches(table, plan, 0, rank=0)[0]
     own, taught = (_said(batch["input_ids"], seed).tolist() for seed in (1, 2))
     task = divergence = count = 0.0
     for row, labels in enumerate(batch["labels"].tolist()):

@@ -27,19 +27,18 @@ def _masking() -> Masking:
     return Masking.of(tiny.tokenizer(), "teacher.model")
 
 
-def _plan(table: TokenTable, parts: int = 1, seed: int = 3) -> Plan:
-    return Plan(
-        table.lengths, table.labelled, Batching(8, parts=parts), seed, max_steps=12, targets=table.target_lengths
-    )
+def _plan(table: TokenTable, devices: int = 1, micro: int | None = None) -> Plan:
+    sizes = {"targets": table.target_lengths, "devices": devices, "micro_batch": micro}
+    return Plan(table.lengths, table.labelled, Batching(8), 3, max_steps=12, **sizes)
 
 
-def _seen(table: TokenTable, *, parts: int, world: int, step: int) -> dict[int, tuple[list[int], list[int]]]:
+def _seen(table: TokenTable, plan: Plan, step: int) -> dict[int, tuple[list[int], list[int]]]:
     """Inputs and labels of every row of a step, over all micro-batches of all ranks, padding left out."""
     found = {}
-    for rank in range(world):
-        batches = PlannedBatches(table, _plan(table, parts), 0, rank=rank, world=world)
-        for turn in range(batches.accumulate):
-            batch = batches[step * batches.accumulate + turn]
+    for rank in range(plan.devices):
+        batches = PlannedBatches(table, plan, 0, rank=rank)
+        for turn in range(plan.accumulate):
+            batch = batches[step * plan.accumulate + turn]
             for key, ids, labels, mask in zip(
                 batch["example_ids"], batch["input_ids"], batch["labels"], batch["attention_mask"].bool(), strict=True
             ):
@@ -47,11 +46,11 @@ def _seen(table: TokenTable, *, parts: int, world: int, step: int) -> dict[int, 
     return found
 
 
-@pytest.mark.parametrize(("parts", "world"), [(2, 1), (4, 1), (2, 2), (8, 4)])
-def test_every_split_of_a_step_hides_the_same(parts, world):
+@pytest.mark.parametrize(("devices", "micro"), [(1, 4), (1, 2), (2, None), (4, 1)])
+def test_every_split_of_a_step_hides_the_same(devices, micro):
     table = _table()
-    whole = _seen(table, parts=1, world=1, step=5)
-    assert _seen(table, parts=parts, world=world, step=5) == whole and len(whole) == 8
+    whole = _seen(table, _plan(table), step=5)
+    assert _seen(table, _plan(table, devices, micro), step=5) == whole and len(whole) == 8
 
 
 def test_steps_and_seeds_hide_other_tokens():
@@ -73,7 +72,7 @@ def test_rows_that_are_scored_hide_the_same_each_time():
 
 def test_the_count_of_a_window_is_that_of_its_hidden_tokens():
     table = _table()
-    batches = PlannedBatches(table, _plan(table), 0, rank=0, world=1)
+    batches = PlannedBatches(table, _plan(table), 0, rank=0)
     for step in range(12):
         batch = batches[step]
         assert batch["window_counts"]["targets"] == int((batch["labels"] != IGNORED).sum())

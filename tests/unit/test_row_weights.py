@@ -56,9 +56,8 @@ def table_of(words, weights: Mapping[int, float], rows: list[int]) -> TokenTable
 
 
 def plan_of(table: TokenTable, parts: int = 1) -> Plan:
-    window = Batching(len(table), parts=parts)
-    sizes = {"targets": table.target_lengths, "weights": table.weights, "beside": True}
-    return Plan(table.lengths, table.labelled, window, 0, 1.0, **sizes)
+    sizes = {"targets": table.target_lengths, "weights": table.weights, "beside": True, "devices": parts}
+    return Plan(table.lengths, table.labelled, Batching(len(table)), 0, 1.0, **sizes)
 
 
 def step(student: Student, term: LossTerm, table: TokenTable, parts: int = 1) -> dict[str, Tensor]:
@@ -114,9 +113,8 @@ def test_a_row_without_weight_counts_nothing_else_changes(student, words) -> Non
 def test_the_count_is_the_sum_of_weighted_targets_whatever_the_split(weights: list[float], parts: int) -> None:
     lengths = np.arange(1, len(weights) + 1)
     given_weights = np.array(weights, np.float32)
-    plan = Plan(
-        lengths, lengths > 0, Batching(len(weights), parts=parts), 0, 1.0, targets=lengths, weights=given_weights
-    )
+    sizes = {"targets": lengths, "weights": given_weights, "devices": parts}
+    plan = Plan(lengths, lengths > 0, Batching(len(weights)), 0, 1.0, **sizes)
     expected = sum(float(np.float32(weight)) * length for weight, length in zip(weights, lengths, strict=True))
     assert plan.counts(0)["weighted_targets"] == pytest.approx(expected if expected else 1.0)
     assert plan.counts(0)["targets"] == lengths.sum()
