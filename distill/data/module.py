@@ -169,6 +169,13 @@ class DistillData(pl.LightningDataModule):
             raise ResumeError("resume: the training rows are not those the checkpoint was written with")
         self._first_step = state_dict["step"]
 
+    def on_exception(self, exception: BaseException) -> None:
+        """Let the processes go that pad batches: where a validation ends the training, Lightning leaves them, and at
+        exit they would be waited for, deaf to what ends others.
+        """
+        assert self.trainer is not None
+        self.trainer.fit_loop.teardown()
+
     def _batches(self) -> PlannedBatches:
         return PlannedBatches(self.train, self.plan, self.pad_id, rank=self._place()[0])
 
