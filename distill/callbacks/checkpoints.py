@@ -52,8 +52,7 @@ class Checkpoints(pl.Callback):
         at_boundary = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         last = trainer.global_step == trainer.max_steps
         trainer.should_stop |= last  # there alone Lightning validates between two multiples of its interval
-        falls = last or (batch_idx + 1) % int(trainer.val_check_interval) == 0
-        if at_boundary and not (falls and trainer.val_dataloaders):
+        if at_boundary and not validates(trainer, batch_idx):
             self._save_if_due(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -82,6 +81,12 @@ class Checkpoints(pl.Callback):
     def _keep(self, found: dict[str, torch.Tensor]) -> None:
         weights = {name: value.detach().cpu().contiguous() for name, value in found.items()}
         write_atomically(self.folder / BEST, lambda partial: save_file(weights, partial))
+
+
+def validates(trainer: pl.Trainer, batch_idx: int) -> bool:
+    """Return whether a validation comes after this micro-batch, before the next."""
+    last = trainer.global_step == trainer.max_steps
+    return bool(trainer.val_dataloaders) and (last or (batch_idx + 1) % int(trainer.val_check_interval) == 0)
 
 
 def load_best(folder: Path, module: pl.LightningModule) -> None:

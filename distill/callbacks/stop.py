@@ -1,4 +1,4 @@
-"""Stop at a step boundary when asked to, with everything saved."""
+"""Stop at a step boundary when asked to, after the validation if one falls on the step, with everything saved."""
 
 import signal
 import time
@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
 
-from distill.callbacks.checkpoints import Checkpoints
+from distill.callbacks.checkpoints import Checkpoints, validates
 from distill.errors import Stopped
 from distill.signals import SIGNALS, stop
 
@@ -53,11 +53,15 @@ class Stop(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop here if anybody was asked to; after the last step, once its validation is done."""
-        if (batch_idx + 1) % trainer.accumulate_grad_batches or trainer.global_step == trainer.max_steps:
+        """Stop here if anybody was asked to, unless a validation is due: a resumed run would take it for done."""
+        if (batch_idx + 1) % trainer.accumulate_grad_batches or validates(trainer, batch_idx):
             return
         if trainer.world_size == 1 or trainer.global_step % self._every == 0:
             self._stop_if_asked(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop here if anybody was asked to, in the step or in its validation."""
+        self._stop_if_asked(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop after the last step if anybody was asked to since the last look."""

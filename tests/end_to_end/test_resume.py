@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from distill.callbacks.checkpoint_io import checkpoints
+from distill.callbacks.checkpoints import BEST
 from distill.errors import ResumeError
+from distill.exit_codes import STOPPED
 from tests.helpers import tiny, warm
 from tests.helpers.training import stage, weights
 
@@ -73,6 +75,23 @@ def test_a_cut_run_ends_with_the_same_weights(run, whole, tmp_path, cut):
     resumed = weights(tmp_path)
     assert resumed.keys() == whole.keys()
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+ONCE = "stages.student.training.validate_every=0"
+
+
+@pytest.mark.parametrize(("step", "how"), [(8, ()), (24, (ONCE,))], ids=["after an epoch", "after all"])
+def test_a_stop_waits_for_the_validation_that_is_due(run, whole, tmp_path, step, how):
+    """A resumed run takes it for done: it would never judge the weights of this step, nor find the best ones."""
+    assert _train(run, tmp_path, *how, "--die-at", str(step - 1), "--where", "asked") == STOPPED
+    folder = next((tmp_path / "checkpoints").iterdir())
+    last = checkpoints(folder)[-1]
+    assert last.stem == f"step-{step}"
+    assert torch.load(last, weights_only=True)["callbacks"]["Checkpoints"]["best"] is not None
+    assert (folder / BEST).is_file()
+    assert _train(run, tmp_path, *how) == 0
+    resumed = weights(tmp_path)
+    assert how or all(torch.equal(resumed[name], whole[name]) for name in whole)
 
 
 def test_the_last_step_is_validated_wherever_validations_fall(run, tmp_path):

@@ -5,6 +5,7 @@ python -m tests.helpers.training RUN.yaml STAGE [--die-after STEP] [--die-in-val
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ from safetensors.torch import load_file
 
 from configs.load import load
 from distill.adapter_folder import WEIGHTS
+from distill.errors import Stopped
+from distill.exit_codes import STOPPED
 from pipelines import train
 from pipelines.machine import prepare
 from pipelines.run import Run
@@ -24,15 +27,20 @@ from tests.helpers import warm
 
 
 class Cut(pl.Callback):
-    """Die without a word, as a machine does that loses power."""
+    """Die without a word, as a machine does that loses power, or be asked to stop."""
 
     def __init__(self, step: int, where: str) -> None:
         self.step = step
         self.where = where
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        if self.where == "step" and trainer.global_step == self.step:
+        if trainer.global_step != self.step:
+            return
+        if self.where == "step":
             os._exit(9)
+        if self.where == "asked":
+            self.step = -1  # a second signal would act at once
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def on_train_end(self, trainer: pl.Trainer, *_: Any) -> None:
         if self.where == "end":
@@ -98,7 +106,10 @@ def main() -> None:
         pl.Trainer.__init__ = with_cut  # type: ignore[method-assign]
     output = Path(given.output)
     output.mkdir(parents=True, exist_ok=True)
-    stage(given.run, given.stage, tuple(given.overrides)).run(output)
+    try:
+        stage(given.run, given.stage, tuple(given.overrides)).run(output)
+    except Stopped:
+        sys.exit(STOPPED)
     sys.exit(0)
 
 

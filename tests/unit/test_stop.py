@@ -49,20 +49,23 @@ def test_slow_steps_are_looked_at_more_often(seconds, steps):
 
 
 @pytest.mark.parametrize(
-    ("own", "slowest", "looks"),
+    ("own", "slowest", "validated", "looks"),
     [
-        (0.1, 0.1, [1, 10, 20, 30, 40]),
-        (6.0, 6.0, list(range(1, 41))),
-        (0.1, 1.0, [1, 5, 10, 15, 20, 25, 30, 35, 40]),  # another rank measured more: its time counts here too
+        (0.1, 0.1, 100, [1, 10, 20, 30, 40]),
+        (6.0, 6.0, 100, list(range(1, 41))),
+        (0.1, 1.0, 100, [1, 5, 10, 15, 20, 25, 30, 35, 40]),  # another rank measured more: its time counts here too
+        (0.1, 0.1, 15, [1, 10, 15, 20, 30, 40]),  # once for a step, and after its validation
     ],
 )
-def test_ranks_look_in_time_at_steps_they_agree_on(monkeypatch, own, slowest, looks):
+def test_ranks_look_in_time_at_steps_they_agree_on(monkeypatch, own, slowest, validated, looks):
     clock, seen = [0.0], []
     trainer = SimpleNamespace(
         global_step=0,
         max_steps=100,
         world_size=2,
         accumulate_grad_batches=1,
+        val_dataloaders=[None],
+        val_check_interval=validated,
         strategy=SimpleNamespace(root_device="cpu"),
     )
 
@@ -81,6 +84,8 @@ def test_ranks_look_in_time_at_steps_they_agree_on(monkeypatch, own, slowest, lo
             clock[0] += own
             trainer.global_step += 1
             stop.on_train_batch_end(*given, None, None, index)
+            if trainer.global_step % validated == 0:
+                stop.on_validation_end(*given)
     finally:
         stop.teardown(*given, "fit")
     assert seen == looks
@@ -94,6 +99,8 @@ def test_the_signal_of_any_rank_stops_all_with_a_checkpoint(monkeypatch, last):
         max_steps=10 if last else 20,
         world_size=2,
         accumulate_grad_batches=1,
+        val_dataloaders=[None],
+        val_check_interval=4,
         strategy=SimpleNamespace(root_device="cpu"),
     )
     monkeypatch.setattr(module.dist, "all_reduce", lambda mine, op: mine.copy_(torch.tensor([15.0, 0.1])))
