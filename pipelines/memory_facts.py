@@ -14,6 +14,7 @@ from distill import adapters
 from distill.data.collate import Inputs
 from distill.data.largest import Shapes
 from distill.few_shapes import rounded, use_few_shapes
+from distill.frozen_model import untouched
 from distill.models import Loaded
 from distill.module import DistillModule, Recipe
 from distill.objective import build as build_objective
@@ -230,7 +231,7 @@ def _teacher(asked: Asked, loaded: Loaded | None, student: Student) -> tuple[Tea
 
 def _settle(model: nn.Module, autocast: torch.dtype | None) -> None:
     """Hold products' weights in the type they are computed in, as a live teacher does (`teachers.packed`)."""
-    for layer in model.modules():
+    for *_, layer in untouched(model):
         if autocast is not None and type(layer) is nn.Linear:
             layer.to(autocast)
     use_few_shapes(model)

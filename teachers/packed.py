@@ -1,11 +1,13 @@
 """Linear layers of a frozen model, held ready for the products they are used in."""
 
 from functools import cache
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from distill.few_shapes import by_few_shapes
+from distill.frozen_model import untouched
 
 
 class PackedLinear(nn.Module):
@@ -37,17 +39,39 @@ def settle(model: nn.Module, autocast: torch.dtype | None, device: torch.device)
     """Prepare the linear layers of a frozen model that computes under autocast to a type, or without (none).
 
     Autocast casts weights that have no gradient anew at each use; here it is done once, to the same values. On a CPU
-    the weights are packed as well.
+    the weights are packed as well. What an adapter is in, or looks into, stays as it is: it may read weights. Layers
+    that share their weights share what becomes of them.
     """
-    for name in [name for name, layer in model.named_modules() if type(layer) is nn.Linear]:
-        layer = model.get_submodule(name)  # one at a time: the old weights go before the next new ones come
-        if type(layer) is nn.Linear:
-            model.set_submodule(name, _settled(layer, autocast or layer.weight.dtype, device))
+    for places in _alike(model):  # one at a time: the old weights go before the next new ones come
+        _settle(places, autocast, device)
     if device.type == "cpu":
         # a file that was loaded stays in memory as long as one tensor lies in it; what is quantised lies in none
         for parameter in model.parameters():
             if type(parameter) is nn.Parameter:
                 parameter.data = parameter.data.clone()
+
+
+def _alike(model: nn.Module) -> list[list[tuple[nn.Module, str]]]:
+    """Return where linear layers lie, those together that have the same weights; none whose weights are used by a layer
+    that has to stay.
+    """
+    free = [(parent, name, layer) for parent, name, layer in untouched(model) if type(layer) is nn.Linear]
+    known = {id(layer) for *_, layer in free}
+    linear = (layer for layer in model.modules() if isinstance(layer, nn.Linear))
+    stay = {id(layer.weight) for layer in linear if id(layer) not in known}
+    alike: dict[tuple[int, int], list[tuple[nn.Module, str]]] = {}
+    for parent, name, layer in free:
+        if id(layer.weight) not in stay:
+            alike.setdefault((id(layer.weight), id(layer.bias)), []).append((parent, name))
+    return [*alike.values()]
+
+
+def _settle(places: list[tuple[nn.Module, str]], autocast: torch.dtype | None, device: torch.device) -> None:
+    parent, name = places[0]
+    layer = cast(nn.Linear, getattr(parent, name))
+    made = _settled(layer, autocast or layer.weight.dtype, device)
+    for parent, name in places:
+        setattr(parent, name, made)
 
 
 def _settled(layer: nn.Linear, dtype: torch.dtype, device: torch.device) -> nn.Module:

@@ -1,10 +1,18 @@
 import copy
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
+from pydantic import TypeAdapter
 from torch import nn
 
+from configs.adapters import Adapter
+from distill.types import Needs
+from students.adapters.build import build
+from teachers.live import LiveTeacher
 from teachers.packed import PackedLinear, settle
+from tests.helpers import families
 
 CPU = torch.device("cpu")
 
@@ -50,3 +58,41 @@ def test_no_weight_stays_in_the_file_it_came_from(model):
     storage = model[0].weight.untyped_storage().data_ptr()
     settle(model, None, CPU)
     assert model[0].weight.untyped_storage().data_ptr() != storage
+
+
+def test_layers_of_one_weight_share_what_becomes_of_it(model):
+    twin = nn.Linear(48, 64)
+    twin.weight, twin.bias = model[1].weight, model[1].bias
+    both = nn.ModuleList([model, nn.Sequential(twin)])
+    settle(both, torch.bfloat16, CPU)
+    assert both[1][0] is model[1]
+
+
+ADAPTERS = [
+    {"kind": "lora", "targets": "all"},
+    {"kind": "lora", "dora": True},
+    {"kind": "ia3"},
+    {"kind": "bitfit"},
+    {"kind": "top_layers", "layers": 1},
+    {"kind": "prompt", "tokens": 2},
+    {"kind": "prefix", "tokens": 2, "width": 4},
+    {"kind": "bottleneck", "place": "houlsby", "size": 4},
+    {"kind": "bottleneck", "place": "parallel", "size": 4, "invertible": 2},
+    {"kind": "experts", "size": 4},
+]
+
+
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16])
+@pytest.mark.parametrize("adapter", ADAPTERS, ids=str)
+def test_an_adapted_teacher_says_what_it_said_before_it_was_made_ready(adapter, autocast):
+    task, given = families.task_of("bert"), families.loaded("bert")
+    adapted = build(TypeAdapter(Adapter).validate_python(adapter), given, task)
+    for weight in adapted.parameters():
+        if weight.requires_grad:
+            nn.init.normal_(weight, std=0.3)
+    teacher = LiveTeacher(replace(given, model=adapted), task, "", autocast=autocast)
+    ask = partial(teacher, families.batch("bert"), Needs(logits=True))
+    with torch.autocast("cpu", autocast or torch.bfloat16, enabled=autocast is not None):
+        before = ask().logits
+        teacher.to(CPU)
+        torch.testing.assert_close(ask().logits, before, atol=1e-6, rtol=0.0)
