@@ -1,5 +1,6 @@
 """What a stage that learns, records or writes must know of the others: its teacher, its rows, its terms."""
 
+from configs.adapter_checks import check_adapters
 from configs.data import Task
 from configs.objective import LABEL_TERMS, LogitsTerm, TaskTerm, Term
 from configs.origins import Path
@@ -25,6 +26,8 @@ def check_train(parts: Parts, name: str, stage: TrainStage) -> Findings:
         yield (*path, "teacher"), "a stage that trains the teacher learns from labels alone; write `teacher: none`"
     yield from _check_teacher(parts, name, stage)
     yield from _check_weights(parts, name, stage)
+    if stage.adapters:
+        yield from check_adapters(parts, name, stage)
     if stage.cache is not None:
         yield from _check_cache(parts, name, stage, stage.cache)
     if stage.top_k is not None:

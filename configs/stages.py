@@ -25,6 +25,9 @@ class TrainStage(Section):
     teacher: Literal["task", "base", "student", "none"] = "task"
     """`task`: the fine-tuned teacher; `base`: the teacher model as given; `student`: the student's own frozen model,
     its adapter off, which takes no memory of its own; `none`: no teacher."""
+    adapters: dict[str, str] = {}
+    """For each source of `data` the folder of an adapter that teaches its rows, all in the one frozen model that
+    `teacher` names: `base`, or `student`, whose own adapter they are not."""
     cache: str | None = None
     """Record stage whose logits are read back instead of running the teacher in every step."""
     top_k: PositiveInt | None = None

@@ -1,16 +1,33 @@
-"""The frozen model inside an adapted one: what of it no adapter touches."""
+"""The frozen model inside an adapted one: what of it no adapter touches, and itself once more in another adapter."""
 
+import copy
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
 
-from torch import nn
+import torch
+from peft import PeftConfig
+from safetensors import safe_open
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 
-from distill.adapters import transformer
+from configs.data import Task
+from distill import adapters
+from distill.adapter_folder import CONFIG
+from distill.adapters import Model, transformer
+from distill.data.labels import permutation
+from distill.errors import ModelError
+from distill.models import Loaded, ModelSource, describing, has_head, label_names, load_config
 from distill.without import without
 
 with without("bitsandbytes"):
     from peft import PeftModel
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
+
+_WRAPPERS = (".base_layer.", ".original_module.")
+"""What an adapter puts into the names of the frozen weights it is around."""
 
 
 def untouched(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
@@ -22,3 +39,83 @@ def untouched(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
         if not child._forward_hooks and not child._forward_pre_hooks:
             yield inner, name, child
         yield from untouched(child)
+
+
+def changes_frozen_weights(config: PeftConfig) -> bool:
+    """Whether an adapter, once it is in a model, has changed the weights around it: LoRA that begins with their largest
+    directions takes these out of them.
+    """
+    return getattr(config, "init_lora_weights", None) in ("pissa", "olora")
+
+
+def twin(model: Model, where: str) -> PreTrainedModel:
+    """Return a frozen model once more, without the adapters in it: modules of its own around the very same weights.
+
+    Raise ModelError where an adapter has not left them as they were.
+    """
+    inner = transformer(model)
+    with torch.device("meta"):
+        made: PreTrainedModel = type(inner)(copy.deepcopy(inner.config))
+    held = _frozen_tensors(inner)
+    for path, module in made.named_modules():
+        for own in (module._parameters, module._buffers):
+            for leaf in [leaf for leaf, tensor in own.items() if tensor is not None]:
+                name = f"{path}.{leaf}" if path else leaf
+                if name not in held:
+                    raise ModelError(f"{where}: the adapter in {inner.name_or_path} hides the frozen model's {name}")
+                own[leaf] = held[name]  # type: ignore[assignment]
+    made.name_or_path = inner.name_or_path
+    made.eval()
+    return made
+
+
+def _frozen_tensors(inner: PreTrainedModel) -> dict[str, Tensor]:
+    """Return the weights and buffers of the model itself, by their names without adapters."""
+    found: dict[str, Tensor] = {}
+    for named in (inner.named_parameters(remove_duplicate=False), inner.named_buffers(remove_duplicate=False)):
+        for name, tensor in named:
+            for wrapper in _WRAPPERS:
+                name = name.replace(wrapper, ".")
+            found[name] = tensor
+    return found
+
+
+def in_adapter(base: Loaded, folder: str, task: Task, labels: tuple[str, ...], where: str) -> Loaded:
+    """Return a frozen model in the adapter of a folder, as `distill.models.load` would of the folder, but around the
+    weights that are there; other adapters in that model are not in this one. Raise ModelError for an adapter of another
+    model, and for one that would change the weights it shares; DataError for one of other classes than `labels`.
+    """
+    source = ModelSource(folder)
+    if source.folder is None or not adapters.is_adapter(source.folder):
+        raise ModelError(f"{where}: {folder} holds no {CONFIG}")
+    if changes_frozen_weights(adapters.read_config(source.folder, where)):
+        raise ModelError(f"{where}: {folder} changes the frozen weights (init pissa, olora), which others use")
+    config = load_config(describing(source, where), where)
+    own_head = has_head(config, task)
+    if own_head and task.has_classes:
+        permutation(label_names(config), labels, f"{where}: {folder}")
+    alone = twin(base.model, where)
+    _check_belongs(alone, source.folder, where)
+    if own_head:
+        alone.config.id2label, alone.config.label2id = config.id2label, config.label2id
+    adapted = adapters.attach(alone, source.folder, where)
+    new = tuple(name for name in base.new if name not in adapters.trained_names(adapted))
+    trained = task.kind != "text" and own_head and not new
+    return replace(base, model=cast(PreTrainedModel, adapted), source=folder, trained_head=trained, new=new)
+
+
+def _check_belongs(model: PreTrainedModel, folder: Path, where: str) -> None:
+    """Raise ModelError where an adapter was trained in a model of other weights. Of one on the hub only the name is
+    known.
+    """
+    named, given = adapters.base_of(folder, where), model.name_or_path or ""
+    base = Path(named).expanduser()
+    if named == given or not base.is_dir() or (given and base.resolve() == Path(given).expanduser().resolve()):
+        return
+    own = model.state_dict()
+    for file in sorted(base.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as stored:
+            for name in own.keys() & set(stored.keys()):
+                if not torch.equal(stored.get_tensor(name).to(own[name]), own[name]):
+                    what = f"{folder} belongs to {named}, whose {name} is not that of"
+                    raise ModelError(f"{where}: {what} {given or 'the model it is to teach in'}")

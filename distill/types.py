@@ -76,6 +76,8 @@ class Batch(TypedDict):
     """[B] int64, the key of a row in every cache"""
     weights: NotRequired[Tensor]
     """[B] fp32, how much the target tokens of a row count where they are learnt from; absent where all count 1"""
+    sources: NotRequired[Tensor]
+    """[B] int64, which of the training's sources a row is from, in their order; absent where there is one"""
     choices: NotRequired[Choices]
     """Answers that are wrong; absent where no row has any"""
     window_counts: dict[Unit, float]

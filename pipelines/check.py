@@ -26,6 +26,7 @@ from distill.objective import Objective
 from distill.objective import build as build_objective
 from distill.positions import positions
 from distill.protocols import Teacher
+from pipelines.adapter_teacher import adapter_teacher, student_base
 from pipelines.check_rows import check_rows
 from pipelines.extensions import build_for_disks
 from pipelines.generate import black_box, check_ensemble, writable
@@ -265,16 +266,20 @@ def _objective(run: Run, name: str, stage: TrainStage, student: Student, loaded:
         stage.objective,
         student=student.shape,
         student_offers=student.offers,
-        teacher=_stand_in(run, stage, loaded, student),
+        teacher=_stand_in(run, name, stage, loaded, student),
         task=run.config.task,
         where=f"stages.{name}",
         allow_code=run.allow_code,
     )
 
 
-def _stand_in(run: Run, stage: TrainStage, loaded: Loaded | None, student: Student) -> Teacher:
+def _stand_in(run: Run, name: str, stage: TrainStage, loaded: Loaded | None, student: Student) -> Teacher:
     if loaded is None or stage.teacher == "none":
         return NoTeacher()
+    if stage.adapters:
+        own = stage.teacher == "student"
+        base = student_base(run, student, f"stages.{name}") if own else loaded
+        return cut_down(adapter_teacher(run, name, stage, base, borrowed=own), stage)
     if stage.teacher == "student":
         return cut_down(own_teacher(student, "", "student.adapter"), stage)
     will_be_trained = stage.teacher == "task" and run.teacher_stage is not None

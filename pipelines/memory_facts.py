@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from configs.stages import RecordStage
+from configs.stages import RecordStage, TrainStage
 from configs.students import BaseStudent
 from configs.teachers import WHOLE_BELOW, ShardedTeacher, bits_of
 from distill import adapters
@@ -36,6 +37,7 @@ from students.build import build, build_alone
 from students.student import Student
 from teachers.live import LiveTeacher
 from teachers.none import NoTeacher
+from teachers.own import OwnTeacher
 from teachers.shaped import ShapedTeacher
 
 
@@ -114,7 +116,7 @@ def trace(asked: Asked) -> Traced:
     scored = _validate(tracer, student, ledger, batches)
     rows, positions = largest_batch["input_ids"].shape
     return Traced(
-        learner=_learner(module),
+        learner=_learner(module, _adapters(stage) if stage.teacher == "student" else 0),
         teacher=weights,
         teacher_kind=kind,
         teacher_size=0 if loaded is None or kind == "none" else _count(loaded.model.parameters()),
@@ -217,9 +219,11 @@ def _teacher(asked: Asked, loaded: Loaded | None, student: Student) -> tuple[Tea
     run, stage = asked.run, asked.stage
     if loaded is None or stage.trains == "teacher" or stage.teacher == "none":
         return NoTeacher(), "none"
+    if stage.teacher == "student" and stage.adapters:  # which bring heads of their own
+        return OwnTeacher(student, student.shape, student.offers, ""), "none"
     if stage.teacher == "student":
         return own_teacher(student, "", "student.adapter"), "none"
-    trained = loaded.trained_head or (stage.teacher == "task" and run.teacher_stage is not None)
+    trained = loaded.trained_head or bool(stage.adapters) or (stage.teacher == "task" and run.teacher_stage is not None)
     live = LiveTeacher(replace(loaded, trained_head=trained), run.config.task, "")
     if _is_apart(asked, loaded):  # on devices of its own
         return cut_down(live, stage), "none"
@@ -237,12 +241,18 @@ def _settle(model: nn.Module, autocast: torch.dtype | None) -> None:
     use_few_shapes(model)
 
 
-def _learner(module: DistillModule) -> Learner:
+def _learner(module: DistillModule, lent: int) -> Learner:
+    """Count what learns and what is frozen; `lent` are bytes around its frozen weights."""
     every = [*module.parameters()]
     learning = _count(weight for weight in every if weight.requires_grad)
     frozen = _bytes(weight for weight in every if not weight.requires_grad) + _bytes(module.buffers())
     layers = [_bytes(block.parameters()) for block in blocks(module.student)]
-    return Learner(learning, frozen, max(layers, default=0), _bytes(every) - sum(layers))
+    return Learner(learning, frozen + lent, max(layers, default=0), _bytes(every) - sum(layers))
+
+
+def _adapters(stage: TrainStage) -> int:
+    """Return the bytes of the adapters that teach."""
+    return sum(4 * (adapters.own_parameters(Path(folder).expanduser()) or 0) for folder in stage.adapters.values())
 
 
 def _weights(asked: Asked, model: PreTrainedModel) -> TeacherWeights:
@@ -252,7 +262,8 @@ def _weights(asked: Asked, model: PreTrainedModel) -> TeacherWeights:
         found = footprint(model, bits)
         return TeacherWeights(found.held + found.passing)
     whole_below = choice.whole_below if isinstance(choice, ShardedTeacher) else WHOLE_BELOW
-    return dealt_out(model, whole_below)
+    found = dealt_out(model, whole_below)
+    return replace(found, whole=found.whole + _adapters(asked.stage))
 
 
 def dealt_out(model: nn.Module, whole_below: int) -> TeacherWeights:

@@ -56,6 +56,7 @@ def facts_of(run: Run, stage: TrainStage, student: Student | None, objective: Ob
         leaves_out=student is not None and adapters.leaves_out(student.model),
         looks_at_weights=student is not None and student.penalty() is not None,
         edits_weights=student is not None and bool(student.callbacks()),
+        lends_weights=stage.teacher == "student" and bool(stage.adapters),
         writes=stage.training.validate_texts > 0,
         chooses=run.config.task.ranks or (objective is not None and objective.student_needs.choices),
     )

@@ -13,6 +13,7 @@ from distill.files import digest
 from distill.models import Loaded
 from distill.protocols import Teacher
 from distill.strategies.precision import AUTOCAST
+from pipelines.adapter_teacher import adapter_teacher, student_base
 from pipelines.frozen_teacher import frozen_teacher
 from pipelines.meeting import Meeting
 from pipelines.own_teacher import own_teacher
@@ -62,8 +63,7 @@ class StageTeacher:
         if loaded is None or config.trains == "teacher" or config.teacher == "none":
             return NoTeacher()
         if config.teacher == "student":
-            own = own_teacher(student, run.teacher_fingerprint("base"), f"stages.{self._name}")
-            return cut_down(own, config)
+            return cut_down(self._own(student), config)
         live = self._frozen(loaded)
         if self.is_apart:
             return RemoteTeacher(live, partial(self._meeting.dial, *self._pair()), run.config.machine.timeout)
@@ -80,8 +80,20 @@ class StageTeacher:
         wires = self._meeting.welcome(rank, callers)
         Server(teacher, device, self._autocast, self._run.ranks).serve(wires)
 
+    def _own(self, student: Student) -> Teacher:
+        run, where = self._run, f"stages.{self._name}"
+        if not self._config.adapters:
+            return own_teacher(student, run.teacher_fingerprint("base"), where)
+        base = student_base(run, student, where)
+        return adapter_teacher(run, self._name, self._config, base, borrowed=True)
+
     def _frozen(self, loaded: Loaded) -> Teacher:
-        return cut_down(frozen_teacher(self._run, self.kind, loaded, self._autocast), self._config)
+        run, config = self._run, self._config
+        if config.adapters:
+            teacher: Teacher = adapter_teacher(run, self._name, config, loaded, self._autocast)
+        else:
+            teacher = frozen_teacher(run, self.kind, loaded, self._autocast)
+        return cut_down(teacher, config)
 
     def _pair(self) -> tuple[int, int]:
         """Return the rank that teaches this one, and its own."""

@@ -29,6 +29,7 @@ from distill.objective import build as build_objective
 from distill.strategies.build import Spread
 from distill.strategies.build import build as build_strategy
 from distill.token_metrics import TokenMetrics
+from pipelines.adapter_teacher import adapter_fingerprints
 from pipelines.batches import plan_of
 from pipelines.beat import Beat
 from pipelines.check_rows import check_gold
@@ -70,13 +71,15 @@ class Train(Stage[TrainStage]):
         run, config = self._run, self._config
         start = self._start_fingerprint()
         sources = [run.source_fingerprint(name) for name in (*config.data, *filter(None, [config.validation]))]
-        unsaid = {} if config.top_k else {"top_k": True}  # trainings from before there was such a key are still good
+        # trainings from before there were such keys are still good
+        unsaid = {key: True for key in ("top_k", "adapters") if not getattr(config, key)}
         left_out: dict[str, Any] = {"training": set(CHANGES_NOTHING), **unsaid}
         section = config.model_dump_json(exclude=left_out)
         learns = config.trains == "teacher"  # in fp32, whatever it will teach in
         teacher = fingerprint(run.base) if learns else run.teacher_fingerprint(self._teacher.kind)
         if config.cache is not None:
             sources.append(run.stage_fingerprint(config.cache, None))
+        sources += adapter_fingerprints(config)
         words = run.words_fingerprint() if config.trains == "student" else ""
         task = run.config.task.model_dump_json()
         return digest("train", section, task, start, teacher, words, str(self._number), *sources)

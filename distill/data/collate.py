@@ -24,6 +24,7 @@ class Inputs(TypedDict):
     decoder_input_ids: NotRequired[Tensor]
     example_ids: Tensor
     weights: NotRequired[Tensor]
+    sources: NotRequired[Tensor]
     choices: NotRequired[Choices]
 
 
@@ -67,6 +68,8 @@ def collate(
         inputs["labels"] = _tensor(labels)
     if table.weights is not None:
         inputs["weights"] = torch.from_numpy(table.weights[rows])
+    if table.sources is not None:
+        inputs["sources"] = _tensor(table.sources[rows])
     found = wrong_answers(table, rows)
     if found is not None:
         inputs["choices"] = _choices(*found, pad_id)

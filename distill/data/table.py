@@ -52,6 +52,8 @@ class TokenTable:
     """[all wrong answers + 1]"""
     wrong_rows: NDArray[np.int64] | None = None
     """[N + 1]: row i has the wrong answers from `wrong_rows[i]` up to `wrong_rows[i + 1]`"""
+    sources: NDArray[np.int16] | None = None
+    """[N] which of the tables that were joined a row is from; None where there was one"""
     masking: Masking | None = None
     """What hides tokens of the rows each time they are taken; None where nothing does"""
     start: int | None = None
@@ -127,6 +129,7 @@ class TokenTable:
             wrong=np.concatenate([tokens for tokens, _, _ in answers]) if some else None,
             wrong_offsets=_joined_offsets([offsets for _, offsets, _ in answers]) if some else None,
             wrong_rows=_joined_offsets([rows for _, _, rows in answers]) if some else None,
+            sources=np.repeat(np.arange(len(tables), dtype=np.int16), [*map(len, tables)]) if tables[1:] else None,
             masking=tables[0].masking,
             start=tables[0].start,
             notes=dict(notes),

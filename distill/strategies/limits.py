@@ -26,6 +26,8 @@ class Facts:
     """Whether the student looks at weights outside the layers that hold them, as AdapterFusion's regulariser does."""
     edits_weights: bool
     """Whether something but the optimiser changes weights, as AdaLoRA does."""
+    lends_weights: bool = False
+    """Whether the student's frozen weights are a teacher's as well, in adapters of its own."""
     writes: bool = False
     """Whether the student writes texts between its steps."""
     chooses: bool = False
@@ -38,6 +40,11 @@ def check(name: StrategyName, machine: Machine, facts: Facts, where: str) -> Non
         raise UserError(
             f"{where}: {name} cuts up the weights, and this student's adapter adds a loss on whole ones; "
             "Choices: auto, ddp, deepspeed_1, deepspeed_2"
+        )
+    if name in _CUTS_WEIGHTS and facts.lends_weights:
+        raise UserError(
+            f"{where}: {name} cuts up the weights, and the adapters that teach stand around the student's frozen ones "
+            "(teacher: student); Choices: auto, ddp, deepspeed_1, deepspeed_2, or teacher: base"
         )
     if name in _CUTS_WEIGHTS and (facts.writes or facts.chooses):
         what = "training.validate_texts" if facts.writes else "rows with wrong answers"

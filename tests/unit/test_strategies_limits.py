@@ -23,6 +23,8 @@ PLAIN = Facts(
 REFUSED = {
     "whole weights, ZeRO-3": ("deepspeed_3", {}, {"looks_at_weights": True}, "deepspeed_3 cuts up the weights"),
     "whole weights, FSDP": ("fsdp", {}, {"looks_at_weights": True}, "fsdp cuts up the weights"),
+    "lent weights, ZeRO-3": ("deepspeed_3", {}, {"lends_weights": True}, "the student's frozen ones"),
+    "lent weights, FSDP": ("fsdp", {}, {"lends_weights": True}, "or teacher: base$"),
     "layers left out": ("deepspeed_1", {}, {"leaves_out": True}, "student.adapter.drop leaves some out"),
     "AdaLoRA": ("deepspeed_2", {}, {"edits_weights": True}, "Choices: auto, ddp$"),
     "layers left out, FSDP": ("fsdp", {}, {"leaves_out": True}, "Choices: auto, ddp$"),
