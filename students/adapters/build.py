@@ -34,6 +34,11 @@ def build(section: AnyAdapter, loaded: Loaded, task: Task) -> PeftModel:
     """Wrap a loaded model; what trains afterwards is in fp32. Raise ModelError for what does not fit."""
     register()
     model = loaded.model
+    if isinstance(model, PeftModel):
+        raise ModelError(
+            f"{WHERE}: {loaded.source} is itself an adapter, and another goes into the model it belongs to "
+            f"({adapters.transformer(model).name_or_path}); that one can teach there (stages.….adapters)"
+        )
     target = Target(model, task_type(model, task), _whole(section, loaded, task), WHERE)
     config, held = _fusion(section, target) if isinstance(section, Fusion) else _alone(section, target)
     _check_names(held)

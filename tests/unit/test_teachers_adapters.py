@@ -209,3 +209,10 @@ def test_an_adapter_that_changes_the_weights_it_would_share_is_refused(tmp_path)
     with pytest.raises(ModelError, match="pissa changes the frozen weights"):
         in_adapter(base, folder, _task("bert"), LABELS, "test")
     assert all(torch.equal(weight, before[name]) for name, weight in base.model.named_parameters())
+
+
+def test_no_adapter_is_put_around_an_adapter(tmp_path):
+    base = families.loaded("bert")
+    given = replace(base, model=adapters.attach(base.model, Path(_saved(tmp_path, "bert", KINDS["lora"])), "test"))
+    with pytest.raises(ModelError, match=r"student.adapter: a tiny bert is itself an adapter, .*\(stages.….adapters\)"):
+        build(TypeAdapter(Adapter).validate_python(KINDS["houlsby"]), given, _task("bert"))
