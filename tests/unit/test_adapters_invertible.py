@@ -58,3 +58,16 @@ def test_what_goes_back_to_the_vocabulary_is_given_the_inverse(kind: str, tmp_pa
     torch.testing.assert_close(undone, coupling.inverse(first), atol=0, rtol=0)
     adapters.save(model, tmp_path)
     torch.testing.assert_close(logits(adapters.attach(masked_model(kind).model, tmp_path, "a test")), said)
+
+
+@pytest.mark.parametrize("width", [16, 31, 768])
+def test_its_inverse_gives_back_what_went_in(width):
+    torch.manual_seed(0)
+    coupling = Coupling(width, 2, "relu")
+    for weight in coupling.parameters():
+        torch.nn.init.normal_(weight, std=0.5 / width**0.5)
+    given = torch.randn(3, 7, width)
+    mapped = coupling(given)
+    assert (mapped - given).abs().max() > 0.1
+    torch.testing.assert_close(coupling.inverse(mapped), given, atol=1e-6, rtol=0.0)
+    torch.testing.assert_close(coupling(coupling.inverse(given)), given, atol=1e-6, rtol=0.0)
