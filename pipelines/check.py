@@ -11,29 +11,24 @@ from transformers import PretrainedConfig
 from configs.data import StageData
 from configs.stages import (
     EvaluateStage,
-    ExportStage,
-    GenerateStage,
-    RecordedStage,
     RecordStage,
-    SelectStage,
     TrainStage,
 )
 from distill import adapters, heads, languages
 from distill.capture import shape_of
 from distill.errors import ModelError
-from distill.models import Loaded, ModelSource, has_head, label_names, load_config
+from distill.models import Loaded, has_head, label_names, load_config
 from distill.objective import Objective
 from distill.objective import build as build_objective
 from distill.positions import positions
 from distill.protocols import Teacher
 from pipelines.adapter_teacher import adapter_teacher, student_base
 from pipelines.check_rows import check_rows
+from pipelines.check_texts import check_exports, check_generations, warn_of_kept
 from pipelines.extensions import build_for_disks
-from pipelines.generate import black_box, check_ensemble, writable
 from pipelines.memory_plan import check_memory
 from pipelines.own_teacher import own_teacher
 from pipelines.record import kept
-from pipelines.recorded import match as match_texts
 from pipelines.run import Run
 from pipelines.score_table import score_table
 from pipelines.spread import strategy_of
@@ -46,7 +41,6 @@ from students.student import Student
 from teachers.cached import CachedTeacher
 from teachers.live import LiveTeacher
 from teachers.none import NoTeacher
-from teachers.text.build import check_convertible
 
 SAMPLE = 500
 """Validation rows the teacher is tried on."""
@@ -68,9 +62,9 @@ def preflight(run: Run) -> None:
         _new_head(run)
     if run.student_is_alone:
         _own_words(run)
-    _generations(run, loaded)
+    check_generations(run, loaded)
     _stages(run, loaded, found)
-    _kept(run)
+    warn_of_kept(run)
     _disks(run)
     if loaded is not None:
         _teacher_score(run, loaded, found)
@@ -135,38 +129,6 @@ def _own_words(run: Run) -> None:
         run.student_words.make()
 
 
-def _generations(run: Run, loaded: Loaded | None) -> None:
-    """Check that the teacher has positions for every source, and a token for the language asked for; that an API
-    answers, that recorded texts have sources, and that a model of the reverse direction is there.
-    """
-    for name, stage in run.config.stages.items():
-        if isinstance(stage, SelectStage) and stage.reverse is not None:
-            load_config(ModelSource(stage.reverse), f"stages.{name}.reverse")
-        if isinstance(stage, RecordedStage):
-            if not any(isinstance(run.config.data[source], StageData) for source in (*stage.texts, *stage.data)):
-                match_texts(run, stage, f"stages.{name}")
-        elif isinstance(stage, RecordStage) and stage.ensemble and loaded is not None:
-            _joined(run, stage, loaded, f"stages.{name}")
-        elif isinstance(stage, GenerateStage) and stage.endpoint is not None:
-            black_box(stage.endpoint)
-        elif isinstance(stage, GenerateStage) and loaded is not None:
-            check_ensemble(loaded, stage, f"stages.{name}")
-            if stage.engine == "ctranslate2":
-                check_convertible(loaded.model.config, f"stages.{name}.engine")
-            for source in stage.data:
-                if not isinstance(run.config.data[source], StageData):
-                    writable(run.rows(source), loaded, stage, f"stages.{name}")
-
-
-def _joined(run: Run, stage: RecordStage, loaded: Loaded, where: str) -> None:
-    """Check that the models of an ensemble can be averaged with the teacher."""
-    if run.config.task.kind != "generation":
-        raise ModelError(f"{where}.ensemble: is for texts, and `task.kind` is `{run.config.task.kind}`; leave it out")
-    if run.teacher_is_sharded:
-        raise ModelError(f"{where}.ensemble: a sharded teacher is asked alone; leave it out")
-    check_ensemble(loaded, stage, where)
-
-
 def _adapter(run: Run) -> None:
     """Refuse to train a teacher that is an adapter: whoever trains it decides whether its model is trained too."""
     if run.teacher_stage is not None and adapters.is_adapter(run.base.folder):
@@ -208,23 +170,9 @@ def _stages(run: Run, loaded: Loaded | None, found: Table) -> None:
             found.add_row(f"stages.{name}", pairs or ", ".join(objective.units))
     if last is not None:
         _swapped(run, last)
-        _converted(run, last)
+        check_exports(run, last)
         weights = sum(parameter.numel() for parameter in last.parameters())
         found.add_row("student", f"{last.shape.describe()}, {weights / 1e6:.1f} M")
-
-
-def _kept(run: Run) -> None:
-    """Warn where a student of the teacher's texts would be kept by how likely the references are to it."""
-    for name, stage in run.config.stages.items():
-        if not isinstance(stage, TrainStage) or stage.training.keep == "last" or stage.training.validate_texts:
-            continue
-        sources = [run.config.data[source] for source in stage.data]
-        wrote = [run.config.stages[source.stage] for source in sources if isinstance(source, StageData)]
-        if stage.validation is not None and any(isinstance(one, SelectStage) for one in wrote):
-            run.screen.warning(
-                f"stages.{name}.training.keep: best goes by how likely the references are, which peaks long before a "
-                "student of the teacher's texts writes best; validate_texts=200 goes by what it writes"
-            )
 
 
 def _disks(run: Run) -> None:
@@ -245,13 +193,6 @@ def _swapped(run: Run, student: Student) -> None:
             where, folder = f"stages.{name}.below", Path(stage.below).expanduser()
             for number, path in enumerate(adapters.stack(folder, where)):
                 adapters.add(student.model, path, f"under_{name}_{number}", where, head=False)
-
-
-def _converted(run: Run, student: Student) -> None:
-    """Check that CTranslate2 has the student where it is exported for it."""
-    for name, stage in run.config.stages.items():
-        if isinstance(stage, ExportStage) and any(form.startswith("ctranslate2") for form in stage.formats):
-            check_convertible(adapters.transformer(student.model).config, f"stages.{name}.formats")
 
 
 def _student(run: Run, loaded: Loaded | None) -> Student:

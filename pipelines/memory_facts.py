@@ -259,8 +259,8 @@ def _weights(asked: Asked, model: PreTrainedModel) -> TeacherWeights:
     choice = asked.run.config.teacher
     bits = bits_of(choice)
     if bits is not None:
-        found = footprint(model, bits)
-        return TeacherWeights(found.held + found.passing)
+        size = footprint(model, bits)
+        return TeacherWeights(size.held + size.passing)
     whole_below = choice.whole_below if isinstance(choice, ShardedTeacher) else WHOLE_BELOW
     found = dealt_out(model, whole_below)
     return replace(found, whole=found.whole + _adapters(asked.stage))

@@ -224,12 +224,8 @@ class Run:
         return replace(table, notes={**rows.notes, **table.notes})
 
     def _texts(self, names: Sequence[str]) -> Iterator[str]:
-        """Yield the texts of sources."""
-        for name in names:
-            for row in self.rows(name):
-                yield " ".join(filter(None, (row.text, row.pair)))
-                if row.target is not None:
-                    yield row.target
+        """Return all texts of sources."""
+        return (text for name in names for text in self.rows(name).texts())
 
     def _is_plain_text(self, name: str) -> bool:
         """Whether a source is running text, to be packed."""

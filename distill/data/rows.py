@@ -134,6 +134,13 @@ class Rows:
         """Class names or scores; None where a row has none."""
         return self.table["label"].to_pylist() if self.has_labels else [None] * len(self)
 
+    def texts(self) -> Iterator[str]:
+        """Yield all texts: of each row what it says, and its target where it has one."""
+        for row in self:
+            yield " ".join(filter(None, (row.text, row.pair)))
+            if row.target is not None:
+                yield row.target
+
     def take(self, keep: NDArray[np.bool_]) -> "Rows":
         """Return the rows whose flag is set, in their order."""
         return Rows(self.table.filter(pa.array(keep)), self.notes)
