@@ -1,0 +1,65 @@
+"""What can be known to be wrong with models that write, before anything is trained."""
+
+from configs.data import StageData
+from configs.stages import ExportStage, GenerateStage, RecordedStage, RecordStage, SelectStage, TrainStage
+from distill import adapters
+from distill.errors import ModelError
+from distill.models import Loaded, ModelSource, load_config
+from pipelines.generate import black_box, check_ensemble, writable
+from pipelines.recorded import match as match_texts
+from pipelines.run import Run
+from students.student import Student
+from teachers.text.build import check_convertible
+
+
+def check_generations(run: Run, loaded: Loaded | None) -> None:
+    """Check that the teacher has positions for every source, and a token for the language asked for; that an API
+    answers, that recorded texts have sources, and that a model of the reverse direction is there.
+    """
+    for name, stage in run.config.stages.items():
+        if isinstance(stage, SelectStage) and stage.reverse is not None:
+            load_config(ModelSource(stage.reverse), f"stages.{name}.reverse")
+        if isinstance(stage, RecordedStage):
+            if not any(isinstance(run.config.data[source], StageData) for source in (*stage.texts, *stage.data)):
+                match_texts(run, stage, f"stages.{name}")
+        elif isinstance(stage, RecordStage) and stage.ensemble and loaded is not None:
+            _joined(run, stage, loaded, f"stages.{name}")
+        elif isinstance(stage, GenerateStage) and stage.endpoint is not None:
+            black_box(stage.endpoint)
+        elif isinstance(stage, GenerateStage) and loaded is not None:
+            check_ensemble(loaded, stage, f"stages.{name}")
+            if stage.engine == "ctranslate2":
+                check_convertible(loaded.model.config, f"stages.{name}.engine")
+            for source in stage.data:
+                if not isinstance(run.config.data[source], StageData):
+                    writable(run.rows(source), loaded, stage, f"stages.{name}")
+
+
+def _joined(run: Run, stage: RecordStage, loaded: Loaded, where: str) -> None:
+    """Check that the models of an ensemble can be averaged with the teacher."""
+    if run.config.task.kind != "generation":
+        raise ModelError(f"{where}.ensemble: is for texts, and `task.kind` is `{run.config.task.kind}`; leave it out")
+    if run.teacher_is_sharded:
+        raise ModelError(f"{where}.ensemble: a sharded teacher is asked alone; leave it out")
+    check_ensemble(loaded, stage, where)
+
+
+def check_exports(run: Run, student: Student) -> None:
+    """Check that CTranslate2 has the student where it is exported for it."""
+    for name, stage in run.config.stages.items():
+        if isinstance(stage, ExportStage) and any(form.startswith("ctranslate2") for form in stage.formats):
+            check_convertible(adapters.transformer(student.model).config, f"stages.{name}.formats")
+
+
+def warn_of_kept(run: Run) -> None:
+    """Warn where a student of the teacher's texts would be kept by how likely the references are to it."""
+    for name, stage in run.config.stages.items():
+        if not isinstance(stage, TrainStage) or stage.training.keep == "last" or stage.training.validate_texts:
+            continue
+        sources = [run.config.data[source] for source in stage.data]
+        wrote = [run.config.stages[source.stage] for source in sources if isinstance(source, StageData)]
+        if stage.validation is not None and any(isinstance(one, SelectStage) for one in wrote):
+            run.screen.warning(
+                f"stages.{name}.training.keep: best goes by how likely the references are, which peaks long before a "
+                "student of the teacher's texts writes best; validate_texts=200 goes by what it writes"
+            )
