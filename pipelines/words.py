@@ -1,5 +1,6 @@
 """What the models of a run read and write in: the teacher's vocabulary, or one that is the student's own."""
 
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from distill.data.pairs import TargetLimits
 from distill.data.vocabulary import SPECIAL, train_vocabulary
 from distill.errors import ModelError
 from distill.models import ModelSource, load_config, load_tokenizer
+from distill.positions import positions
 
 OWN = "student.vocabulary"
 
@@ -45,7 +47,8 @@ class Words:
         start = self.config.decoder_start_token_id if self.config.is_encoder_decoder else None
         if self.config.is_encoder_decoder and start is None:
             raise ModelError(f"{self.where}: the configuration names no decoder_start_token_id")
-        return TargetLimits(task.max_length, task.max_target_length, self.config.vocab_size, start)
+        room = positions(self.config, "decoder") if start is None else math.inf
+        return TargetLimits(task.max_length, task.max_target_length, self.config.vocab_size, start, room)
 
 
 def of_model(source: ModelSource, task: Task, where: str) -> Words:

@@ -1,6 +1,7 @@
 """From rows of a generation to a token table: sources, and targets with their end tokens."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, compress
@@ -34,6 +35,14 @@ class TargetLimits:
     """Rows of the embedding matrix."""
     start: int | None
     """Token a decoder begins with; None for a decoder-only model, which reads source and target as one sequence."""
+    positions: float = math.inf
+    """Tokens such a sequence may have."""
+
+    def hold(self, source: Sequence[int], *targets: Sequence[int]) -> bool:
+        """Whether a source, with each of several targets, is short enough."""
+        longest = max(map(len, targets))
+        whole = len(source) + longest - 1 if self.start is None else 0  # the end token is not read
+        return len(source) <= self.max_length and longest <= self.max_target_length and whole <= self.positions
 
 
 def tokenise_targets(
@@ -58,13 +67,12 @@ def _paired(rows: Rows, tokenizer: PreTrainedTokenizerBase, limits: TargetLimits
     sources, targets = tokenizer([row.text for row in rows])["input_ids"], _written(rows.targets, tokenizer, joined)
     wrong = _wrong(rows, tokenizer, joined) if rows.have_choices else [[] for _ in targets]
     keep = [
-        len(source) <= limits.max_length and max(map(len, (target, *others))) <= limits.max_target_length
-        for source, target, others in zip(sources, targets, wrong, strict=True)
+        limits.hold(source, target, *others) for source, target, others in zip(sources, targets, wrong, strict=True)
     ]
     if not any(keep):
         raise DataError(
             f"none of {len(rows)} pairs fits into {limits.max_length} tokens of source (task.max_length) and "
-            f"{limits.max_target_length} of target (task.max_target_length)"
+            f"{limits.max_target_length} of target (task.max_target_length){_both(limits)}"
         )
     if joined:
         sources = [[*source, *target[:-1]] for source, target in zip(sources, targets, strict=True)]
@@ -87,6 +95,10 @@ def _paired(rows: Rows, tokenizer: PreTrainedTokenizerBase, limits: TargetLimits
         start=limits.start,
         notes={"pairs left out, too long": left_out} if left_out else {},
     )
+
+
+def _both(limits: TargetLimits) -> str:
+    return "" if math.isinf(limits.positions) else f", both into {limits.positions} positions"
 
 
 def _key(row: Row) -> int:

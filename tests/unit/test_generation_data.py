@@ -161,6 +161,17 @@ def test_pairs_that_are_too_long_are_left_out_and_counted_never_cut(words) -> No
         tokenise_targets(rows, words, TargetLimits(1, 1, 400, start=0))
 
 
+def test_a_decoder_only_model_has_positions_for_both_together(words) -> None:
+    rows, room = rows_of(40), 12
+    whole = tokenise_targets(rows, words, TargetLimits(24, 24, 400, start=None))
+    table = tokenise_targets(rows, words, TargetLimits(24, 24, 400, start=None, positions=room))
+    fitting = [length for length in whole.lengths.tolist() if length <= room]  # the end token is written, not read
+    assert table.lengths.tolist() == fitting and 0 < len(fitting) < len(whole)
+    assert table.notes == {"pairs left out, too long": len(whole) - len(fitting)}
+    with pytest.raises(DataError, match=r"none of 40 pairs fits into .*, both into 1 positions"):
+        tokenise_targets(rows, words, TargetLimits(24, 24, 400, start=None, positions=1))
+
+
 def test_a_source_with_two_targets_makes_two_rows_of_the_cache(words) -> None:
     rows = Rows.of([Row("ba", None, None, 7, "ban"), Row("ba", None, None, 7, "ben"), Row("ba", None, None, 7, "ban")])
     first, second, again = tokenise_targets(rows, words, LIMITS).example_ids.tolist()
