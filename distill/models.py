@@ -27,7 +27,7 @@ from configs.errors import suggest
 from distill import adapters, languages
 from distill.errors import ModelError
 from distill.files import digest, digest_input
-from distill.loading import first_line, loading
+from distill.loading import check_body, first_line, loading
 from distill.quantised import Quantised, compute_exactly, options
 
 _PACKAGE = "package:"
@@ -174,13 +174,9 @@ def load(
         compute_exactly(model)
     if task.kind == "generation":
         languages.settle(model.generation_config, tokenizer)
-    # T5 has no part of its prefix's name: all of it is body
-    body = f"{model.base_model_prefix}." if hasattr(model, model.base_model_prefix) else ""
-    body_missing = [key for key in report["missing_keys"] if key.startswith(body)]
-    wanting = [key for key in body_missing if "pooler" not in key and "position_ids" not in key]
-    if wanting and task.kind != "text":
-        raise ModelError(f"{where}: {source.path} lacks weights: {', '.join(sorted(wanting)[:5])}")
     new = tuple(report["missing_keys"])
+    if task.kind != "text":
+        check_body(model, new, f"{where}: {source.path}")
     frozen_head = weights is not source and not new and has_head(load_config(weights, where, weights=False), task)
     if weights is not source:
         model = adapters.attach(model, cast(Path, source.folder), where, trainable=trainable, below=source.below)

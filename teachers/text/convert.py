@@ -115,7 +115,7 @@ def convert(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, quanti
     loader = LOADERS[name]() if name in LOADERS else stock._MODEL_LOADERS[name]
     try:
         _write(loader, model, tokenizer, folder, quantization)
-    except (AttributeError, KeyError, NotImplementedError, RuntimeError, ValueError) as error:
+    except (AttributeError, KeyError, RuntimeError, ValueError) as error:
         raise ModelError(
             f"engine: CTranslate2 does not take {model.config.name_or_path or model.config.model_type}: {error}; use "
             "`huggingface`"

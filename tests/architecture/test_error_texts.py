@@ -100,8 +100,8 @@ CASES = [
     ("machine.loggers=csv", "machine.loggers: `csv` is not a list; write `[csv]`"),
     ("data=null", "data: nothing (null) is not a table"),
     ("stages=3", "stages: 3 is not a table"),
-    ("task=null", "task: nothing (null) is not a section of kind, labels, max_length, max_target_length, choices, "
-     "metric"),
+    ("task=null", "task: nothing (null) is not a section of kind, labels, max_length, max_target_length, "
+     "source_language, target_language, choices, metric"),
     ("stages.student.objective.0=null", "stages.student.objective.0: nothing (null) is not a section with a `kind`; "
      f"Choices: {TERMS}"),
     ("task.kind=" + "x" * 61, f"task.kind: `{'x' * 60}…` is not one of the choices; "
