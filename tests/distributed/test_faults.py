@@ -92,10 +92,12 @@ def test_a_late_rank_is_waited_for_before_its_files_go(tmp_path):
     assert not (tmp_path / "run/seed-0/student/checkpoints").exists()
 
 
-@pytest.mark.parametrize(("number", "where", "step"), [("SIGTERM", "validation", 8), ("SIGUSR1", "save", 12)])
-def test_a_signal_to_one_rank_stops_all_at_one_step(tmp_path, number, where, step):
+@pytest.mark.parametrize(
+    ("number", "where", "step", "at"), [("SIGTERM", "validation", 8, 8), ("SIGUSR1", "save", 12, 16)]
+)
+def test_a_signal_to_one_rank_stops_all_at_one_step(tmp_path, number, where, step, at):
+    """All look after a validation, every 8 steps here, and at every tenth step."""
     done = _run(tmp_path, number, where, step)
-    at = 10 * (step // 10 + 1)
     assert done.returncode == 75, done.stderr[-3000:]
     assert re.findall(r"stopped.*", done.stderr) == [f"stopped after step {at}; the same command goes on from there"]
     assert "Traceback" not in done.stderr
