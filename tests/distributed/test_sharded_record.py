@@ -71,10 +71,11 @@ def test_jobs_of_an_array_share_the_parts(model, live, tmp_path):
     _is_the_live_one(tmp_path, live)
 
 
-def test_a_damaged_teacher_is_named_by_all_ranks(tmp_path):
+def test_a_damaged_teacher_is_named(tmp_path):
     broken = tiny.model_folder(tmp_path / "broken")
     weights = broken / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
     done = start(broken, tmp_path / "record").ended()
     assert done.returncode != 0
-    assert done.stderr.count(f"ModelError: teacher.model: cannot load {broken}: ") == 2, done.stderr[-3000:]
+    # by each rank, unless another that said it before has ended it
+    assert f"ModelError: teacher.model: cannot load {broken}: " in done.stderr, done.stderr[-3000:]
