@@ -31,7 +31,7 @@ _METRICS = {
     "text": (),
 }
 
-_WHOLE = ("transformers", "ctranslate2", "ctranslate2_int8")
+WHOLE = ("transformers", "ctranslate2", "ctranslate2_int8")
 """Formats of plain models."""
 
 
@@ -154,7 +154,7 @@ def _check_formats(parts: Parts, name: str, stage: ExportStage) -> Findings:
             yield ("stages", name, "formats", str(place)), f"`{form}` is not for a {kind}"
         if form == "adapter" and parts.student is not None and adapter is None:
             yield ("stages", name, "formats", str(place)), "the student has no adapter (student.adapter)"
-        if adapter is not None and not adapter.mergeable and form in _WHOLE:
+        if adapter is not None and not adapter.mergeable and form in WHOLE:
             what = f"`{form}` is the whole model, whose weights cannot take in an adapter of kind `{adapter.kind}`"
             yield ("stages", name, "formats", str(place)), f"{what}; Choices: adapter, onnx, onnx_int8"
 

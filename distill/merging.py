@@ -35,6 +35,8 @@ def merged(model: PeftModel, where: str) -> PreTrainedModel:
     tuner: Any = model.base_model
     if model.active_peft_config.is_prompt_learning:
         raise ModelError(f"{where}: learned tokens have no place in the weights; `adapter` and `onnx` keep them")
+    if not hasattr(type(tuner), "merge_and_unload"):
+        raise ModelError(f"{where}: {type(tuner).__name__} cannot be merged")
     tuner._replace_module = _put  # peft's own copies `weight`, which a head of several layers has not
     try:
         return _unwrapped(cast(PreTrainedModel, tuner.merge_and_unload(safe_merge=True)))

@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from rich.table import Table
@@ -10,7 +9,6 @@ from transformers import PretrainedConfig
 
 from configs.data import StageData
 from configs.stages import (
-    EvaluateStage,
     RecordStage,
     TrainStage,
 )
@@ -24,7 +22,8 @@ from distill.positions import positions
 from distill.protocols import Teacher
 from pipelines.adapter_teacher import adapter_teacher, student_base
 from pipelines.check_rows import check_rows
-from pipelines.check_texts import check_exports, check_generations, warn_of_kept
+from pipelines.check_student import check_student
+from pipelines.check_texts import check_generations, warn_of_kept
 from pipelines.extensions import build_for_disks
 from pipelines.memory_plan import check_memory
 from pipelines.own_teacher import own_teacher
@@ -169,8 +168,7 @@ def _stages(run: Run, loaded: Loaded | None, found: Table) -> None:
             pairs = "; ".join(f"{row.name} {row.layers}" for row in objective.describe() if row.layers)
             found.add_row(f"stages.{name}", pairs or ", ".join(objective.units))
     if last is not None:
-        _swapped(run, last)
-        check_exports(run, last)
+        check_student(run, last)
         weights = sum(parameter.numel() for parameter in last.parameters())
         found.add_row("student", f"{last.shape.describe()}, {weights / 1e6:.1f} M")
 
@@ -184,15 +182,6 @@ def _disks(run: Run) -> None:
     if not os.access(machine.deepspeed.nvme, os.W_OK | os.X_OK):
         raise ModelError(f"machine.deepspeed.nvme: {machine.deepspeed.nvme} is no folder that can be written to")
     build_for_disks(run.screen.warning)
-
-
-def _swapped(run: Run, student: Student) -> None:
-    """Try the adapters that stages put under the student's own."""
-    for name, stage in run.config.stages.items():
-        if isinstance(stage, EvaluateStage) and stage.below not in (None, adapters.NONE):
-            where, folder = f"stages.{name}.below", Path(stage.below).expanduser()
-            for number, path in enumerate(adapters.stack(folder, where)):
-                adapters.add(student.model, path, f"under_{name}_{number}", where, head=False)
 
 
 def _student(run: Run, loaded: Loaded | None) -> Student:

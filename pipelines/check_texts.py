@@ -1,14 +1,12 @@
 """What can be known to be wrong with models that write, before anything is trained."""
 
 from configs.data import StageData
-from configs.stages import ExportStage, GenerateStage, RecordedStage, RecordStage, SelectStage, TrainStage
-from distill import adapters
+from configs.stages import GenerateStage, RecordedStage, RecordStage, SelectStage, TrainStage
 from distill.errors import ModelError
 from distill.models import Loaded, ModelSource, load_config
 from pipelines.generate import black_box, check_ensemble, writable
 from pipelines.recorded import match as match_texts
 from pipelines.run import Run
-from students.student import Student
 from teachers.text.build import check_convertible
 
 
@@ -42,13 +40,6 @@ def _joined(run: Run, stage: RecordStage, loaded: Loaded, where: str) -> None:
     if run.teacher_is_sharded:
         raise ModelError(f"{where}.ensemble: a sharded teacher is asked alone; leave it out")
     check_ensemble(loaded, stage, where)
-
-
-def check_exports(run: Run, student: Student) -> None:
-    """Check that CTranslate2 has the student where it is exported for it."""
-    for name, stage in run.config.stages.items():
-        if isinstance(stage, ExportStage) and any(form.startswith("ctranslate2") for form in stage.formats):
-            check_convertible(adapters.transformer(student.model).config, f"stages.{name}.formats")
 
 
 def warn_of_kept(run: Run) -> None:

@@ -98,6 +98,15 @@ def test_what_weights_cannot_take_in_is_refused_at_set_up(tmp_path, call):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("form", ["transformers", "onnx"])
+def test_what_only_the_library_knows_not_to_merge_is_refused_at_set_up(tmp_path, call, form):
+    code, _, err = call("check", str(_run(tmp_path, {"kind": "peft", "method": "lily"}, [form])))
+    said = (
+        "stages.export.formats: `transformers` is the whole model, whose weights cannot take in the student's adapter"
+    )
+    assert (code, said in " ".join(err.split())) == ((2, True) if form == "transformers" else (0, False))
+
+
 def test_learned_tokens_take_positions_too(tmp_path, call):
     run = str(_run(tmp_path, {"kind": "prompt", "tokens": 41}, ["adapter"]))
     code, _, err = call("check", run)
