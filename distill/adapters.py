@@ -41,13 +41,6 @@ def transformer(model: Model) -> PreTrainedModel:
     return cast(PreTrainedModel, model.get_base_model()) if isinstance(model, PeftModel) else model
 
 
-def virtual_tokens(model: Model) -> int:
-    """Return how many learned vectors an adapter puts before the tokens of every row."""
-    if not isinstance(model, PeftModel) or not model.active_peft_config.is_prompt_learning:
-        return 0
-    return int(model.active_peft_config.num_virtual_tokens)
-
-
 def trained_names(model: PeftModel) -> frozenset[str]:
     """Return the names, in the model without adapters, of the weights that its active adapter holds copies of."""
     mark = f".modules_to_save.{ACTIVE}."

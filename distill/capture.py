@@ -19,10 +19,10 @@ from transformers.integrations.sdpa_attention import repeat_kv
 from transformers.modeling_outputs import BaseModelOutput
 
 from distill import attention
-from distill.adapters import transformer, virtual_tokens
+from distill.adapters import transformer
 from distill.only_hidden import only_at, taken
 from distill.types import Batch, Heads, Inside, Layers, Needs, Outputs, Shape, Side
-from distill.virtual import without_virtual_tokens
+from distill.virtual import Learned, learned, without_learned
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids", "decoder_input_ids")
 
@@ -84,11 +84,11 @@ def forward(model: PreTrainedModel, batch: Batch, needs: Needs) -> Outputs:
         inputs["output_hidden_states"] = True if beside else sorted(needs.hidden_states)
     if "use_cache" in accepted:
         inputs["use_cache"] = False  # every position is there at once
-    hidden, virtual = batch.get("hidden") if needs.logits else None, virtual_tokens(model)
+    hidden, before = batch.get("hidden") if needs.logits else None, learned(model)
     with (
         _recording(needs, model.config.num_hidden_layers) as recorder,
         _bias_of_logits_as_computed(model),
-        only_at(transformer(model), None if virtual else hidden),
+        only_at(transformer(model), None if before.tokens else hidden),
     ):
         result = model(**inputs)
     states = result.get("encoder_hidden_states" if model.config.is_encoder_decoder else "hidden_states")
@@ -102,8 +102,8 @@ def forward(model: PreTrainedModel, batch: Batch, needs: Needs) -> Outputs:
         decoder=replace(decoder, hidden_states={layer: written[layer] for layer in needs.decoder.hidden_states}),
         cross=recorder.seen["cross"],
     )
-    outputs = without_virtual_tokens(outputs, virtual, beside=model.config.is_encoder_decoder)
-    if virtual and hidden is not None and outputs.logits is not None:
+    outputs = without_learned(outputs, before, beside=model.config.is_encoder_decoder)
+    if before.tokens and hidden is not None and outputs.logits is not None:
         outputs = replace(outputs, logits=taken(outputs.logits, hidden))
     return replace(outputs, choices=_wrong_answers(model, batch, result)) if needs.choices else outputs
 
@@ -118,8 +118,8 @@ def _wrong_answers(model: PreTrainedModel, batch: Batch, result: Any) -> Tensor 
         return result.logits[:0]  # type: ignore[no-any-return]
     choices, accepted = batch["choices"], _accepted_inputs(model)
     inputs: dict[str, Any] = {name: choices[name] for name in _INPUTS if name in choices and name in accepted}  # type: ignore[literal-required]
-    beside, count = model.config.is_encoder_decoder, virtual_tokens(model)
-    if beside and not count:
+    beside, before = model.config.is_encoder_decoder, learned(model)
+    if beside and before == Learned():
         states = BaseModelOutput(last_hidden_state=result.encoder_last_hidden_state[choices["rows"]])
         inputs |= {"input_ids": None, "encoder_outputs": states}
         inputs["attention_mask"] = batch["attention_mask"][choices["rows"]]
@@ -127,7 +127,7 @@ def _wrong_answers(model: PreTrainedModel, batch: Batch, result: Any) -> Tensor 
         inputs["use_cache"] = False
     with _bias_of_logits_as_computed(model):
         found = Outputs(logits=model(**inputs).logits)
-    return without_virtual_tokens(found, count, beside=beside).logits
+    return without_learned(found, before, beside=beside).logits
 
 
 def shape_of(model: PreTrainedModel, *, trained_head: bool) -> Shape:
@@ -177,7 +177,7 @@ def _attention_layers(model: PreTrainedModel, shape: Shape) -> Iterator[int]:
     """
     every = Needs(relations=frozenset(range(1, shape.layers + 1)))
     with _recording(every, shape.layers) as recorder:
-        _probe(model, [0, 0])
+        probe(model, [0, 0])
     if recorder.calls == shape.layers + 2 * shape.decoder_layers or not shape.decoder_layers:
         yield from recorder.seen["encoder"].relations
 
@@ -186,13 +186,13 @@ def _is_causal(model: PreTrainedModel) -> bool:
     """Whether the first position is blind to the second; without weights, whether the attention layers say so."""
     if next(model.parameters()).is_meta:
         return any(vars(module).get("is_causal") is True for module in model.modules())
-    first, other = (_probe(model, [0, token]).hidden_states[-1][:, 0] for token in (1, 2))
+    first, other = (probe(model, [0, token]).hidden_states[-1][:, 0] for token in (1, 2))
     return torch.equal(first, other)
 
 
 @torch.no_grad()
-def _probe(model: PreTrainedModel, tokens: list[int]) -> Any:
-    """Run a model over a few tokens."""
+def probe(model: PreTrainedModel, tokens: list[int]) -> Any:
+    """Run a model over a few tokens, all hidden states included."""
     ids = torch.tensor([tokens], device=next(model.parameters()).device)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "decoder_input_ids": ids}
     accepted = _accepted_inputs(model)

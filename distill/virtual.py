@@ -1,18 +1,48 @@
-"""Take the learned vectors before a row's tokens (prompt tuning, P-tuning) out of what a model gave.
+"""Take what an adapter learned to put before a row's tokens (prompt tuning, P-tuning), or before every layer's keys (a
+cartridge), out of what a model gave.
 
-They stand first. Scores are those before the softmax, so that what is left of them needs no new normalisation: whoever
+It stands first. Scores are those before the softmax, so that what is left of them needs no new normalisation: whoever
 makes probabilities of them does it over the real keys.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+from peft import PeftModel, PeftType
+
+from distill.adapters import Model
 from distill.types import Heads, Inside, Outputs
 
 
-def without_virtual_tokens(outputs: Outputs, count: int, *, beside: bool) -> Outputs:
+@dataclass(frozen=True)
+class Learned:
+    """How much an adapter puts before what a model has itself."""
+
+    tokens: int = 0
+    """Vectors before the tokens of every row, which take part in all positions there are."""
+    keys: int = 0
+    """Keys and values before those of every layer that looks back: of the decoder, where there is one."""
+
+
+def learned(model: Model) -> Learned:
+    """Return how much a model's active adapter puts before what the model has itself."""
+    if not isinstance(model, PeftModel) or not model.active_peft_config.is_prompt_learning:
+        return Learned()
+    count = int(model.active_peft_config.num_virtual_tokens)
+    keys = model.active_peft_config.peft_type in (PeftType.PREFIX_TUNING, PeftType.CARTRIDGE)
+    return Learned(keys=count) if keys else Learned(tokens=count)
+
+
+def without_learned(outputs: Outputs, found: Learned, *, beside: bool) -> Outputs:
     """Return the outputs of the real positions alone; `beside` says whether a decoder stands beside the encoder."""
-    if count == 0:
-        return outputs
+    if found.keys and beside:
+        return replace(outputs, decoder=_keys(outputs.decoder, found.keys))
+    if found.keys:
+        own = _keys(outputs.on("encoder"), found.keys)
+        return replace(outputs, attentions=own.attentions, relations=own.relations)
+    return _without_tokens(outputs, found.tokens, beside=beside) if found.tokens else outputs
+
+
+def _without_tokens(outputs: Outputs, count: int, *, beside: bool) -> Outputs:
     encoder = _positions(outputs.on("encoder"), count)
     logits = outputs.logits
     if logits is not None and logits.ndim == 3 and not beside:
@@ -40,7 +70,7 @@ def _positions(inside: Inside, count: int) -> Inside:
 
 
 def _keys(inside: Inside, count: int) -> Inside:
-    """Cut where keys alone are the encoder's: scores [B H U T], keys and values [B H T A]."""
+    """Cut where keys alone are more: scores [B H U T], keys and values [B H T A]."""
     return Inside(
         inside.hidden_states,
         {layer: scores[..., count:] for layer, scores in inside.attentions.items()},

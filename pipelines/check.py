@@ -20,6 +20,7 @@ from distill.objective import Objective
 from distill.objective import build as build_objective
 from distill.positions import positions
 from distill.protocols import Teacher
+from distill.virtual import Learned, learned
 from pipelines.adapter_teacher import adapter_teacher, student_base
 from pipelines.check_rows import check_rows
 from pipelines.check_student import check_student
@@ -43,6 +44,7 @@ from teachers.none import NoTeacher
 
 SAMPLE = 500
 """Validation rows the teacher is tried on."""
+_NOTHING = Learned()
 
 
 def preflight(run: Run) -> None:
@@ -98,7 +100,7 @@ def _tokens(run: Run, loaded: Loaded, found: Table) -> None:
         raise ModelError(
             f"task.source_language: {loaded.source} marks no languages; leave it and `target_language` out"
         )
-    _positions(run, config, loaded.source, adapters.virtual_tokens(loaded.model))
+    _positions(run, config, loaded.source, learned(loaded.model))
     weights = loaded.model.num_parameters()
     found.add_row(
         "teacher",
@@ -108,16 +110,17 @@ def _tokens(run: Run, loaded: Loaded, found: Table) -> None:
     )
 
 
-def _positions(run: Run, config: PretrainedConfig, who: str, virtual: int = 0) -> None:
-    """Check that a model has positions for rows of the longest kind, behind the `virtual` tokens of its adapter."""
-    task = run.config.task
-    lengths = {"max_length": (task.max_length, virtual, positions(config))}
+def _positions(run: Run, config: PretrainedConfig, who: str, before: Learned = _NOTHING) -> None:
+    """Check that a model has positions for rows of the longest kind, behind what its adapter puts `before` them."""
+    task, beside = run.config.task, config.is_encoder_decoder
+    read, written = (before.tokens, before.keys) if beside else (before.tokens + before.keys, 0)
+    lengths = {"max_length": (task.max_length, read, positions(config))}
     if task.kind == "generation":
-        lengths["max_target_length"] = (task.max_target_length, 0, positions(config, "decoder"))
-    for name, (length, before, room) in lengths.items():
-        if length + before > room:
-            more = f", with the {before} tokens of its adapter," if before else ""
-            raise ModelError(f"task.{name}: {length}{more} is more than the {room} positions of {who}")
+        lengths["max_target_length"] = (task.max_target_length, written, positions(config, "decoder"))
+    for name, (length, more, room) in lengths.items():
+        if length + more > room:
+            also = f", with the {more} tokens of its adapter," if more else ""
+            raise ModelError(f"task.{name}: {length}{also} is more than the {room} positions of {who}")
 
 
 def _own_words(run: Run) -> None:
@@ -161,7 +164,7 @@ def _stages(run: Run, loaded: Loaded | None, found: Table) -> None:
         else:
             last = _student(run, loaded)
             config = adapters.transformer(last.model).config
-            _positions(run, config, "the student", adapters.virtual_tokens(last.model))
+            _positions(run, config, "the student", learned(last.model))
             last.keep(stage.training.freeze, f"stages.{name}.training.freeze")
             objective = _objective(run, name, stage, last, loaded)
             strategy_of(run, name, stage, last, objective)

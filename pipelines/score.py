@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from distill import capture
-from distill.adapters import transformer, virtual_tokens
+from distill.adapters import transformer
 from distill.data.collate import collate
 from distill.data.module import VOCABULARY_ROWS
 from distill.data.table import TokenTable
@@ -24,6 +24,7 @@ from distill.metrics import TargetMetrics
 from distill.protocols import Teacher
 from distill.token_metrics import at, labelled_places, told
 from distill.types import Batch, Needs, Outputs
+from distill.virtual import learned
 from teachers.in_step import in_step
 
 Inputs = Mapping[str, Tensor]
@@ -201,7 +202,7 @@ def head_output(model: PreTrainedModel, batch: Inputs) -> Tensor:
     first: Tensor = output["logits"] if "logits" in output else output["last_hidden_state"]
     if first.ndim == 2 or model.config.is_encoder_decoder:
         return first
-    return first[:, virtual_tokens(model) :]
+    return first[:, learned(model).tokens :]
 
 
 def model_inputs(model: PreTrainedModel, batch: Inputs) -> dict[str, Tensor]:

@@ -11,11 +11,12 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedTokenizerBase
 
 from configs.decoding import Decoding
-from distill import adapters, languages
+from distill import languages
 from distill.data.buckets import cut_by_tokens
 from distill.errors import ModelError
 from distill.protocols import TextTeacher
 from distill.types import Completion, Text
+from distill.virtual import Learned, learned
 from teachers.text.beam import Decoder, Hypothesis, Search, search
 from teachers.text.decoders import Constrained, DecoderOnly, EncoderDecoder, Ensemble
 from teachers.text.sources import encode, language_id
@@ -173,10 +174,10 @@ def _ends(settings: GenerationConfig) -> tuple[int, ...]:
 
 
 def check_searchable(model: Any) -> None:
-    """Raise ModelError for a model with learned vectors before its tokens: peft gives them anew in every step, and a
-    search with a cache would read them after each token.
+    """Raise ModelError for a model with learned vectors before its tokens or keys: peft gives them anew in every step,
+    and a search with a cache would read them after each token.
     """
-    if adapters.virtual_tokens(model):
+    if learned(model) != Learned():
         raise ModelError(
             f"{model.config.name_or_path}: its adapter puts learned vectors before the tokens, which cannot be "
             "searched with; adapters that change weights or layers can"
