@@ -15,7 +15,7 @@ class _Adapter(Section):
     """What every kind can say."""
 
     mergeable: ClassVar[bool] = True
-    """Whether its algebra lets the frozen weights take it in."""
+    """Whether its algebra lets the frozen weights take it in; of a method by name, it is tried with the model."""
     also: tuple[str, ...] = ()
     """Modules trained whole and saved with the adapter, by the ends of their names; a head of the task always is."""
 
@@ -205,14 +205,38 @@ class Experts(_Adapter):
     """How much of the original model's output is mixed in: 0 follows the experts, 1 is the original."""
 
 
+_SEVERAL = "asks of every row which of several tasks it is of, which no row here says"
+NOT_HERE = {
+    "poly": _SEVERAL,
+    "multitask_prompt_tuning": _SEVERAL,
+    "shadow": "passes more from layer to layer than hidden states, and learns by a loss of its own",
+    "xlora": "mixes adapters by a table of their folders, which `options` cannot hold",
+}
+"""Methods of peft that do not work here, and why."""
+_NEEDED = {"trainable_tokens": "token_indices", "cpt": "cpt_token_ids"}
+"""Options without which a method has nothing to train."""
+_OF_ITS_LOSS = {"cpt": ("opt_weighted_loss_type", "opt_loss_decay_factor")}
+"""Options that only a method's own loss reads."""
+
+
 class Peft(_Adapter):
     """Any method of the library peft, by its name there."""
 
     kind: Literal["peft"]
     method: str
     """As `vera`, `oft`, `boft`, `loha`, `lokr` …"""
-    options: dict[str, str | int | float | bool | list[str] | None] = {}
+    options: dict[str, str | int | float | bool | list[str] | list[int] | None] = {}
     """Keys of the method's own configuration."""
+
+    @model_validator(mode="after")
+    def _is_for_here(self) -> "Peft":
+        if reason := NOT_HERE.get(self.method.lower()):
+            raise ValueError(f"`{self.method}` {reason}")
+        if (key := _NEEDED.get(self.method.lower())) and not self.options.get(key):
+            raise ValueError(f"`{self.method}` needs a list of token ids; write `options: {{{key}: [...]}}`")
+        if unread := [key for key in self.options if key in _OF_ITS_LOSS.get(self.method.lower(), ())]:
+            raise ValueError(f"`options.{unread[0]}` is of a loss of peft's own; `objective` says what is learnt")
+        return self
 
     @model_validator(mode="after")
     def _has_a_kind(self) -> "Peft":

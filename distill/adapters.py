@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from configs.adapters import NOT_HERE
 from configs.errors import suggest
 from distill.adapter_folder import BASE, CONFIG, WEIGHTS
 from distill.adapter_weights import as_vectors, hold_ranks, named_for, with_head_of
@@ -143,7 +144,8 @@ def _save_base(model: PeftModel, folder: Path) -> None:
     """Write the frozen model that the adapter stands in: as it was before it was adapted, or what PiSSA left of it."""
     inner = transformer(model)
     base = type(inner)(copy.deepcopy(inner.config))
-    weights = get_base_model_state_dict(model).items()  # with learned tokens, modules trained whole are still in it
+    with switched_off(model):
+        weights = get_base_model_state_dict(model).items()  # with learned tokens, modules trained whole are still in it
     kept = {name.replace(".original_module.", "."): value for name, value in weights if ".modules_to_save." not in name}
     base.load_state_dict(kept)
     base.save_pretrained(folder)
@@ -192,6 +194,8 @@ def read_config(folder: Path, where: str) -> PeftConfig:
     if not is_adapter(folder):
         raise ModelError(f"{where}: {folder} holds no {CONFIG}")
     method = _section(folder, where).get("peft_type")
+    if reason := NOT_HERE.get(str(method).lower()):
+        raise ModelError(f"{where}: {folder / CONFIG} is of `{method}`, which {reason}")
     known: Mapping[Any, Any] = PEFT_TYPE_TO_CONFIG_MAPPING
     if method not in known:
         raise ModelError(f"{where}: {folder / CONFIG} is of the unknown method `{method}`{suggest(str(method), known)}")
@@ -261,8 +265,8 @@ def add(
     if lacking or besides:
         what = f"lacks {', '.join(lacking[:3])}" if lacking else f"has besides {', '.join(besides[:3])}"
         raise ModelError(f"{where}: {folder / WEIGHTS} {what}")
-    model.set_adapter(name, inference_mode=not trainable)
-    return model
+    model.set_adapter(name)
+    return model if trainable else model.requires_grad_(False)
 
 
 def put(model: Model, config: PeftConfig, name: str) -> PeftModel:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
+from typing import cast
 
 import torch
 from peft import PeftConfig, PeftModel
@@ -11,10 +12,11 @@ from peft.utils.other import ModulesToSaveWrapper
 from torch import nn
 from transformers import PreTrainedModel
 
-from configs.adapters import AnyAdapter, Bottleneck, Fusion, MixAndMatch, Prefix
+from configs.adapters import AnyAdapter, Bottleneck, Fusion, MixAndMatch, Peft, Prefix
 from configs.data import Task
 from configs.errors import suggest
 from distill import adapters
+from distill.capture import probe
 from distill.errors import ModelError
 from distill.models import Loaded
 from students.adapters.families import matching
@@ -26,6 +28,7 @@ from students.adapters.register import register
 WHERE = "student.adapter"
 Held = dict[str, tuple[Path, str]]
 """Adapters that another one stands on or attends over: by name the folder, and the key it was given under."""
+_FAULTS = (ValueError, TypeError, LookupError, AttributeError, RuntimeError)
 _NAMED = ("modular_parts", "modular_shared", "modules_to_save")
 """What holds something of each adapter by the adapter's name."""
 
@@ -47,6 +50,8 @@ def build(section: AnyAdapter, loaded: Loaded, task: Task) -> PeftModel:
     for name, (folder, where) in held.items():
         adapted = adapters.add(adapted or model, folder, name, where, head=False)
     made = _wrap(adapted or model, config)
+    if isinstance(section, Peft):
+        _try(section, made)
     _go_on_from(held, made)
     for parameter in made.parameters():
         if parameter.requires_grad:
@@ -77,10 +82,20 @@ def _alone(section: AnyAdapter, target: Target) -> tuple[PeftConfig, Held]:
 def _wrap(model: PreTrainedModel | PeftModel, config: PeftConfig) -> PeftModel:
     try:
         made = adapters.put(model, config, adapters.ACTIVE)
-    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+    except _FAULTS as error:
         raise ModelError(f"{WHERE}: peft refuses: {str(error).splitlines()[0]}") from error
     made.set_adapter(adapters.ACTIVE)
     return made
+
+
+def _try(section: Peft, made: PeftModel) -> None:
+    """Raise ModelError for a method by name that does not run in the model at hand: not all do in all."""
+    try:
+        probe(cast(PreTrainedModel, made), [0, 0])
+    except _FAULTS as error:
+        raise ModelError(
+            f"{WHERE}.method: `{section.method}` does not run in {made.config.model_type}: {str(error).splitlines()[0]}"
+        ) from error
 
 
 @torch.no_grad()

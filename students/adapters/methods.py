@@ -6,6 +6,7 @@ from typing import Any
 
 from peft import (
     AdaLoraConfig,
+    CartridgeConfig,
     IA3Config,
     LNTuningConfig,
     LoraConfig,
@@ -34,6 +35,7 @@ from configs.adapters import (
     TopLayers,
 )
 from configs.errors import suggest
+from distill.capture import decoder_layers
 from distill.errors import ModelError
 from students.adapters import sites
 from students.adapters.families import Family, family_of, matching, pattern
@@ -47,6 +49,8 @@ GROUPS: dict[str, Callable[[Family], tuple[str, ...]]] = {
 }
 _MODULES = ("target_modules", "exclude_modules", "modules_to_save")
 """Keys of peft's that name modules by the ends of their names, where they hold a list."""
+_OWN_PLACES = ("adaption_prompt", "trainable_tokens")
+"""Methods that are for other modules than matrices, which peft finds: whole attentions, the embeddings."""
 
 
 @dataclass(frozen=True)
@@ -183,6 +187,15 @@ def _sizes(target: Target) -> dict[str, Any]:
     }
 
 
+def _key_sizes(target: Target) -> dict[str, Any]:
+    """Return the sizes of the keys that a token gets in all layers that look back: a decoder's, where there is one."""
+    config = target.model.config
+    heads = getattr(config, "decoder_attention_heads", config.num_attention_heads)
+    width = getattr(config, "d_kv", config.hidden_size // heads)  # T5's heads need not fill its width
+    layers = decoder_layers(config) or config.num_hidden_layers
+    return {"num_layers": layers, "num_attention_heads": heads, "token_dim": heads * width}
+
+
 def _by_name(section: Peft, target: Target, common: dict[str, Any]) -> PeftConfig:
     known = {str(getattr(name, "value", name)).lower(): made for name, made in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
     del known[PEFT_TYPE.lower()]  # our own tuner, which has kinds of its own here
@@ -195,14 +208,17 @@ def _by_name(section: Peft, target: Target, common: dict[str, Any]) -> PeftConfi
             raise ModelError(f"{target.where}.options: unknown key `{key}` of {section.method}{suggest(key, fields)}")
     for key in _MODULES:
         named = section.options.get(key)
-        target.found(named if isinstance(named, list) else [], f"options.{key}")
+        target.found(list(map(str, named)) if isinstance(named, list) else [], f"options.{key}")
     given: dict[str, Any] = dict(section.options)
-    if "target_modules" in fields and "target_modules" not in given:
+    own = section.method.lower() in _OWN_PLACES
+    if "target_modules" in fields and "target_modules" not in given and not own:
         given["target_modules"] = _targets("query_value", target)
     if "fan_in_fan_out" in fields:
         given.setdefault("fan_in_fan_out", target.turned)
     if isinstance(whole := given.get("modules_to_save"), list):
         given["modules_to_save"] = [*target.whole, *whole]
+    if made is CartridgeConfig:
+        given = {**_key_sizes(target), **given}
     taken = {key: value for key, value in common.items() if key in fields}
     try:
         return made(**{**taken, **given})
