@@ -79,6 +79,9 @@ class Ia3(_Adapter):
     """Learned factors on keys, values and the feed-forward layer's inside ((IA)³; Liu et al. 2022)."""
 
     kind: Literal["ia3"]
+    targets: tuple[str, ...] = ()
+    """Ends of the names of other matrices to learn factors at: on what goes into those that lead back to the model's
+    width, on what comes out of the rest. None: the paper's places."""
 
 
 class Norms(_Adapter):

@@ -104,9 +104,10 @@ def peft_config(section: AnyAdapter, target: Target) -> PeftConfig:
             return _adalora(section, target, common)
         case Ia3():
             at = target.family
-            inside = target.found(at.down, "kind")
-            both = target.found((*at.key, *at.value, *at.down), "kind")
-            return IA3Config(target_modules=both, feedforward_modules=inside, fan_in_fan_out=target.turned, **common)
+            before = pattern((*at.attention_output, *at.down))
+            ends, key = (section.targets, "targets") if section.targets else ((*at.key, *at.value, *at.down), "kind")
+            found = target.found(ends, key)
+            return IA3Config(target_modules=found, feedforward_modules=before, fan_in_fan_out=target.turned, **common)
         case Norms():
             found = [end for end in target.family.norms if matching(target.model, [end])]
             without = sites.weightless(target.model, found)

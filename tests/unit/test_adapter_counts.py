@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 import torch
+from peft import IA3Config, get_peft_model
+from peft.tuners.ia3 import IA3Layer
 from pydantic import TypeAdapter
 from transformers import AutoConfig
 
@@ -42,6 +44,8 @@ MARIAN_BASE = (
 HOULSBY: dict[str, Any] = {"kind": "bottleneck"}
 PFEIFFER: dict[str, Any] = {"kind": "bottleneck", "place": "pfeiffer"}
 LORA: dict[str, Any] = {"kind": "lora"}
+PEFTS_IA3: dict[str, Any] = {"kind": "ia3", "targets": ["key", "value", "output.dense"]}
+"""At the places of peft's own table."""
 COUNTS = [
     (BERT_LARGE, {**HOULSBY, "size": 8}, 835_968, 100_352),
     (BERT_LARGE, {**HOULSBY, "size": 64}, 6_343_680, 100_352),  # 2.1 % with norms and head: Houlsby et al., table 1
@@ -53,7 +57,8 @@ COUNTS = [
     (BERT_BASE, {"kind": "bitfit", "targets": ["self.query", "intermediate.dense"]}, 46_080, 0),  # 0.04 %
     (BERT_LARGE, {"kind": "bitfit", "targets": ["self.query", "intermediate.dense"]}, 122_880, 0),
     (BERT_BASE, LORA, 294_912, 0),
-    (BERT_BASE, {"kind": "ia3"}, 55_296, 0),  # peft's own table names the attention's output too: 64,512
+    (BERT_BASE, {"kind": "ia3"}, 55_296, 0),  # 12 · (768 + 768 + 3072): keys, values, the inside, as in the paper
+    (BERT_BASE, PEFTS_IA3, 64_512, 0),  # `output.dense` is the end of the attention's output too: 12 · 768 more
     (BERT_BASE, {"kind": "prefix", "tokens": 20, "width": None}, 368_640, 0),
     (BERT_BASE, {"kind": "norms"}, 38_400, 0),
     (ROBERTA_BASE, LORA, 294_912, 0),  # 0.3 M: Hu et al., table 2
@@ -87,3 +92,19 @@ def test_an_adapter_has_as_many_parameters_as_published(model, adapter, method, 
         adapted = build(_SECTION.validate_python(adapter), Loaded(made, None, kind, True), task)
     counts = roles(adapted)
     assert (counts["method"], counts["norms"], counts["frozen"]) == (method, norms, whole)
+
+
+def test_what_pefts_table_names_has_factors_on_the_sides_it_says() -> None:
+    """(IA)³ of the paper, as AdapterHub's, leaves the attention's output alone."""
+    task = Task(kind="classification", labels=("no", "yes"))
+    config = AutoConfig.for_model("bert")
+    with torch.device("meta"):
+        ours, theirs = (auto_class(task, config).from_config(config) for _ in range(2))
+        adapted = build(_SECTION.validate_python(PEFTS_IA3), Loaded(ours, None, "bert", True), task)
+        peft = get_peft_model(theirs, IA3Config(task_type="SEQ_CLS"))
+    sides = [
+        {name: module.is_feedforward for name, module in model.named_modules() if isinstance(module, IA3Layer)}
+        for model in (adapted, peft)
+    ]
+    assert sides[0] == sides[1] and len(sides[0]) == 12 * 4
+    assert sum(name.endswith("attention.output.dense") for name, before in sides[0].items() if before) == 12

@@ -44,6 +44,7 @@ def by_name(**options: Any) -> dict[str, Any]:
             {**OFT, "options": {"exclude_modules": ["querry"]}},
             "options.exclude_modules: .*; did you mean `query`",
         ),
+        ("bert", {"kind": "ia3", "targets": ["valeu"]}, "targets: no module ends in `valeu`; did you mean `value`"),
         ("bert", {**BOTTLENECK, "leave_out": [11]}, "leave_out: the model has no layer 11; its layers are 0 to 1"),
         ("bert", {**BOTTLENECK, "leave_out": [0, 1]}, "leave_out: all 2 layers; one at least has to keep its parts"),
         ("t5", {**PREFIX, "leave_out": [2]}, "leave_out: the model has no layer 2; its layers are 0 to 1"),
