@@ -1,14 +1,17 @@
 """Every method of adapting a model, what cannot be, and a student trained for a few steps through the real parts."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from configs.adapters import Adapter
+from configs.adapters import Adapter, Bottleneck, Fusion
 from configs.objective import Term
+from distill import adapters
 from distill.module import DistillModule, Recipe
 from distill.objective import Objective
 from distill.objective import build as build_objective
@@ -23,6 +26,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "LoRA": {"kind": "lora", "rank": 4},
     "LoRA on all matrices": {"kind": "lora", "rank": 2, "targets": "all"},
     "DoRA": {"kind": "lora", "rank": 4, "dora": True},
+    "LoRA+": {"kind": "lora", "rank": 4, "b_rate": 16},
     "rsLoRA": {"kind": "lora", "rank": 4, "rslora": True},
     "PiSSA": {"kind": "lora", "rank": 4, "init": "pissa"},
     "AdaLoRA": {"kind": "adalora", "rank": 2, "initial_rank": 4},
@@ -45,9 +49,21 @@ METHODS: dict[str, dict[str, Any]] = {
     "AdapterDrop": {"kind": "bottleneck", "size": 4, "leave_out": [0]},
     "AdapterDrop while training": {"kind": "bottleneck", "size": 4, "drop": 1},
     "experts": {"kind": "experts", "experts": 2, "size": 4},
+    "experts beside the original": {"kind": "experts", "experts": 2, "size": 4, "original": 0.5},
+    "fusion": {"kind": "fusion", "of": {"first": "1", "second": "2"}},
+    "stacked": {"kind": "bottleneck", "place": "pfeiffer", "size": 4, "on": ["1"]},
+    "with embeddings": {"kind": "bottleneck", "place": "pfeiffer", "size": 4, "also": ["embeddings"]},
     "VeRA": {"kind": "peft", "method": "vera", "options": {"r": 4}},
     "OFT": {"kind": "peft", "method": "oft", "options": {"oft_block_size": 4}},
 }
+STANDS_ON_OTHERS = ("fusion", "stacked")
+EMBEDDINGS = {
+    **dict.fromkeys(families.ENCODERS, "word_embeddings"),
+    **dict.fromkeys(families.BESIDE, "encoder.embed_tokens"),
+    "gpt2": "wte",
+    "llama": "embed_tokens",
+}
+"""The module that gives the embeddings, in each family."""
 IMPOSSIBLE: dict[tuple[str, str], str] = {
     ("BitFit", "t5"): "t5 has no biases",
     ("BitFit", "llama"): "llama has no biases",
@@ -55,15 +71,28 @@ IMPOSSIBLE: dict[tuple[str, str], str] = {
 }
 """What is refused at set-up, and the reason given."""
 CELLS = [(method, kind) for method in METHODS for kind in families.FAMILIES if (method, kind) not in IMPOSSIBLE]
-MERGEABLE = ("LoRA", "LoRA on all matrices", "DoRA", "rsLoRA", "PiSSA", "AdaLoRA", "(IA)³", "LN tuning", "BitFit")
+MERGEABLE = (
+    "LoRA",
+    "LoRA on all matrices",
+    "DoRA",
+    "LoRA+",
+    "rsLoRA",
+    "PiSSA",
+    "AdaLoRA",
+    "(IA)³",
+    "LN tuning",
+    "BitFit",
+)
 MERGEABLE = (*MERGEABLE, "top layers", "VeRA", "OFT")
 CHANGES_THE_BASE = ("PiSSA",)
 """Methods whose frozen weights are not the base's any more: switched off, they are not the base."""
+_LAST = {
+    **dict.fromkeys(families.ENCODERS + families.CAUSAL, ("attention", "relations")),
+    **dict.fromkeys(families.BESIDE, ("hidden", "attention", "relations")),
+}
 UNREACHED: dict[str, dict[str, tuple[str, ...]]] = {
-    "experts": {
-        **dict.fromkeys(families.ENCODERS + families.CAUSAL, ("attention", "relations")),
-        **dict.fromkeys(families.BESIDE, ("hidden", "attention", "relations")),
-    },
+    "experts": _LAST,
+    "experts beside the original": _LAST,
     "top layers": dict.fromkeys(families.BESIDE, ("hidden", "attention", "relations")),
 }
 """Kinds of objectives, of the encoder's inside, that nothing a method trains can change: refused at set-up."""
@@ -85,11 +114,34 @@ def section(method: str) -> Adapter:
 
 def adapted(method: str, kind: str) -> Student:
     """A tiny student of a family in the adapter of a method, the same at every call."""
-    loaded, asked = families.loaded(kind), section(method)
-    torch.manual_seed(1)
-    model = build_adapter(asked, loaded, families.task_of(kind))
+    loaded = families.loaded(kind)
+    with TemporaryDirectory() as folder:
+        asked = _placed(section(method), kind, Path(folder))
+        torch.manual_seed(1)
+        model = build_adapter(asked, loaded, families.task_of(kind))
     ranks = RankSchedule(model, asked) if asked.kind == "adalora" else None
-    return Student(model, has_head=True, frozen_head=True, ranks=ranks)
+    rates = {"lora_B": asked.b_rate} if asked.kind == "lora" else {}
+    return Student(model, has_head=True, rates=rates, frozen_head=True, ranks=ranks)
+
+
+def _placed(asked: Adapter, kind: str, folder: Path) -> Adapter:
+    """Give a section what it names: adapters below or inside, and the embeddings of a family."""
+    if isinstance(asked, Fusion):
+        return asked.model_copy(update={"of": {name: _other(at, kind, folder) for name, at in asked.of.items()}})
+    if isinstance(asked, Bottleneck) and asked.on:
+        return asked.model_copy(update={"on": tuple(_other(at, kind, folder) for at in asked.on)})
+    return asked.model_copy(update={"also": (EMBEDDINGS[kind],)}) if asked.also else asked
+
+
+def _other(seed: str, kind: str, folder: Path) -> str:
+    """Write an adapter that says something, and return where."""
+    model = build_adapter(section("Pfeiffer"), families.loaded(kind), families.task_of(kind))
+    torch.manual_seed(int(seed))
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and "modular" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    adapters.save(model, folder / seed)
+    return str(folder / seed)
 
 
 def full_batch(kind: str) -> Batch:

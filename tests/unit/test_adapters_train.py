@@ -14,6 +14,7 @@ from tests.helpers.adapted import CELLS, IMPOSSIBLE, TERMS, UNREACHED, adapted, 
 STEPS = 4
 
 
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")  # the copy that learns is the encoder's own
 @pytest.mark.parametrize(("method", "kind"), CELLS)
 def test_under_every_objective_the_loss_falls_and_only_what_should_moves(method, kind):
     made = None
@@ -59,3 +60,12 @@ def test_virtual_tokens_are_seen_by_no_loss(method, kind):
 def test_the_table_of_the_docs_is_what_is_tried():
     page = (Path(__file__).parents[2] / "docs" / "adapters.md").read_text(encoding="utf-8")
     assert table() in page
+
+
+@pytest.mark.parametrize("kind", families.FAMILIES)
+def test_b_learns_faster_than_a(kind):
+    made = begin("LoRA+", kind, "logits")
+    names = {id(value): name for name, value in made.student.named_parameters()}
+    rates = [(names[id(v)], group["lr"]) for group in made.optimiser.param_groups for v in group["params"]]
+    assert {rate for name, rate in rates if "lora_B" in name} == {0.16}
+    assert {rate for name, rate in rates if "lora_B" not in name} == {0.01}
