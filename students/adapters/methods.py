@@ -106,8 +106,8 @@ def peft_config(section: AnyAdapter, target: Target) -> PeftConfig:
             at = target.family
             before = pattern((*at.attention_output, *at.down))
             ends, key = (section.targets, "targets") if section.targets else ((*at.key, *at.value, *at.down), "kind")
-            found = target.found(ends, key)
-            return IA3Config(target_modules=found, feedforward_modules=before, fan_in_fan_out=target.turned, **common)
+            learnt = target.found(ends, key)
+            return IA3Config(target_modules=learnt, feedforward_modules=before, fan_in_fan_out=target.turned, **common)
         case Norms():
             found = [end for end in target.family.norms if matching(target.model, [end])]
             without = sites.weightless(target.model, found)
