@@ -202,12 +202,18 @@ def test_an_adapter_of_another_model_or_of_other_classes_is_refused(tmp_path):
         in_adapter(families.loaded("bert"), str(tmp_path / "nowhere"), task, LABELS, "test")
 
 
-def test_an_adapter_that_changes_the_weights_it_would_share_is_refused(tmp_path):
-    folder = _saved(tmp_path / "pissa", "bert", {"kind": "lora", "rank": 2, "init": "pissa"})
+@pytest.mark.parametrize("ours", [True, False])
+def test_an_adapter_that_changes_the_weights_it_would_share_is_refused(tmp_path, ours):
+    """Ours is kept as plain LoRA beside the weights it left; peft's own asks for the same change again."""
+    folder = tmp_path / "pissa"
+    _saved(folder, "bert", {"kind": "lora", "rank": 2, "init": "pissa"})
+    if not ours:
+        _made("bert", {"kind": "lora", "rank": 2, "init": "pissa"}).save_pretrained(folder)
     base = families.loaded("bert")
     before = {name: weight.clone() for name, weight in base.model.named_parameters()}
-    with pytest.raises(ModelError, match="pissa changes the frozen weights"):
-        in_adapter(base, folder, _task("bert"), LABELS, "test")
+    said = r"pissa belongs to .*base, whose .* is not that of" if ours else "pissa changes the frozen weights"
+    with pytest.raises(ModelError, match=said):
+        in_adapter(base, str(folder), _task("bert"), LABELS, "test")
     assert all(torch.equal(weight, before[name]) for name, weight in base.model.named_parameters())
 
 
