@@ -1,5 +1,9 @@
 """An adapter's weights in its file and in the model it is put into: names, heads, ranks, vectors."""
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -52,6 +56,15 @@ def hold_ranks(config: PeftConfig, model: PreTrainedModel, adapter: str) -> None
         values = weights[f"{name.removesuffix(f'.{adapter}')}.{adapter}"]
         if len(values) == len(held):  # those of an adapter that was loaded are cut already
             config.rank_pattern[name] = (values != 0).flatten().tolist()
+
+
+@contextmanager
+def without_ranks(config: PeftConfig) -> Iterator[None]:
+    """Let AdaLoRA leave a matrix without any rank: peft takes empty factors for parts that were not gathered."""
+    with warnings.catch_warnings():
+        if isinstance(config, AdaLoraConfig):
+            warnings.filterwarnings("ignore", message=".*invalid shape")
+        yield
 
 
 def as_vectors(config: PeftConfig) -> PeftConfig:

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from configs.adapters import NOT_HERE
 from configs.errors import suggest
 from distill.adapter_folder import BASE, CONFIG, WEIGHTS
-from distill.adapter_weights import as_vectors, hold_ranks, named_for, with_head_of
+from distill.adapter_weights import as_vectors, hold_ranks, named_for, with_head_of, without_ranks
 from distill.errors import ModelError
 from distill.without import without
 
@@ -129,9 +129,7 @@ def save(model: PeftModel, folder: Path) -> None:
         if alone and isinstance(config, LoraConfig):  # its base is what PiSSA left of it: not to be taken from again
             config.init_lora_weights = True
     hold_ranks(model.active_peft_config, inner, ACTIVE)
-    with warnings.catch_warnings():
-        if isinstance(model.active_peft_config, AdaLoraConfig):  # a matrix may be left without any rank
-            warnings.filterwarnings("ignore", message=".*invalid shape")
+    with without_ranks(model.active_peft_config):
         model.save_pretrained(str(folder), save_embedding_layers=False)
     if alone:
         _save_base(model, folder / BASE)
@@ -259,7 +257,8 @@ def add(
         found: Any = set_peft_model_state_dict(model, weights, name)
     except (OSError, ValueError, RuntimeError, KeyError, AttributeError, SafetensorError) as error:
         raise ModelError(f"{where}: {folder} does not fit the model: {str(error).splitlines()[0]}") from error
-    wanted = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    with without_ranks(config):
+        wanted = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     lacking = [key for key in wanted if key not in weights]
     besides = [key for key in found.unexpected_keys if key != "prompt_embeddings"]
     if lacking or besides:
