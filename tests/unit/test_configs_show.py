@@ -79,8 +79,8 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.samp
 POSITIVE = st.floats(min_value=1e-300, max_value=1e300)
 FRACTION = st.floats(min_value=0, max_value=1)
 SCALARS = TEXTS | st.integers(-(10**17), 10**17) | st.floats(allow_nan=False, allow_infinity=False) | st.booleans()
-SPAN = FRACTION.filter(lambda finish: finish > 0)  # a schedule begins before it ends
-WEIGHT = FRACTION | st.fixed_dictionaries({"start": POSITIVE, "end": POSITIVE}, optional={"finish": SPAN})
+SPAN = FRACTION.filter(lambda value: value > 0)  # a schedule begins before it ends, a weight is not 0
+WEIGHT = SPAN | st.fixed_dictionaries({"start": POSITIVE, "end": POSITIVE}, optional={"finish": SPAN})
 LAYERS = st.sampled_from(["uniform", "last"]) | st.dictionaries(st.integers(0, 24), st.integers(0, 24), max_size=3)
 TERMS = st.one_of(
     st.fixed_dictionaries({"kind": st.just("task")}, optional={"weight": WEIGHT}),
