@@ -4,7 +4,6 @@ import copy
 from dataclasses import replace
 
 import torch
-from peft import PeftModel
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
@@ -13,6 +12,10 @@ from distill import adapters
 from distill.data.labels import permutation, tell_nothing
 from distill.errors import DataError, ModelError
 from distill.models import Loaded, auto_class, label_names, set_labels
+from distill.without import without
+
+with without("bitsandbytes"):
+    from peft import PeftModel
 
 _ANEW = (
     "to train the model for another task, give its body alone, as `AutoModel.from_pretrained(…).save_pretrained(…)` "
