@@ -16,6 +16,7 @@ HEAD = (
     "parameters",
     "scored by",
     "beam",
+    "its rank",
     "greedy",
     "chrF",
     "agrees",
@@ -24,8 +25,12 @@ HEAD = (
     "minutes",
 )
 SAID = """\
-Scores in hundredths, mean ± sd over the seeds. Agrees: BLEU of what it wrote by beam search against what the teacher
-wrote. Length: words for one of the references. Minutes: of the training, the mean of its seeds."""
+Scores in hundredths, mean ± sd over the seeds. Its rank: what the beam's hypotheses are ranked by. Agrees: BLEU of what
+it wrote by beam search against what the teacher wrote. Length: words for one of the references. Minutes: of the
+training, the mean of its seeds."""
+
+
+_USUAL = "Σ log p / length"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +49,12 @@ class Written(Row):
     length: str
     seeds: int
     minutes: float | None
+    rank: str = _USUAL
 
     def cells(self) -> list[str]:
         """Return the cells of a Markdown row."""
         size = f"{self.parameters / 1e6:.2f} M"
-        scores = [self.beam, self.greedy, self.chrf, self.agreement, self.length]
+        scores = [self.beam, self.rank, self.greedy, self.chrf, self.agreement, self.length]
         minutes = "–" if self.minutes is None else f"{self.minutes:.0f}"
         return [self.run, self.stage, size, f"{self.metric}, {self.rows:,} rows", *scores, str(self.seeds), minutes]
 
@@ -60,13 +66,17 @@ def write(folders: list[Path], results: Path, console: Console) -> None:
 
 
 def _of(files: RunFiles) -> list[Written]:
-    results = files.evaluation
+    stages: dict[str, dict[str, Any]] = files.config["stages"]
+    return [row for name, results in files.evaluations for row in _compared(files, stages[name], results)]
+
+
+def _compared(files: RunFiles, asked: dict[str, Any], results: dict[str, Any]) -> list[Written]:
+    """Return the models of one evaluate stage; none where they do not write."""
     metric = results["metric"]
     if not any(
         f"{metric}{GREEDY}" in scores for model in results["models"].values() for scores in model["seeds"].values()
     ):
         return []
-    *_, asked = (stage for stage in files.config["stages"].values() if stage["kind"] == "evaluate")
     trained = {role: asked.get(role) or role for role in results["models"]}
     return [
         Written(
@@ -76,6 +86,7 @@ def _of(files: RunFiles) -> list[Written]:
             metric=TITLES[metric],
             rows=results["rows"],
             beam=over_seeds(model, metric),
+            rank=_rank((asked.get("decoding") or {}).get("length_penalty")),
             greedy=over_seeds(model, f"{metric}{GREEDY}"),
             chrf=over_seeds(model, "chrf"),
             agreement=over_seeds(model, "agreement"),
@@ -86,6 +97,13 @@ def _of(files: RunFiles) -> list[Written]:
         )
         for role, model in results["models"].items()
     ]
+
+
+def _rank(penalty: float | None) -> str:
+    """Say what a beam goes by; without a penalty of the stage's by the model's own, 1 unless it says otherwise."""
+    if penalty is None or penalty == 1.0:
+        return _USUAL
+    return f"Σ log p / length^{penalty:g}" if penalty else "Σ log p"
 
 
 def _minutes(files: RunFiles, name: str) -> float | None:

@@ -110,3 +110,16 @@ def test_models_that_write_have_a_line_each(tmp_path):
     assert [line["run"] for line in again] == ["recipe", "other"]
     tasks.write([run], tmp_path, Console(quiet=True))
     assert len(json.loads((tmp_path / "texts.json").read_text(encoding="utf-8"))) == 4
+
+
+def test_each_evaluation_of_texts_has_its_lines(tmp_path):
+    run = _translating(tmp_path / "run")
+    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    config = yaml.safe_load(record["config"])
+    config["stages"]["by_sum"] = {**config["stages"]["evaluate"], "decoding": {"length_penalty": 0.0}}
+    (run / "run.json").write_text(json.dumps(record | {"config": yaml.safe_dump(config, sort_keys=False)}))
+    for name in ("results.json", "stage.json"):
+        made_up_run.write_json(run / "by_sum" / name, json.loads((run / "evaluate" / name).read_text()))
+    tasks.write([run], tmp_path, Console(quiet=True))
+    rows = json.loads((tmp_path / "texts.json").read_text(encoding="utf-8"))
+    assert [row["rank"] for row in rows] == ["Σ log p / length"] * 4 + ["Σ log p"] * 4
