@@ -73,6 +73,13 @@ class Task(Section):
             raise ValueError("`choices` holds an answer twice")
         return self
 
+    def key(self) -> str:
+        """Return what of it decides a result. Languages count where they are said: what was made before there were
+        such keys is still good.
+        """
+        unsaid = set() if self.source_language is not None else {"source_language", "target_language"}
+        return self.model_dump_json(exclude=unsaid)
+
     @property
     def has_classes(self) -> bool:
         """Whether each output of a model is a class with a name."""

@@ -40,7 +40,7 @@ class RecordTeacher(Stage[RecordStage]):
         run, config = self._run, self._config
         rows = [run.source_fingerprint(name) for name in config.data]
         teacher = voices(run, config)
-        return digest("record", config.model_dump_json(), run.config.task.model_dump_json(), teacher, *rows)
+        return digest("record", config.model_dump_json(), run.config.task.key(), teacher, *rows)
 
     def run(self, output: Path) -> dict[str, Any]:
         """Write the logits of all rows, in fp32."""

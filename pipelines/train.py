@@ -81,7 +81,7 @@ class Train(Stage[TrainStage]):
             sources.append(run.stage_fingerprint(config.cache, None))
         sources += adapter_fingerprints(config)
         words = run.words_fingerprint() if config.trains == "student" else ""
-        task = run.config.task.model_dump_json()
+        task = run.config.task.key()
         return digest("train", section, task, start, teacher, words, str(self._number), *sources)
 
     def run(self, output: Path) -> dict[str, Any]:

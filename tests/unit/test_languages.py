@@ -140,3 +140,9 @@ def test_languages_have_to_be_named_and_known(family):
         _loaded(folder, source, f"{target}n")
     with pytest.raises(ModelError, match=r"task\.source_language: `a` is no language"):
         _loaded(folder, "a", target)
+
+
+def test_languages_decide_results_where_they_are_said():
+    plain, task = Task(kind="generation"), {"kind": "generation", "source_language": "de"}
+    assert "language" not in plain.key()  # as runs have it that were made before there were such keys
+    assert len({plain.key(), Task(**task, target_language="en").key(), Task(**task, target_language="fr").key()}) == 3
