@@ -127,7 +127,7 @@ def test_what_the_server_will_not_write_for_is_left_out_and_told(
     server.script = [echo] * 5 + answers
     code, out, err = call("run", str(run))
     assert code == 0, out + err
-    assert "stages.texts: 1 sources were refused and have no text" in " ".join(out.split())
+    assert "stages.texts: refused, and without a text: 1 of 40 sources" in " ".join(out.split())
     told = json.loads((run.parent / "run/texts/stage.json").read_text(encoding="utf-8"))["results"]
     assert (told["rows"], told["refused"], len(told["refusals"])) == (40, 1, 1)
     chosen = pq.read_table(run.parent / "run/best/choices/choices.parquet").to_pydict()

@@ -9,14 +9,7 @@ from tests.helpers import tiny
 
 TRAINING = {"batch_size": 8, "learning_rate": 2e-3}
 STAGES = {
-    "teacher": {
-        "kind": "train",
-        "trains": "teacher",
-        "data": ["train"],
-        "validation": "validation",
-        "objective": [{"kind": "task"}],
-        "training": {**TRAINING, "epochs": 4},
-    },
+    **tiny.teachers(**TRAINING, epochs=4),
     "student": {
         "kind": "train",
         "data": ["train"],

@@ -12,14 +12,7 @@ from tests.helpers import tiny
 TRAINING = {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3, "log_every": 4}
 KD = [{"kind": "embeddings"}, {"kind": "hidden"}, {"kind": "attention"}]
 STAGES = {
-    "teacher": {
-        "kind": "train",
-        "trains": "teacher",
-        "data": ["train"],
-        "validation": "validation",
-        "objective": [{"kind": "task"}],
-        "training": TRAINING,
-    },
+    **tiny.teachers(**TRAINING),
     "general": {
         "kind": "train",
         "teacher": "base",

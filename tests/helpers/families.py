@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel
 
 from configs.data import Task
@@ -79,3 +79,19 @@ def batch(kind: str, seed: int = 0) -> dict[str, Tensor]:
     targets = torch.randint(3, VOCABULARY, (3, 5), generator=draw)
     start = torch.zeros(3, 1, dtype=torch.long)
     return {**made, "decoder_input_ids": torch.cat((start, targets[:, :-1]), 1), "labels": targets}
+
+
+def draw(model: nn.Module, std: float) -> None:
+    """Give all that learns in a model weights that say something, N(0, std²), the same at every call."""
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=std)
+
+
+@torch.no_grad()
+def last_states(model: Any, kind: str) -> Tensor:
+    """What the last layer of a model says of a family's batch, [B T H]."""
+    inputs = {name: tensor for name, tensor in batch(kind).items() if name in ("input_ids", "attention_mask")}
+    found: Tensor = model.eval()(**inputs, output_hidden_states=True).hidden_states[-1]
+    return found

@@ -79,6 +79,19 @@ def students(**training: Any) -> dict[str, Any]:
     return {"student": student}
 
 
+def teachers(**training: Any) -> dict[str, Any]:
+    """The stage of a run that fine-tunes its teacher, in batches of 8."""
+    teacher = {
+        "kind": "train",
+        "trains": "teacher",
+        "data": ["train"],
+        "validation": "validation",
+        "objective": [{"kind": "task"}],
+        "training": {"batch_size": 8, **training},
+    }
+    return {"teacher": teacher}
+
+
 def run_file(folder: Path, stages: dict[str, Any], **top: Any) -> Path:
     """Write a run: tiny teacher, two-layer student, two CSV files; YAML is a superset of JSON."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -6,14 +6,13 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from configs.adapters import AnyAdapter, Bottleneck, Fusion, MixAndMatch
 from configs.data import Task
 from distill import adapters
 from distill.errors import ModelError
 from students.adapters.build import build
-from tests.helpers.families import batch, loaded, task_of
+from tests.helpers.families import batch, draw, last_states, loaded, task_of
 
 
 def built(section: AnyAdapter, kind: str) -> PeftModel:
@@ -28,18 +27,8 @@ def member(folder: Path, kind: str, **numbers: object) -> str:
 def learnt(section: dict[str, object], kind: str) -> PeftModel:
     """A bottleneck that says something."""
     model = built(Bottleneck.model_validate({"kind": "bottleneck", "size": 4, **section}), kind)
-    torch.manual_seed(1)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            torch.nn.init.normal_(parameter, std=0.3)
+    draw(model, std=0.3)
     return model
-
-
-def body(model: PeftModel, kind: str) -> Tensor:
-    inputs = {name: tensor for name, tensor in batch(kind).items() if name in ("input_ids", "attention_mask")}
-    with torch.no_grad():
-        found: Tensor = model(**inputs, output_hidden_states=True).hidden_states[-1]
-    return found
 
 
 def fuse(kind: str, first: str, second: str, names: tuple[str, str] = ("first", "second")) -> PeftModel:
@@ -99,10 +88,10 @@ def test_fusing_an_adapter_with_itself_gives_that_adapter(
     """The attention begins as a mean: its values are those of its members."""
     model = learnt(section, kind)
     adapters.save(model, tmp_path)
-    found = body(fuse(kind, str(tmp_path), str(tmp_path)), kind)
-    plain = body(built(Bottleneck.model_validate({"kind": "bottleneck", "size": 4}), kind), kind)
+    found = last_states(fuse(kind, str(tmp_path), str(tmp_path)), kind)
+    plain = last_states(built(Bottleneck.model_validate({"kind": "bottleneck", "size": 4}), kind), kind)
     assert not torch.allclose(found, plain, atol=0.1)
-    torch.testing.assert_close(found, body(model, kind), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found, last_states(model, kind), atol=1e-4, rtol=1e-4)
 
 
 MORE: dict[str, tuple[dict[str, object], str]] = {

@@ -14,7 +14,7 @@ from distill.models import Loaded
 from students.adapters.build import build
 from students.adapters.modular.invertible import Coupling, Inverse
 from students.adapters.modular.layer import ModularLayer
-from tests.helpers.families import VOCABULARY, WIDTH, batch
+from tests.helpers.families import VOCABULARY, WIDTH, batch, draw
 
 TASK = Task(kind="masked_lm")
 SECTION = Bottleneck(kind="bottleneck", place="pfeiffer", size=4, invertible=2)
@@ -42,9 +42,7 @@ def logits(model: torch.nn.Module) -> Tensor:
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_goes_back_to_the_vocabulary_is_given_the_inverse(kind: str, tmp_path: Path) -> None:
     model = build(SECTION, masked_model(kind), TASK)
-    torch.manual_seed(1)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3) if parameter.requires_grad else None
+    draw(model, std=0.3)
     layers = [module for module in model.modules() if isinstance(module, ModularLayer)]
     (coupling,) = (part for layer in layers for part in layer.modular_parts.values() if isinstance(part, Coupling))
     (back,) = (layer for layer in layers if any(isinstance(part, Inverse) for part in layer.modular_parts.values()))

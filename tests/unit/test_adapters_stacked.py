@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
-from torch import Tensor
 
 from configs.adapters import AnyAdapter, Bottleneck
 from configs.data import Task
@@ -14,7 +13,7 @@ from distill import adapters
 from distill.errors import ModelError
 from distill.models import Loaded
 from students.adapters.build import build
-from tests.helpers.families import batch, loaded, task_of
+from tests.helpers.families import draw, last_states, loaded, task_of
 
 TEXT = Task(kind="text")
 LANGUAGE = Bottleneck(kind="bottleneck", place="pfeiffer", size=4)
@@ -22,18 +21,8 @@ LANGUAGE = Bottleneck(kind="bottleneck", place="pfeiffer", size=4)
 
 def drawn(section: AnyAdapter, model: Loaded, task: Task) -> PeftModel:
     adapted = build(section, model, task)
-    torch.manual_seed(1)
-    for parameter in adapted.parameters():
-        if parameter.requires_grad:
-            torch.nn.init.normal_(parameter, std=0.5)
+    draw(adapted, std=0.5)
     return adapted
-
-
-def states(model: PeftModel, kind: str) -> Tensor:
-    inputs = {name: tensor for name, tensor in batch(kind).items() if name in ("input_ids", "attention_mask")}
-    with torch.no_grad():
-        found: Tensor = model.eval()(**inputs, output_hidden_states=True).hidden_states[-1]
-    return found
 
 
 def same_body(kind: str) -> tuple[Loaded, Loaded]:
@@ -49,10 +38,10 @@ def test_a_language_learned_without_a_head_serves_below_a_task(tmp_path: Path, k
     language = drawn(LANGUAGE, bare, TEXT)
     adapters.save(language, tmp_path)
     alone = adapters.attach(copy.deepcopy(headed.model), tmp_path, "a test")
-    assert torch.equal(states(alone, kind), states(language, kind))
+    assert torch.equal(last_states(alone, kind), last_states(language, kind))
     above = Bottleneck(kind="bottleneck", place="pfeiffer", size=4, on=(str(tmp_path),))
     stacked = drawn(above, headed, task_of(kind))
-    assert not torch.allclose(states(stacked, kind), states(language, kind))
+    assert not torch.allclose(last_states(stacked, kind), last_states(language, kind))
     below = [parameter for name, parameter in stacked.named_parameters() if ".below_0." in name]
     assert below and not any(parameter.requires_grad for parameter in below)
 
@@ -78,17 +67,17 @@ def test_embeddings_a_language_trained_are_used_below_a_task_and_go_with_it(tmp_
     stacked = build(above, headed, task_of(kind))
     for parameter in stacked.parameters():  # of no effect, so that what is below shows
         torch.nn.init.zeros_(parameter) if parameter.requires_grad else None
-    torch.testing.assert_close(states(stacked, kind), states(language, kind), atol=1e-6, rtol=0)
+    torch.testing.assert_close(last_states(stacked, kind), last_states(language, kind), atol=1e-6, rtol=0)
     below = [name for name, parameter in stacked.named_parameters() if parameter.requires_grad and "below_0" in name]
     assert below == []
     adapters.save(stacked, tmp_path / "task")
     attached = adapters.attach(copy.deepcopy(plain), tmp_path / "task", "a test")
-    torch.testing.assert_close(states(attached, kind), states(language, kind), atol=1e-6, rtol=0)
+    torch.testing.assert_close(last_states(attached, kind), last_states(language, kind), atol=1e-6, rtol=0)
     without = adapters.attach(copy.deepcopy(plain), tmp_path / "task", "a test", below=adapters.NONE)
-    assert torch.equal(states(without, kind), states(plain, kind))
+    assert torch.equal(last_states(without, kind), last_states(plain, kind))
     with adapters.switched_off(stacked) as off:
-        assert torch.equal(states(off, kind), states(plain, kind))
-    torch.testing.assert_close(states(stacked, kind), states(language, kind), atol=1e-6, rtol=0)
+        assert torch.equal(last_states(off, kind), last_states(plain, kind))
+    torch.testing.assert_close(last_states(stacked, kind), last_states(language, kind), atol=1e-6, rtol=0)
 
 
 def above(*folders: Path, **numbers: object) -> AnyAdapter:
@@ -111,15 +100,15 @@ def test_what_stands_on_another_brings_it_along(tmp_path: Path, kind: str) -> No
     middle = drawn(above(tmp_path / "low"), loaded(kind), task)
     adapters.save(middle, tmp_path / "middle")
     top = silenced(build(above(tmp_path / "middle"), loaded(kind), task))
-    torch.testing.assert_close(states(top, kind), states(middle, kind), atol=1e-6, rtol=0)
+    torch.testing.assert_close(last_states(top, kind), last_states(middle, kind), atol=1e-6, rtol=0)
     adapters.save(top, tmp_path / "top")
     again = adapters.attach(loaded(kind).model, tmp_path / "top", "a test")
-    torch.testing.assert_close(states(again, kind), states(middle, kind), atol=1e-6, rtol=0)
+    torch.testing.assert_close(last_states(again, kind), last_states(middle, kind), atol=1e-6, rtol=0)
     assert adapters.stack(tmp_path / "top", "a test")[:2] == [tmp_path / "top" / f"below_{number}" for number in (0, 1)]
     adapters.save(drawn(LANGUAGE, loaded(kind, seed=3), task), tmp_path / "other")
     swapped = adapters.attach(loaded(kind).model, tmp_path / "top", "a test", below=str(tmp_path / "other"))
     by_hand = adapters.attach(loaded(kind).model, tmp_path / "middle", "a test", below=str(tmp_path / "other"))
-    torch.testing.assert_close(states(swapped, kind), states(by_hand, kind), atol=1e-6, rtol=0)
+    torch.testing.assert_close(last_states(swapped, kind), last_states(by_hand, kind), atol=1e-6, rtol=0)
 
 
 def test_a_stack_takes_the_place_of_the_lowest(tmp_path: Path) -> None:
@@ -129,7 +118,7 @@ def test_a_stack_takes_the_place_of_the_lowest(tmp_path: Path) -> None:
     adapters.save(silenced(build(above(tmp_path / "low"), loaded("bert"), task)), tmp_path / "top")
     middle = adapters.attach(loaded("bert").model, tmp_path / "middle", "a test")
     swapped = adapters.attach(loaded("bert").model, tmp_path / "top", "a test", below=str(tmp_path / "middle"))
-    torch.testing.assert_close(states(swapped, "bert"), states(middle, "bert"), atol=1e-6, rtol=0)
+    torch.testing.assert_close(last_states(swapped, "bert"), last_states(middle, "bert"), atol=1e-6, rtol=0)
 
 
 def test_normalisations_go_on_from_those_of_the_adapter_below(tmp_path: Path) -> None:
@@ -137,6 +126,6 @@ def test_normalisations_go_on_from_those_of_the_adapter_below(tmp_path: Path) ->
     low = drawn(above(place="houlsby"), loaded("bert"), task)
     adapters.save(low, tmp_path)
     top = silenced(build(above(tmp_path, place="houlsby"), loaded("bert"), task))
-    torch.testing.assert_close(states(top, "bert"), states(low, "bert"), atol=1e-6, rtol=0)
+    torch.testing.assert_close(last_states(top, "bert"), last_states(low, "bert"), atol=1e-6, rtol=0)
     norms = [name for name, parameter in top.named_parameters() if parameter.requires_grad and "LayerNorm" in name]
     assert any("modules_to_save.default" in name for name in norms) and not any("below_0" in name for name in norms)
