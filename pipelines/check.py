@@ -8,10 +8,7 @@ from rich.table import Table
 from transformers import PretrainedConfig
 
 from configs.data import StageData
-from configs.stages import (
-    RecordStage,
-    TrainStage,
-)
+from configs.stages import RecordStage, TrainStage
 from distill import adapters, heads, languages
 from distill.capture import shape_of
 from distill.errors import ModelError

@@ -10,7 +10,7 @@ from distill.errors import ModelError
 from pipelines.run import Run
 from students.build import adapter_of
 from students.student import Student
-from teachers.text.build import check_convertible
+from teachers.text.build import inconvertible
 
 
 def check_student(run: Run, student: Student) -> None:
@@ -50,6 +50,8 @@ def _swapped(run: Run, student: Student) -> None:
 
 def _converted(run: Run, student: Student) -> None:
     """Check that CTranslate2 has the student where it is exported for it."""
+    config = adapters.transformer(student.model).config
     for name, stage in run.config.stages.items():
-        if isinstance(stage, ExportStage) and any(form.startswith("ctranslate2") for form in stage.formats):
-            check_convertible(adapters.transformer(student.model).config, f"stages.{name}.formats")
+        asked = isinstance(stage, ExportStage) and any(form.startswith("ctranslate2") for form in stage.formats)
+        if asked and (reason := inconvertible(config)):
+            raise ModelError(f"stages.{name}.formats: {reason}")

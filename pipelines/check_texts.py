@@ -7,7 +7,7 @@ from distill.models import Loaded, ModelSource, load_config
 from pipelines.generate import black_box, check_ensemble, writable
 from pipelines.recorded import match as match_texts
 from pipelines.run import Run
-from teachers.text.build import check_convertible
+from teachers.text.build import inconvertible
 
 
 def check_generations(run: Run, loaded: Loaded | None) -> None:
@@ -26,8 +26,8 @@ def check_generations(run: Run, loaded: Loaded | None) -> None:
             black_box(stage.endpoint)
         elif isinstance(stage, GenerateStage) and loaded is not None:
             check_ensemble(loaded, stage, f"stages.{name}")
-            if stage.engine == "ctranslate2":
-                check_convertible(loaded.model.config, f"stages.{name}.engine")
+            if stage.engine == "ctranslate2" and (reason := inconvertible(loaded.model.config)):
+                raise ModelError(f"stages.{name}.engine: {reason}")
             for source in stage.data:
                 if not isinstance(run.config.data[source], StageData):
                     writable(run.rows(source), loaded, stage, f"stages.{name}")

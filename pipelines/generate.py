@@ -107,7 +107,9 @@ class Generate(Stage[GenerateStage]):
             return {}
         count = sum(not texts for texts in gather(folder, plan.key, len(plan.shards))["texts"].to_pylist())
         if count:
-            self._run.screen.warning(f"stages.{self.name}: {count:,} sources were refused and have no text")
+            self._run.screen.warning(
+                f"stages.{self.name}: refused, and without a text: {count:,} of {len(plan.ids):,} sources"
+            )
         return {"refused": count, "refusals": [str(why) for why in refused(teacher)[:SHOWN]]}
 
     @property

@@ -39,7 +39,7 @@ def _generated(results: Mapping[str, Any]) -> Iterator[str]:
     if results.get("sentences_per_second"):
         yield f"{results['sentences_per_second']:,} sentences a second"
     if results.get("refused"):
-        yield f"{results['refused']:,} sources were refused"
+        yield f"refused, and without a text: {results['refused']:,}"
         yield from results["refusals"]
     if "price" in results:
         tokens = f"{results['tokens_in']:,} tokens read and {results['tokens_out']:,} written"

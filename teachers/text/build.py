@@ -90,24 +90,19 @@ def _plain(loaded: Loaded) -> Loaded:
     return replace(loaded, model=model)
 
 
-def check_convertible(config: Any, where: str) -> None:
-    """Raise ModelError where CTranslate2 is not installed, or does not have a model."""
+def inconvertible(config: Any) -> str:
+    """Say why CTranslate2 cannot run the model of a configuration here; empty where it can."""
     if importlib.util.find_spec("ctranslate2") is None:
-        raise ModelError(f"{where}: CTranslate2 is not installed: pip install 'distill-pipeline[ctranslate2]'")
-    from teachers.text.convert import check_known
+        return "CTranslate2 is not installed: pip install 'distill-pipeline[ctranslate2]'"
+    from teachers.text.convert import unknown
 
-    try:
-        check_known(config)
-    except ModelError as error:
-        raise ModelError(f"{where}: {str(error).removeprefix('engine: ')}") from None
+    return unknown(config)
 
 
 def _obstacle(loaded: Loaded, own: HuggingFaceWriter, asked: Asked) -> str:
     """Say why CTranslate2 is out of the question, if it is."""
-    try:
-        check_convertible(loaded.model.config, "engine")
-    except ModelError as error:
-        return str(error).removeprefix("engine: ").removesuffix("; use `huggingface`")
+    if reason := inconvertible(loaded.model.config):
+        return reason
     if isinstance(loaded.model, PeftModel):
         return _NO_ADAPTERS
     rules = _only_here(own.rules(asked.decoding), loaded.model.config.pad_token_id)

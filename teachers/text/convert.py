@@ -110,7 +110,8 @@ def convert(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, quanti
     Tokens that the model's generation configuration forbids are forbidden there too. Raises ModelError for a model that
     CTranslate2 does not have, or does not take as it is.
     """
-    check_known(model.config)
+    if reason := unknown(model.config):
+        raise ModelError(f"engine: {reason}; use `huggingface`")
     name = type(model.config).__name__
     loader = LOADERS[name]() if name in LOADERS else stock._MODEL_LOADERS[name]
     try:
@@ -122,13 +123,12 @@ def convert(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, quanti
         ) from error
 
 
-def check_known(config: Any) -> None:
-    """Raise ModelError for a model that CTranslate2 does not have, or that is no encoder-decoder."""
-    name = type(config).__name__
+def unknown(config: Any) -> str:
+    """Say why CTranslate2 has no model of a configuration; empty where it has."""
     if not config.is_encoder_decoder:
-        raise ModelError("engine: CTranslate2 is used for encoder-decoders here; use `huggingface`")
-    if name not in LOADERS and name not in stock._MODEL_LOADERS:
-        raise ModelError(f"engine: CTranslate2 has no {config.model_type}; use `huggingface`")
+        return "CTranslate2 is used for encoder-decoders here"
+    name = type(config).__name__
+    return "" if name in LOADERS or name in stock._MODEL_LOADERS else f"CTranslate2 has no {config.model_type}"
 
 
 def _write(loader: Any, model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, quantization: str | None) -> None:
