@@ -1,5 +1,6 @@
 """The report of a run: one HTML file that needs nothing else, and the same as Markdown."""
 
+import html
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -228,13 +229,16 @@ def classes(labels: Sequence[str]) -> str:
 
 def markdown(text: object) -> Markup:
     """Escape what Markdown, tables and HTML would read as more than text."""
-    flat = " ".join(str(text).split())
-    return Markup(re.sub(r"([\\`*_{}\[\]|#~])", r"\\\1", str(escape(flat))))
+    flat = html.escape(" ".join(str(text).split()), quote=False)
+    return Markup(re.sub(r"([\\`*_{}\[\]|#~])", r"\\\1", flat))
 
 
 def code(text: object) -> Markup:
-    """Escape text for a Markdown code span."""
-    return escape(" ".join(str(text).replace("`", "'").split()))
+    """Put text into a Markdown code span, in which everything but its own mark is taken as it is."""
+    flat = " ".join(str(text).split())
+    ticks = "`" * (1 + max((len(run) for run in re.findall("`+", flat)), default=0))
+    room = " " if flat.startswith("`") or flat.endswith("`") else ""
+    return Markup(f"{ticks}{room}{flat}{room}{ticks}")
 
 
 def fence(text: str) -> Markup:

@@ -1,18 +1,20 @@
 """The report: whole runs and half-finished ones, hostile texts, plots that show what is in the files."""
 
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from markdown_it import MarkdownIt
 
 from distill.errors import DataError
 from pipelines import plots
 from pipelines.card import model_card
 from pipelines.numbers import duration, points, short, short_count, spread
-from pipelines.report import describe, markdown, write_report
+from pipelines.report import code, describe, markdown, write_report
 from pipelines.run_files import RunFiles, Trace
 from tests.helpers import made_up_run
 
@@ -149,7 +151,7 @@ def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
     assert "script" not in page.tags
     assert page.text.count(HOSTILE) >= 7
     assert not [name for name, _ in page.attributes if name.startswith("on")]
-    outside_code = re.sub(r"```+yaml\n.*?\n```+", "", text, flags=re.S)
+    outside_code = re.sub(r"```+yaml\n.*?\n```+|(?<!`)``(?!`).*?``", "", text, flags=re.S)
     assert "<script>" not in outside_code
     assert "[x](" not in outside_code
     assert "<script>" not in model_card(tmp_path).split("---\n", 2)[2]
@@ -327,8 +329,23 @@ def test_numbers_are_written_for_people(written: str, expected: str) -> None:
     assert written == expected
 
 
-def test_markdown_reads_escaped_text_as_text() -> None:
-    assert markdown("a|b\n# c <i> [d](e) *f* `g`") == r"a\|b \# c &lt;i&gt; \[d\](e) \*f\* \`g\`"
+HARD = [
+    "a|b\n# c <i> [d](e) *f* `g`",
+    'the model\'s 97.0 & "more" &#39; &amp; a_b_c ~x~ \\',
+    "distill run 'x={kind: lora}' a``b`c`",
+    "`whole`",
+]
+
+
+CELL = "| head |\n| --- |\n| {} |"
+
+
+@pytest.mark.parametrize("text", HARD)
+@pytest.mark.parametrize(("write", "frame"), [(markdown, "{}"), (markdown, CELL), (code, "{}")])
+def test_a_reader_of_markdown_shows_the_text_itself(write: Callable[[str], str], frame: str, text: str) -> None:
+    page = Page(MarkdownIt().enable("table").render(frame.format(write(text))))
+    assert "".join(page.texts).strip().removeprefix("head").strip() == " ".join(text.split())
+    assert not {"em", "a", "i", "del", "strong"} & set(page.tags)
 
 
 def front(card: str) -> dict[str, Any]:
