@@ -1,12 +1,9 @@
 """The command line. It imports torch only when a command needs it."""
 
 import logging
-import signal
 import sys
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from time import sleep
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,6 +17,7 @@ from distill.errors import RankError, Stopped
 from distill.signals import stoppable
 from pipelines import adapters_cli, plan_cli
 from pipelines.arguments import AllowCode, Overrides, Source
+from pipelines.turns import let_others_follow, let_rank_0_speak
 
 if TYPE_CHECKING:
     from configs.load import Loaded
@@ -35,9 +33,6 @@ app = typer.Typer(
 
 app.add_typer(adapters_cli.app, name="adapters")
 app.command()(plan_cli.plan)
-
-HELPERS_WAIT = 5.0
-"""Seconds"""
 
 
 @app.command()
@@ -201,8 +196,9 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except UserError as error:
-        _let_rank_0_speak()
+        let_rank_0_speak()
         _complain(f"[bold red]error:[/] {escape(str(error))}")
+        let_others_follow()
         sys.exit(exit_codes.REFUSED)
     except Stopped as stopped:
         _say_stopped(stopped)
@@ -230,16 +226,6 @@ def _say_stopped(stopped: Stopped) -> None:
 
     if not is_helper():
         _complain(str(stopped))
-
-
-def _let_rank_0_speak() -> None:
-    """Wait, as one of several processes: rank 0 most likely finds the same, and whoever started all then ends them."""
-    from pipelines.place import is_helper
-
-    with suppress(UserError):
-        if is_helper():
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(exit_codes.REFUSED))
-            sleep(HELPERS_WAIT)
 
 
 def _complain(text: str) -> None:
