@@ -119,6 +119,8 @@ def _check_result(parts: Parts, name: str, stage: EvaluateStage | ExportStage) -
     if isinstance(stage, ExportStage):
         yield from _check_formats(parts, name, stage)
         return
+    if kind == "text":
+        yield ("stages", name, "kind"), "`evaluate` compares scores, and plain text has none; leave the stage out"
     if stage.baseline is not None:
         yield from check_stage(parts, name, "baseline", stage.baseline, _not_baseline)
     for other in stage.others:

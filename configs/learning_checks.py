@@ -47,6 +47,8 @@ def check_train(parts: Parts, name: str, stage: TrainStage) -> Findings:
 def _check_validation(parts: Parts, name: str, stage: TrainStage) -> Findings:
     """Check that there is something to judge weights by."""
     path, training = ("stages", name, "training"), stage.training
+    if stage.validation is not None and parts.task is not None and parts.task.kind == "text":
+        yield ("stages", name, "validation"), "students of plain text have no head and no score; leave it out"
     if stage.validation is None and training.keep == "best":
         yield (*path, "keep"), "`best` is judged on validation rows; name a source in `validation`"
     if not training.validate_texts:

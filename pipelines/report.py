@@ -142,7 +142,7 @@ def stage_views(files: RunFiles) -> list[StageView]:
     ]
 
 
-def panels(stage: StageFiles, metric: str) -> list[Panel]:
+def panels(stage: StageFiles, metric: str | None) -> list[Panel]:
     """Draw a stage's losses, their sum first where there are several, and the metric on its validation rows."""
     names = {name for trace in stage.traces for name in trace.curves}
     terms = sorted(name for name in names if name.startswith("loss/"))
@@ -276,9 +276,11 @@ def _has_seeds(evaluation: Mapping[str, Any]) -> bool:
     return any(role in evaluation.get("models", {}) for role in ("student", "baseline"))
 
 
-def _decisive(config: Mapping[str, Any], stage: str) -> str:
-    """Return the metric that decides on a stage's validation rows."""
+def _decisive(config: Mapping[str, Any], stage: str) -> str | None:
+    """Return the metric that decides on a stage's validation rows; plain text has none."""
     task = Task.model_validate_json(json.dumps(config.get("task", {})))
+    if task.kind == "text":
+        return None
     training = config.get("stages", {}).get(stage, {}).get("training") or {}
     return validation_metric(task, texts=bool(training.get("validate_texts")))
 

@@ -187,6 +187,10 @@ class Train(Stage[TrainStage]):
         tokenizer = run.words(config.trains).tokenizer
         return WrittenValidation(references, config.training.validate_texts, tokenizer, run.config.task)
 
+    def _judge(self) -> str:
+        """Return the score that tells the best weights."""
+        return f"validation/{validation_metric(self._run.config.task, texts=self._config.training.validate_texts > 0)}"
+
     def trainer(
         self, output: Path, state: Path, parts: tuple[DistillModule, DistillData], line: ProgressLine, first: int
     ) -> pl.Trainer:
@@ -197,9 +201,8 @@ class Train(Stage[TrainStage]):
         student, data = cast(Student, parts[0].student), parts[1]
         per_epoch = data.plan.steps_of(0)
         accumulate = data.plan.accumulate
-        metric = validation_metric(run.config.task, texts=training.validate_texts > 0)
-        monitor = f"validation/{metric}" if training.keep == "best" else None
-        saver = Checkpoints(state, training.checkpoint_every, monitor, background=training.checkpoint_async)
+        judge = self._judge() if training.keep == "best" else None
+        saver = Checkpoints(state, training.checkpoint_every, judge, background=training.checkpoint_async)
         watch = Watch(training.watch, lambda shares: run.screen.shares(shares)) if training.watch != "off" else None
         check = None if watch is None else watch.hear
         log = LossLog(training.log_every, data.plan.steps, per_epoch, line.report, check)

@@ -191,8 +191,10 @@ def test_plain_text_has_no_task_to_learn() -> None:
         ["stages.teacher.objective.0.kind", "`task` needs a task, and `task.kind` is `text`; Choices"],
         ["stages.early.objective.0.kind", "`logits` needs a task, and `task.kind` is `text`; Choices"],
         ["stages.answers.kind", "`record` writes logits, which need a task, and `task.kind` is `text`"],
+        ["stages.late.validation", "students of plain text have no head and no score; leave it out"],
         ["stages.late.objective.0.kind", "`logits` needs a task, and `task.kind` is `text`; Choices"],
         ["stages.alone.objective.0.kind", "`task` needs a task, and `task.kind` is `text`; Choices"],
+        ["stages.evaluate.kind", "`evaluate` compares scores, and plain text has none; leave the stage out"],
     ]
     assert problems("run.yaml", "task={kind: text, metric: f1}")[-1].endswith("`f1` does not measure text; none fits")
 
