@@ -18,6 +18,6 @@ def positions(config: PretrainedConfig, side: Literal["encoder", "decoder"] = "e
     """
     own = f"max_{side}_position_embeddings"  # LED's: it reads more than it writes
     found: int | None = getattr(config, own, None) or getattr(config, "max_position_embeddings", None)
-    if found is None:
+    if found is None or found <= 0:  # XLNet says -1
         return math.inf
     return found - (config.pad_token_id or 0) - 1 if config.model_type in _AFTER_PADDING else found
