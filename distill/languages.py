@@ -35,10 +35,10 @@ def tell(tokenizer: PreTrainedTokenizerBase, task: Task, where: str) -> None:
 
 
 def settle(config: PretrainedConfig | GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Write the language of the targets into a configuration: a decoder starts with it (mBART), or it is the first
-    token of each generated text (mBART-50, M2M100, NLLB).
+    """Write the language of the targets, where the tokenizer was told one, into a configuration: a decoder starts with
+    it (mBART), or it is the first token of each generated text (mBART-50, M2M100, NLLB).
     """
-    if not has_many(tokenizer):
+    if told_target(tokenizer) is None:
         return
     ids: list[int] = tokenizer(text_target=["."])["input_ids"][0]
     language = _target(tokenizer)
@@ -55,6 +55,11 @@ def codes(tokenizer: PreTrainedTokenizerBase) -> list[str]:
         return list(named)
     roles = {token for token in tokenizer.special_tokens_map.values() if isinstance(token, str)}
     return [token for token in tokenizer.all_special_tokens if token not in roles]
+
+
+def told_target(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Return the language a tokenizer of many marks targets with; none if it was not told, or marks none."""
+    return getattr(tokenizer, "tgt_lang", None) if has_many(tokenizer) else None
 
 
 def encode_targets(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:

@@ -139,11 +139,13 @@ def load(
     *,
     trainable: bool = False,
     quantised: Quantised | None = None,
+    as_saved: bool = False,
 ) -> Loaded:
     """Load a model with the head of the task. A head that does not come with the weights is new and random, and
     `trained_head` says so; one that does keeps its own label names. A folder of an adapter gives the model it belongs
     to inside it, with the adapter frozen unless it is `trainable`; that model's configuration and tokenizer too where
-    the folder holds none. A `quantised` model stays where it is loaded. Raise ModelError on anything missing.
+    the folder holds none. A `quantised` model stays where it is loaded. One of many languages is told those of the
+    task, unless it is to speak those it was saved with (`as_saved`). Raise ModelError on anything missing.
     """
     weights = resting_on(source, where)
     if quantised is not None and weights is not source:
@@ -151,7 +153,8 @@ def load(
     described = describing(source, where)
     config = load_config(described, where)
     tokenizer = load_tokenizer(described, where)
-    languages.tell(tokenizer, task, where)
+    if not as_saved:
+        languages.tell(tokenizer, task, where)
     languages.settle(config, tokenizer)
     own_head = has_head(config, task)
     if task.kind == "generation" and not own_head:

@@ -77,7 +77,7 @@ def take(folder: Path, output: Path, base: str, *, on: Sequence[Path] = (), head
     config = load_config(source, "--base")
     task = _head_task(folder) if head else None
     task = task or _task(config, None)
-    opened = load(source, task, task.labels or (), "--base")
+    opened = load(source, task, task.labels or (), "--base", as_saved=True)
     made_of = take_over(folder, opened.model, task_type(opened.model, task), on=on, head=head)
     with whole_folder(output) as made:
         return _written(replace(opened, model=cast(PreTrainedModel, made_of)), made, output.name, folder)
@@ -101,7 +101,7 @@ def _open(folder: Path) -> Loaded:
     source, where = ModelSource(str(folder)), str(folder)
     kind = str(adapters.read_config(folder, where).task_type) if adapters.is_adapter(folder) else None
     task = _task(load_config(describing(source, where), where), kind)
-    return load(source, task, task.labels or (), where)
+    return load(source, task, task.labels or (), where, as_saved=True)
 
 
 def _task(config: PretrainedConfig, named: str | None) -> Task:

@@ -9,7 +9,7 @@ from transformers import PretrainedConfig
 
 from configs.data import StageData
 from configs.stages import RecordStage, TrainStage
-from distill import adapters, heads, languages
+from distill import adapters, heads
 from distill.capture import shape_of
 from distill.errors import ModelError
 from distill.models import Loaded, has_head, label_names, load_config
@@ -21,7 +21,7 @@ from distill.virtual import Learned, learned
 from pipelines.adapter_teacher import adapter_teacher, student_base
 from pipelines.check_rows import check_rows
 from pipelines.check_student import check_student
-from pipelines.check_texts import check_generations, warn_of_kept
+from pipelines.check_texts import check_generations, mark_languages, warn_of_kept
 from pipelines.extensions import build_for_disks
 from pipelines.memory_plan import check_memory
 from pipelines.own_teacher import own_teacher
@@ -93,7 +93,7 @@ def _tokens(run: Run, loaded: Loaded, found: Table) -> None:
             f"teacher.model: the tokenizer of {loaded.source} has {len(tokenizer)} pieces, "
             f"the model {config.vocab_size}"
         )
-    if run.config.task.source_language is not None and not languages.has_many(tokenizer):
+    if run.config.task.source_language is not None and not mark_languages(run, tokenizer):
         raise ModelError(
             f"task.source_language: {loaded.source} marks no languages; leave it and `target_language` out"
         )

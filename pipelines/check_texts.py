@@ -1,12 +1,18 @@
 """What can be known to be wrong with models that write, before anything is trained."""
 
+from itertools import chain
+
+from transformers import PreTrainedTokenizerBase
+
 from configs.data import StageData
 from configs.stages import GenerateStage, RecordedStage, RecordStage, SelectStage, TrainStage
+from distill import languages
 from distill.errors import ModelError
-from distill.models import Loaded, ModelSource, load_config
+from distill.models import Loaded, load_config, load_tokenizer
 from pipelines.generate import black_box, check_ensemble, writable
 from pipelines.recorded import match as match_texts
 from pipelines.run import Run
+from pipelines.select import reverse_of
 from teachers.text.build import inconvertible
 
 
@@ -14,9 +20,10 @@ def check_generations(run: Run, loaded: Loaded | None) -> None:
     """Check that the teacher has positions for every source, and a token for the language asked for; that an API
     answers, that recorded texts have sources, and that a model of the reverse direction is there.
     """
+    for where, (model, _) in reverse_of(run.config).items():
+        load_config(model, where)
+        languages.tell(load_tokenizer(model, where), run.config.task, where)
     for name, stage in run.config.stages.items():
-        if isinstance(stage, SelectStage) and stage.reverse is not None:
-            load_config(ModelSource(stage.reverse), f"stages.{name}.reverse")
         if isinstance(stage, RecordedStage):
             if not any(isinstance(run.config.data[source], StageData) for source in (*stage.texts, *stage.data)):
                 match_texts(run, stage, f"stages.{name}")
@@ -31,6 +38,12 @@ def check_generations(run: Run, loaded: Loaded | None) -> None:
             for source in stage.data:
                 if not isinstance(run.config.data[source], StageData):
                     writable(run.rows(source), loaded, stage, f"stages.{name}")
+
+
+def mark_languages(run: Run, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the teacher, or a model of the reverse direction, marks texts with their language."""
+    others = (load_tokenizer(model, where) for where, (model, _) in reverse_of(run.config).items())
+    return any(map(languages.has_many, chain([tokenizer], others)))
 
 
 def _joined(run: Run, stage: RecordStage, loaded: Loaded, where: str) -> None:

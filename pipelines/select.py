@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from configs.data import Task
 from configs.filters import Filters
 from configs.pipeline import Pipeline
 from configs.stages import GenerateStage, RecordedStage, SelectStage
@@ -39,6 +40,19 @@ def sources_of(config: Pipeline, stage: SelectStage) -> tuple[str, ...]:
             return recorded.data or recorded.texts
         case other:
             raise AssertionError(other.kind)  # the checks of a configuration refuse it
+
+
+def reverse_of(config: Pipeline) -> dict[str, tuple[ModelSource, Task]]:
+    """Return the models of the reverse direction that select stages ask, by what a run's file calls them, and their
+    task.
+    """
+    task = config.task
+    turned = {"source_language": task.target_language, "target_language": task.source_language}
+    return {
+        f"stages.{name}.reverse": (ModelSource(stage.reverse), task.model_copy(update=turned))
+        for name, stage in config.stages.items()
+        if isinstance(stage, SelectStage) and stage.reverse is not None
+    }
 
 
 @dataclass(frozen=True)
@@ -111,12 +125,10 @@ class Select(Stage[SelectStage]):
 
     def _judge(self, choices: Sequence[Choice]) -> Sequence[float | None]:
         """Return how likely the model of the reverse direction finds each source; none where there is none."""
-        path = self._config.reverse
-        if path is None:
+        if self._config.reverse is None:
             return [None] * len(choices)
-        task = self._run.config.task
-        turned = {"source_language": task.target_language, "target_language": task.source_language}
-        loaded = load(ModelSource(path), task.model_copy(update=turned), (), f"stages.{self.name}.reverse")
+        where = f"stages.{self.name}.reverse"
+        loaded = load(*reverse_of(self._run.config)[where], (), where)
         loaded.model.eval()
         return mean_log_probs(loaded, [choice.text for choice in choices], [choice.row.text for choice in choices])
 

@@ -20,7 +20,7 @@ from distill.data.rows import Rows
 from distill.data.table import TokenTable
 from distill.errors import DataError, ModelError
 from distill.files import digest, digest_file
-from distill.languages import has_many
+from distill.languages import told_target
 from distill.types import IGNORED
 
 Ids = NDArray[np.int32]
@@ -83,7 +83,7 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     core = json.loads(tokenizer.backend_tokenizer.to_str())
     core.pop("truncation")
     core.pop("padding")
-    languages = [tokenizer.tgt_lang] if has_many(tokenizer) else []  # the source's is in the core
+    languages = filter(None, [told_target(tokenizer)])  # the source's is in the core
     return digest(json.dumps(core, sort_keys=True), tokenizer.truncation_side, *languages)
 
 

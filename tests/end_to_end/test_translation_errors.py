@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import pairs
+from tests.helpers import many_languages, pairs
 
 STAGES = {
     "teacher": {
@@ -163,6 +163,15 @@ def test_a_reverse_model_marks_the_worst(call, run, tmp_path: Path) -> None:
     assert "`reverse` and `filters.worst` go together" in refused(call, run, *left, alone)
     missing = f"stages.best={{kind: select, generated: texts, reverse: {tmp_path}/none, {both}}}"
     assert "stages.best.reverse: folder" in refused(call, run, *left, missing)
+    many = tmp_path / "many"
+    source, target = many_languages.model_folder(many, "mbart")
+    best = f"stages.best={{kind: select, generated: texts, reverse: {many}, {both}}}"
+    assert "task.source_language: stages.best.reverse, " in refused(call, run, *left, best)
+    named = [f"task.source_language={target}", f"task.target_language={source}"]
+    slip = refused(call, run, *left, best, f"{named[0]}n", named[1])
+    assert f"task.source_language: `{target}n` is no language" in slip
+    assert call("check", str(run), *left, best, *named)[0] == 0
+    assert "marks no languages; leave it and `target_language` out" in refused(call, run, *left, *named)
     reverse = pairs.vocabulary(tmp_path / "reverse", seed=1)
     code, _, err = call(
         "run", str(run), *left, f"stages.best={{kind: select, generated: texts, reverse: {reverse}, {both}}}"

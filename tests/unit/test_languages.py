@@ -1,17 +1,8 @@
 """Models of many languages read and write in the two that the task names."""
 
 import pytest
-import torch
-from transformers import (
-    AutoTokenizer,
-    M2M100Config,
-    M2M100ForConditionalGeneration,
-    MBart50Tokenizer,
-    MBartConfig,
-    MBartForConditionalGeneration,
-    MBartTokenizer,
-    NllbTokenizer,
-)
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, MBartTokenizer
 
 from configs.data import Task
 from configs.decoding import Decoding
@@ -19,66 +10,18 @@ from distill.data.tokenise import tokenizer_digest
 from distill.errors import ModelError
 from distill.languages import encode_targets
 from distill.models import Loaded, ModelSource, load
+from pipelines.adapter_moves import merge
 from teachers.text.ctranslate2 import CTranslate2Writer
 from teachers.text.huggingface import HuggingFaceWriter
+from tests.helpers import many_languages
 
-SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
-LETTERS = "abcdefgh"
-SMALL = {
-    "d_model": 16,
-    **{f"{side}_layers": 1 for side in ("encoder", "decoder")},
-    **{f"{side}_attention_heads": 2 for side in ("encoder", "decoder")},
-    **{f"{side}_ffn_dim": 32 for side in ("encoder", "decoder")},
-    "max_position_embeddings": 64,
-    "pad_token_id": 1,
-    "bos_token_id": 0,
-    "eos_token_id": 2,
-    "decoder_start_token_id": 2,
-    "forced_eos_token_id": None,
-}
 TEXTS = ["ab ba", "abc d", "hgf", "e f g h"]
 
 
-def _nllb():
-    pieces = [*SPECIAL, "▁", *LETTERS]
-    return NllbTokenizer(vocab={piece: place for place, piece in enumerate(pieces)}, merges=[])
-
-
-def _unigrams(codes=()):
-    return (
-        [(piece, 0.0) for piece in (*SPECIAL, "▁")] + [(one, -2.0) for one in LETTERS] + [(one, 0.0) for one in codes]
-    )
-
-
-def _mbart():
-    codes = ("de_DE", "en_XX")
-    return MBartTokenizer(vocab=[*_unigrams(codes), ("<mask>", 0.0)])
-
-
-def _mbart50():
-    return MBart50Tokenizer(vocab=[*_unigrams(), ("<mask>", 0.0)])
-
-
-FAMILIES = {
-    "nllb": (_nllb, M2M100Config, M2M100ForConditionalGeneration, ("deu_Latn", "eng_Latn")),
-    "mbart50": (_mbart50, MBartConfig, MBartForConditionalGeneration, ("de_DE", "en_XX")),
-    "mbart": (_mbart, MBartConfig, MBartForConditionalGeneration, ("de_DE", "en_XX")),
-}
-
-
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=many_languages.FAMILIES)
 def family(request, tmp_path) -> tuple[str, str, str]:
     """A folder with a model of many languages, and two of them."""
-    words, config, kind, (source, target) = FAMILIES[request.param]
-    tokenizer = words()
-    torch.manual_seed(0)
-    model = kind(config(vocab_size=len(tokenizer), **SMALL))
-    for parameter in model.parameters():
-        if parameter.dim() > 1 and parameter.requires_grad:
-            torch.nn.init.normal_(parameter, std=0.3)
-    model.save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    return str(tmp_path), source, target
+    return str(tmp_path), *many_languages.model_folder(tmp_path, request.param)
 
 
 def _loaded(folder: str, source: str | None, target: str | None) -> Loaded:
@@ -146,3 +89,25 @@ def test_languages_decide_results_where_they_are_said():
     plain, task = Task(kind="generation"), {"kind": "generation", "source_language": "de"}
     assert "language" not in plain.key()  # as runs have it that were made before there were such keys
     assert len({plain.key(), Task(**task, target_language="en").key(), Task(**task, target_language="fr").key()}) == 3
+
+
+def test_a_body_of_many_languages_needs_none(family):
+    folder, *_ = family
+    body = load(ModelSource(folder), Task(kind="text"), (), "teacher.model")
+    assert tokenizer_digest(body.tokenizer) != tokenizer_digest(_loaded(*family).tokenizer)
+
+
+def test_an_adapter_is_merged_in_whatever_languages_it_was_saved(family, tmp_path):
+    folder, *languages = family
+    model = AutoModelForSeq2SeqLM.from_pretrained(folder)
+    adapted = get_peft_model(model, LoraConfig(task_type="SEQ_2_SEQ_LM", target_modules=["q_proj"]))
+    adapted.save_pretrained(tmp_path / "adapter")
+    assert merge(tmp_path / "adapter", tmp_path / "merged") < 1e-5
+    merged = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "merged")
+    assert merged.config.decoder_start_token_id == model.config.decoder_start_token_id
+    loaded = _loaded(folder, *languages)
+    for part in (loaded.tokenizer, loaded.model.config):
+        part.save_pretrained(tmp_path / "adapter")
+    merge(tmp_path / "adapter", tmp_path / "told")
+    told = AutoTokenizer.from_pretrained(tmp_path / "told")
+    assert [told.src_lang, told.tgt_lang] == languages
