@@ -7,14 +7,15 @@ import pytest
 import torch
 from peft import PeftModel
 
-from configs.adapters import AnyAdapter, Bottleneck
+from configs.adapters import AnyAdapter, Bottleneck, MixAndMatch, Prefix
 from configs.data import Task
 from distill import adapters
 from distill.errors import ModelError
 from distill.models import Loaded
 from students.adapters.build import build
-from tests.helpers.families import draw, last_states, loaded, task_of
+from tests.helpers.families import batch, draw, last_states, loaded, task_of
 
+ACTIVE = f".{adapters.ACTIVE}."
 TEXT = Task(kind="text")
 LANGUAGE = Bottleneck(kind="bottleneck", place="pfeiffer", size=4)
 
@@ -129,3 +130,34 @@ def test_normalisations_go_on_from_those_of_the_adapter_below(tmp_path: Path) ->
     torch.testing.assert_close(last_states(top, "bert"), last_states(low, "bert"), atol=1e-6, rtol=0)
     norms = [name for name, parameter in top.named_parameters() if parameter.requires_grad and "LayerNorm" in name]
     assert any("modules_to_save.default" in name for name in norms) and not any("below_0" in name for name in norms)
+
+
+SHARING: dict[str, AnyAdapter] = {
+    "prefix": Prefix(kind="prefix", tokens=3, width=8),
+    "compacter": Bottleneck(kind="bottleneck", place="pfeiffer", size=8, kronecker=2),
+    "mix and match": MixAndMatch(kind="mix_and_match", size=4, tokens=3, width=8),
+}
+
+
+@pytest.mark.parametrize("goes_on", [False, True], ids=["new", "goes on"])
+@pytest.mark.parametrize("name", SHARING)
+def test_what_the_layers_of_the_upper_share_learns_and_that_of_the_lower_does_not(
+    tmp_path: Path, name: str, goes_on: bool
+) -> None:
+    low = SHARING["prefix" if name == "compacter" else "compacter"]
+    adapters.save(drawn(low, loaded("bert"), task_of("bert")), tmp_path / "low")
+    section = SHARING[name].model_copy(update={"on": (str(tmp_path / "low"),)})
+    model = build(section, loaded("bert"), task_of("bert"))
+    if goes_on:
+        draw(model, std=0.3)
+        adapters.save(model, tmp_path / "top")
+        model = adapters.attach(loaded("bert").model, tmp_path / "top", "a test", trainable=True)
+    shared = {key: weight for key, weight in model.named_parameters() if ".modular_shared." in key}
+    upper = {key for key in shared if ACTIVE in key}
+    assert upper and any(".below_0." in key for key in shared)
+    assert {key for key, weight in shared.items() if weight.requires_grad} == upper
+    before = {key: weight.detach().clone() for key, weight in shared.items()}
+    optimiser = torch.optim.SGD([weight for weight in model.parameters() if weight.requires_grad], lr=1.0)
+    model.train()(**batch("bert")).loss.backward()
+    optimiser.step()
+    assert {key for key, weight in shared.items() if not torch.equal(weight, before[key])} == upper

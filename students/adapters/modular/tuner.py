@@ -43,8 +43,11 @@ class ModularModel(BaseTuner, Tuner):
             self.modular_shared = nn.ModuleDict()
             self.drop = Drop()
             self._taps: list[RemovableHandle] = []
+        marked = [(weight, weight.requires_grad) for weight in self.modular_shared.parameters()]
         self.modular_shared[adapter_name] = nn.ModuleDict()
         super().inject_adapter(model, adapter_name, *args, **kwargs)
+        for weight, learns in marked:  # as peft keeps the marks of all that was in the model before
+            weight.requires_grad_(learns)
         self._join_inverses(adapter_name)
         self._tap_again()
         if any(part["kind"] == "prefix" for part in self.peft_config[adapter_name].parts):  # type: ignore[attr-defined]
@@ -131,6 +134,8 @@ class ModularModel(BaseTuner, Tuner):
         """Make an adapter the active one, above those it stands on."""
         names = [adapter_name] if isinstance(adapter_name, str) else adapter_name
         super().set_adapter(adapter_name, inference_mode=inference_mode)
+        for name, shared in self.modular_shared.items():  # outside the model, where peft does not look
+            shared.requires_grad_(name in names and not inference_mode)
         below = [name for top in names for name in getattr(self.peft_config[top], "under", [])]
         if not below:
             return
@@ -140,13 +145,6 @@ class ModularModel(BaseTuner, Tuner):
                 module.set_requires_grad(below, False)
             if isinstance(module, ModulesToSaveWrapper):
                 _use_whole(module, names, below)
-
-    def _mark_only_adapters_as_trainable(self, model: nn.Module) -> None:
-        super()._mark_only_adapters_as_trainable(model)
-        self.modular_shared.requires_grad_(False)
-        for name in self.active_adapters:
-            if name in self.modular_shared:
-                self.modular_shared[name].requires_grad_(not self.peft_config[name].inference_mode)
 
     def _check_merge_allowed(self) -> None:
         """Raise ValueError before anything is unloaded where a part cannot be merged."""
