@@ -22,12 +22,14 @@ from distill.models import Loaded, ModelSource, describing, has_head, label_name
 from distill.without import without
 
 with without("bitsandbytes"):
-    from peft import PeftModel
+    from peft import LoraConfig, PeftModel
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
 
 _WRAPPERS = (".base_layer.", ".original_module.")
 """What an adapter puts into the names of the frozen weights it is around."""
+_KEEPING = (True, False, None, "gaussian", "orthogonal", "eva", "mica")
+"""Values of `init_lora_weights` that leave the weights around it alone, in lower case."""
 
 
 def untouched(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
@@ -42,10 +44,16 @@ def untouched(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
 
 
 def changes_frozen_weights(config: PeftConfig) -> bool:
-    """Whether an adapter, once it is in a model, has changed the weights around it: LoRA that begins with their largest
-    directions takes these out of them.
+    """Whether an adapter, once it is in a model, has changed the weights around it: most ways LoRA may begin from these
+    weights take a part out of them, and some methods may train the model's own biases.
     """
-    return getattr(config, "init_lora_weights", None) in ("pissa", "olora")
+    if getattr(config, "bias", "none") != "none":
+        return True
+    if not isinstance(config, LoraConfig):
+        return False
+    init = config.init_lora_weights
+    kept = (init.lower() if isinstance(init, str) else init) in _KEEPING  # what else there is, peft may change
+    return not kept or config.kasa_config is not None
 
 
 def twin(model: Model, where: str) -> PreTrainedModel:
@@ -89,7 +97,7 @@ def in_adapter(base: Loaded, folder: str, task: Task, labels: tuple[str, ...], w
     if source.folder is None or not adapters.is_adapter(source.folder):
         raise ModelError(f"{where}: {folder} holds no {CONFIG}")
     if changes_frozen_weights(adapters.read_config(source.folder, where)):
-        raise ModelError(f"{where}: {folder} changes the frozen weights (init pissa, olora), which others use")
+        raise ModelError(f"{where}: {folder} changes the frozen weights (by its init or bias), which others use")
     config = load_config(describing(source, where), where)
     own_head = has_head(config, task)
     if own_head and task.has_classes:

@@ -29,6 +29,7 @@ def frozen_in(student: Student, where: str) -> PeftModel:
         )
     if changes_frozen_weights(model.active_peft_config):
         raise ModelError(
-            f"{where}.teacher: student.adapter.init changes the frozen weights: they are no teacher any more"
+            f"{where}.teacher: student.adapter changes the frozen weights (by its init or bias): "
+            "they are no teacher any more"
         )
     return model

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import KasaConfig, LoraConfig, get_peft_model
 from pydantic import TypeAdapter
 from safetensors.torch import load_file
 
@@ -215,6 +216,44 @@ def test_an_adapter_that_changes_the_weights_it_would_share_is_refused(tmp_path,
     with pytest.raises(ModelError, match=said):
         in_adapter(base, str(folder), _task("bert"), LABELS, "test")
     assert all(torch.equal(weight, before[name]) for name, weight in base.model.named_parameters())
+
+
+CHANGING: dict[str, dict[str, Any]] = {
+    "quick PiSSA": {"init_lora_weights": "pissa_niter_4"},
+    "OLoRA": {"init_lora_weights": "OLoRA"},
+    "KaSA": {"kasa_config": KasaConfig()},
+    "biases": {"bias": "lora_only"},
+}
+
+
+@pytest.mark.parametrize("name", CHANGING)
+def test_whatever_of_peft_changes_the_weights_it_would_share_is_refused(tmp_path, name):
+    _saved(tmp_path, "bert", KINDS["lora"])
+    base = families.loaded("bert")
+    model = get_peft_model(families.loaded("bert").model, _lora(**CHANGING[name]))
+    families.draw(model, std=0.3)
+    model.save_pretrained(tmp_path)
+    put = adapters.attach(families.loaded("bert").model, tmp_path, "test").get_base_model()
+    own, given = (model.bert.encoder.layer[0].attention.self.query for model in (put, base.model))
+    assert not (torch.equal(own.base_layer.weight, given.weight) and torch.equal(own.base_layer.bias, given.bias))
+    before = {key: weight.clone() for key, weight in base.model.named_parameters()}
+    with pytest.raises(ModelError, match="changes the frozen weights"):
+        in_adapter(base, str(tmp_path), _task("bert"), LABELS, "test")
+    assert all(torch.equal(weight, before[key]) for key, weight in base.model.named_parameters())
+
+
+@pytest.mark.parametrize("init", [True, False, "gaussian", "Gaussian", "orthogonal", "MiCA"])
+def test_a_beginning_that_leaves_the_shared_weights_alone_is_taken(tmp_path, init):
+    _saved(tmp_path, "bert", KINDS["lora"])
+    get_peft_model(families.loaded("bert").model, _lora(init_lora_weights=init)).save_pretrained(tmp_path)
+    base = families.loaded("bert")
+    before = {key: weight.clone() for key, weight in base.model.named_parameters()}
+    in_adapter(base, str(tmp_path), _task("bert"), LABELS, "test")
+    assert all(torch.equal(weight, before[key]) for key, weight in base.model.named_parameters())
+
+
+def _lora(**given: Any) -> LoraConfig:
+    return LoraConfig(r=2, target_modules=["query"], task_type="SEQ_CLS", **given)
 
 
 def test_no_adapter_is_put_around_an_adapter(tmp_path):
