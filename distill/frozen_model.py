@@ -23,11 +23,14 @@ from distill.without import without
 
 with without("bitsandbytes"):
     from peft import LoraConfig, PeftModel
+    from peft.tuners.adaption_prompt.layer import AdaptedAttention, AdaptedAttentionGPT
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
 
 _WRAPPERS = (".base_layer.", ".original_module.")
 """What an adapter puts into the names of the frozen weights it is around."""
+_ADAPTERS = (BaseTunerLayer, AuxiliaryTrainingWrapper, AdaptedAttention, AdaptedAttentionGPT)
+"""What an adapter puts around modules; the last two read sizes of layers inside."""
 _KEEPING = (True, False, None, "gaussian", "orthogonal", "eva", "mica")
 """Values of `init_lora_weights` that leave the weights around it alone, in lower case."""
 
@@ -36,7 +39,7 @@ def untouched(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
     """Yield, with its parent and its name there, each module that no adapter is in or looks into, nor anybody else."""
     inner = transformer(module) if isinstance(module, PeftModel) else module
     for name, child in inner.named_children():
-        if isinstance(child, BaseTunerLayer | AuxiliaryTrainingWrapper):
+        if isinstance(child, _ADAPTERS):
             continue
         if not child._forward_hooks and not child._forward_pre_hooks:
             yield inner, name, child

@@ -82,16 +82,20 @@ ADAPTERS = [
 ]
 
 
+PROMPTS = {"kind": "peft", "method": "adaption_prompt", "options": {"adapter_len": 3, "adapter_layers": 1}}
+CASES = [*(("bert", adapter) for adapter in ADAPTERS), ("llama", PROMPTS), ("gpt2", PROMPTS)]
+
+
 @pytest.mark.parametrize("autocast", [None, torch.bfloat16])
-@pytest.mark.parametrize("adapter", ADAPTERS, ids=str)
-def test_an_adapted_teacher_says_what_it_said_before_it_was_made_ready(adapter, autocast):
-    task, given = families.task_of("bert"), families.loaded("bert")
+@pytest.mark.parametrize(("kind", "adapter"), CASES, ids=str)
+def test_an_adapted_teacher_says_what_it_said_before_it_was_made_ready(kind, adapter, autocast):
+    task, given = families.task_of(kind), families.loaded(kind)
     adapted = build(TypeAdapter(Adapter).validate_python(adapter), given, task)
     for weight in adapted.parameters():
         if weight.requires_grad:
             nn.init.normal_(weight, std=0.3)
     teacher = LiveTeacher(replace(given, model=adapted), task, "", autocast=autocast)
-    ask = partial(teacher, families.batch("bert"), Needs(logits=True))
+    ask = partial(teacher, families.batch(kind), Needs(logits=True))
     with torch.autocast("cpu", autocast or torch.bfloat16, enabled=autocast is not None):
         before = ask().logits
         teacher.to(CPU)
