@@ -79,12 +79,22 @@ class RankSchedule(pl.Callback):
         if step > last:
             self._allocator.mask_using_rank_pattern(self, self._config.rank_pattern)
             return
+        self._join_devices()
         self._allocator.update_ipt(self)
         budget, shrinks = self._allocator.budget_schedule(step)
         if shrinks:
             self._config.rank_pattern = self._allocator.mask_to_budget(self, budget)
         if step == last:
             self._allocator.reset_ipt()
+
+    def _join_devices(self) -> None:
+        """Bring what is remembered of each parameter to where it is: what a checkpoint recalls lies on the CPU,
+        and comes before the model goes to its device.
+        """
+        for name, parameter in self.named_parameters():
+            for memory in (getattr(self._allocator, kept) for kept in _MEMORY):
+                if name in memory:
+                    memory[name] = memory[name].to(parameter.device)
 
     @property
     def state_key(self) -> str:

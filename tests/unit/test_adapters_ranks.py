@@ -81,3 +81,18 @@ def test_the_best_weights_are_saved_with_the_ranks_they_had(tmp_path, best):
     torch.testing.assert_close(logits(Student(again, has_head=True), made.batch), said, atol=1e-6, rtol=0)
     sizes = {name: len(value) for name, value in again.named_parameters() if "lora_E" in name}
     assert sizes == {name.removeprefix("model."): rank for name, rank in held.items()}
+
+
+def test_what_was_remembered_follows_the_weights_to_another_device():
+    made = begin("AdaLoRA", "bert", "logits")
+    made.step()
+    (schedule,) = made.schedules
+    kept = schedule.state_dict()
+    assert kept["exp_avg_ipt"] and all(value.device.type == "cpu" for value in kept["exp_avg_ipt"].values())
+    schedule.load_state_dict(kept)
+    made.student.to("meta")  # after the checkpoint is read, as a trainer does
+    for value in made.student.parameters():
+        value.grad = torch.zeros_like(value) if value.requires_grad else None
+    schedule.share_out(1)
+    for name in ("ipt", "exp_avg_ipt", "exp_avg_unc"):
+        assert {value.device.type for value in schedule.state_dict()[name].values()} == {"meta"}
