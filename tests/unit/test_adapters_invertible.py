@@ -58,6 +58,30 @@ def test_what_goes_back_to_the_vocabulary_is_given_the_inverse(kind: str, tmp_pa
     torch.testing.assert_close(logits(adapters.attach(masked_model(kind).model, tmp_path, "a test")), said)
 
 
+@pytest.mark.parametrize("kind", ["bert", "deberta-v2"])
+def test_of_two_that_stand_on_each_other_the_upper_is_undone_first(kind: str, tmp_path: Path) -> None:
+    low = build(SECTION, masked_model(kind), TASK)
+    draw(low, std=0.3)
+    adapters.save(low, tmp_path)
+    model = build(SECTION.model_copy(update={"on": (str(tmp_path),)}), masked_model(kind), TASK)
+    draw(model, std=0.4)
+    layers = [module for module in model.modules() if isinstance(module, ModularLayer)]
+    (front,) = (layer for layer in layers if any(isinstance(part, Coupling) for part in layer.modular_parts.values()))
+    back = model.get_base_model().get_output_embeddings()
+    assert [type(part) for part in back.running()] == [Inverse, Inverse]
+    mapped: list[Tensor] = []
+    undone: list[Tensor] = []
+    front.get_base_layer().register_forward_hook(lambda _, inputs, output: mapped.append(output))
+    back.get_base_layer().register_forward_pre_hook(lambda _, inputs: undone.append(inputs[0]))
+    front.register_forward_hook(lambda _, inputs, output: mapped.append(output))
+    logits(model)
+    with torch.no_grad():
+        back(mapped[-1])
+    before, after = mapped[0], mapped[-1]
+    assert not torch.allclose(before, after, atol=1e-2)
+    torch.testing.assert_close(undone[-1], before, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("width", [16, 31, 768])
 def test_its_inverse_gives_back_what_went_in(width):
     torch.manual_seed(0)

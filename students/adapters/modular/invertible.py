@@ -42,6 +42,7 @@ class Inverse(Part):
     """Undoes the coupling before a module that goes back to the vocabulary; has no weights of its own."""
 
     layered = False
+    undoes = True
 
     def __init__(self) -> None:
         super().__init__()

@@ -61,7 +61,7 @@ class ModularLayer(nn.Module, BaseTunerLayer):
         self._move_adapter_to_device_of_base_layer(adapter)
 
     def forward(self, *inputs: Any, **options: Any) -> Any:
-        """Run the module and the active parts, in the order of their adapters."""
+        """Run the module and the active parts, in their order."""
         parts = self.running()
         with ExitStack() as stack:
             for part in parts:
@@ -76,12 +76,13 @@ class ModularLayer(nn.Module, BaseTunerLayer):
         return (visit.output, *given[1:]) if isinstance(given, tuple) else visit.output
 
     def running(self) -> list[Part]:
-        """Return the parts that run, in their order."""
+        """Return the parts that run, in the order of their adapters; those that undo others', in the reverse one."""
         if self.disable_adapters:
             return []
         names = [name for name in self.active_adapters if name not in self.merged_adapters]
         parts: list[Part] = [self.modular_parts[name] for name in names if name in self.modular_parts]  # type: ignore[misc]
-        return [part for part in parts if not (self.training and part.is_below(self.drop.below))]
+        found = [part for part in parts if not (self.training and part.is_below(self.drop.below))]
+        return found[::-1] if any(part.undoes for part in found) else found
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Add the active parts to the module's weights. Raise ValueError for a part that is not linear."""

@@ -47,6 +47,8 @@ class Part(nn.Module, ABC):
     """Whether the base's own weights can take it in."""
     layered = True
     """Whether it is one of many, of which every layer has some."""
+    undoes = False
+    """Whether it undoes what a part of its adapter did elsewhere."""
     layer: int = 0
     """Number of the layer it sits in."""
 
