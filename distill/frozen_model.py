@@ -123,10 +123,16 @@ def _check_belongs(model: PreTrainedModel, folder: Path, where: str) -> None:
     base = Path(named).expanduser()
     if named == given or not base.is_dir() or (given and base.resolve() == Path(given).expanduser().resolve()):
         return
-    own = model.state_dict()
+    body, here = f"{model.base_model_prefix}.", given or "the model it is to teach in"
+    own = {name.removeprefix(body): tensor for name, tensor in model.state_dict().items()}
+    compared = False
     for file in sorted(base.glob("*.safetensors")):
         with safe_open(file, framework="pt") as stored:
-            for name in own.keys() & set(stored.keys()):
-                if not torch.equal(stored.get_tensor(name).to(own[name]), own[name]):
-                    what = f"{folder} belongs to {named}, whose {name} is not that of"
-                    raise ModelError(f"{where}: {what} {given or 'the model it is to teach in'}")
+            for name in stored.keys():  # noqa: SIM118  (no mapping)
+                if (weight := own.get(name.removeprefix(body))) is None:  # a head, or a body saved without its name
+                    continue
+                if not torch.equal(stored.get_tensor(name).to(weight), weight):
+                    raise ModelError(f"{where}: {folder} belongs to {named}, whose {name} is not that of {here}")
+                compared = True
+    if not compared:
+        raise ModelError(f"{where}: {folder} belongs to {named}, which has no weight in common with {here}")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from peft import KasaConfig, LoraConfig, get_peft_model
 from pydantic import TypeAdapter
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from configs.adapters import Adapter
 from configs.data import Task
@@ -201,6 +201,23 @@ def test_an_adapter_of_another_model_or_of_other_classes_is_refused(tmp_path):
         in_adapter(families.loaded("bert"), folder, task, ("no", "perhaps"), "test")
     with pytest.raises(ModelError, match=r"test: .*nowhere holds no adapter_config.json"):
         in_adapter(families.loaded("bert"), str(tmp_path / "nowhere"), task, LABELS, "test")
+
+
+def test_an_adapter_of_another_body_is_refused(tmp_path):
+    """A body is saved without the name it has in a model with a head."""
+    folder = _saved(tmp_path / "lora", "bert", KINDS["lora"])
+    body = families.loaded("bert").model.base_model
+
+    def place(other: torch.nn.Module, seed: int) -> Loaded:
+        for file in (tmp_path / "lora" / "base").glob("*.safetensors"):
+            save_file(other.state_dict(), file)
+        return in_adapter(families.loaded("bert", seed=seed), folder, _task("bert"), LABELS, "test")
+
+    with pytest.raises(ModelError, match=r"test: .*lora belongs to .*base, whose embeddings\.\S+ is not that of the"):
+        place(body, seed=1)
+    with pytest.raises(ModelError, match=r"test: .*lora belongs to .*base, which has no weight in common with the"):
+        place(torch.nn.Linear(2, 2), seed=0)
+    assert place(body, seed=0).source == folder
 
 
 @pytest.mark.parametrize("ours", [True, False])
