@@ -9,7 +9,7 @@ from rich.table import Table
 
 from configs.errors import UserError
 from configs.stages import GenerateStage
-from pipelines.generate import SHARDS, Generate, Work, bill
+from pipelines.generate import Generate, Work, bill
 from pipelines.run import Run
 from teachers.text.store import missing, size_on_disk
 
@@ -57,7 +57,7 @@ def estimate(stage: Generate, run: Run, sample: int) -> Estimate:
     In a sample, texts of less alike lengths share a batch than in a whole shard: rather too long than too short.
     Raises UserError where there are no rows.
     """
-    work = stage.prepared()
+    work = stage.prepared(stage.folder(run.folder))
     plan = work.plan
     if not plan.shards:
         raise UserError(f"stages.{stage.name}.data: no rows are left to write texts for")
@@ -68,7 +68,7 @@ def estimate(stage: Generate, run: Run, sample: int) -> Estimate:
     texts = work.write(places)
     seconds = time.monotonic() - began
     spent = {name: value - before[name] for name, value in bill(work.built.teacher, stage.endpoint).items()}
-    lacking = missing(plan, stage.folder(run.folder) / SHARDS)
+    lacking = missing(plan, work.shards)
     scale = _characters(work, np.concatenate([plan.shards[n] for n in lacking])) if lacking else 0
     measured = _characters(work, places)
     empty, filled = size_on_disk(plan.ids[:0], []), size_on_disk(plan.ids[places], texts)

@@ -28,14 +28,16 @@ from pipelines.stage import Stage
 from teachers.text.build import Asked, Built, build
 from teachers.text.huggingface import check_same, check_searchable
 from teachers.text.sources import check_vocabulary, language_id, too_long
-from teachers.text.store import Plan, gather, write_shards
+from teachers.text.store import Plan, gather, has_shard, write_shards
 
 SHARDS = "shards"
 SHOWN = 5
 """Refusals of an API that are kept word by word"""
+TRIED = 8
+"""Rows an API may refuse before any has a text: if there are so many, it refuses all"""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Work:
     """What is to be written, and who writes it."""
 
@@ -46,14 +48,35 @@ class Work:
     built: Built
     plan: Plan
     decoding: Decoding
+    shards: Path
+    """Folder of what is written"""
+    answered: bool
+    """Whether there is a text, or will be one: only an API may refuse all rows"""
 
     def write(self, places: NDArray[np.int64]) -> list[Completion]:
-        """Have the texts of some rows written."""
-        teacher = self.built.teacher
-        found = dict(teacher.generate([self.texts[place] for place in places], self.decoding))
-        refusals = refused(teacher)
-        if refusals and not any(completion.texts for completion in found.values()):
-            raise refusals[-1]  # not this row or that, but all of them
+        """Have the texts of some rows written; a row that an API refuses has none.
+
+        Raises TeacherError where it refuses the first rows that it is asked for: some of these, and if they are too few
+        to tell, others of the plan.
+        """
+        if self.answered:
+            return self._written(places)
+        first = self._written(places[:TRIED])
+        if not any(completion.texts for completion in first) and not has_shard(self.plan, self.shards):
+            self._ask_for_others(places[:TRIED])  # so that no shard is written before there was a text
+        self.answered = True
+        return first + self._written(places[TRIED:])
+
+    def _ask_for_others(self, refusing: NDArray[np.int64]) -> None:
+        """Ask for rows beside those that were refused, until one has a text."""
+        order = np.concatenate(self.plan.shards)
+        others = order[~np.isin(order, refusing)][: TRIED - len(refusing)]
+        if not any(self._written(others[n : n + 1])[0].texts for n in range(len(others))):
+            asked = len(refusing) + len(others)
+            raise TeacherError(f"{refused(self.built.teacher)[-1]}; it was asked for {asked} rows, and refused all")
+
+    def _written(self, places: NDArray[np.int64]) -> list[Completion]:
+        found = dict(self.built.teacher.generate([self.texts[place] for place in places], self.decoding))
         return [found[number] for number in range(len(places))]
 
 
@@ -73,7 +96,7 @@ class Generate(Stage[GenerateStage]):
 
     def run(self, output: Path) -> dict[str, Any]:
         """Write what is not written yet."""
-        run, work = self._run, self.prepared()
+        run, work = self._run, self.prepared(output)
         teacher, plan, here = work.built.teacher, work.plan, 0
         run.console.print(f"  {teacher.describe()} ({work.built.why})", highlight=False)
 
@@ -86,7 +109,7 @@ class Generate(Stage[GenerateStage]):
         about = {"engine": teacher.describe(), "parity": work.built.parity}
         rank, ranks = share()
         with ProgressLine(run.console, self.title, "shards") as line:
-            write_shards(plan, output / SHARDS, write, about=about, rank=rank, ranks=ranks, progress=line.advance)
+            write_shards(plan, work.shards, write, about=about, rank=rank, ranks=ranks, progress=line.advance)
         seconds = time.monotonic() - began
         return {
             "rows": len(plan.ids),
@@ -98,7 +121,7 @@ class Generate(Stage[GenerateStage]):
             "why": work.built.why,
             **about,
             **bill(teacher, self.endpoint),
-            **self._without_text(plan, output / SHARDS, teacher),
+            **self._without_text(plan, work.shards, teacher),
         }
 
     def _without_text(self, plan: Plan, folder: Path, teacher: TextTeacher) -> dict[str, Any]:
@@ -110,21 +133,30 @@ class Generate(Stage[GenerateStage]):
             self._run.screen.warning(
                 f"stages.{self.name}: refused, and without a text: {count:,} of {len(plan.ids):,} sources"
             )
-        return {"refused": count, "refusals": [str(why) for why in refused(teacher)[:SHOWN]]}
+        reasons = dict.fromkeys(map(str, refused(teacher)))  # a row may have been asked twice
+        return {"refused": count, "refusals": [*reasons][:SHOWN]}
 
     @property
     def endpoint(self) -> Endpoint | None:
         """The API that is asked, if one is."""
         return self._config.endpoint
 
-    def prepared(self) -> Work:
-        """Return what is to be written, and who writes it."""
+    def prepared(self, output: Path) -> Work:
+        """Return what is to be written under `output`, and who writes it."""
         run, config = self._run, self._config
         every = different(Rows.concatenate([run.rows(name) for name in config.data]))
         rows, built = self._teacher(every)
         parts = {"teacher": built.teacher.fingerprint, "decoding": config.decoding.model_dump_json()}
         plan = Plan.of(rows, parts, config.shard_characters)
-        return Work([row.text for row in rows], len(every) - len(rows), built, plan, config.decoding)
+        return Work(
+            texts=[row.text for row in rows],
+            left_out=len(every) - len(rows),
+            built=built,
+            plan=plan,
+            decoding=config.decoding,
+            shards=output / SHARDS,
+            answered=config.endpoint is None,
+        )
 
     def _voices(self) -> str:
         return voices(self._run, self._config)

@@ -55,7 +55,7 @@ class EndpointWriter(TextTeacher):
         self._lock = threading.Lock()
         self.usage = Usage()
         self.refusals: list[TeacherError] = []
-        """Why rows have no text: the server refuses them, others it answers"""
+        """Why rows have no text: the server refused them"""
 
     @property
     def fingerprint(self) -> str:
@@ -87,7 +87,8 @@ class EndpointWriter(TextTeacher):
         """Yield the place and the texts of each prompt as they come; `decoding.hypotheses` texts are asked for. A
         prompt that the server refuses (for what it says, or its length) has none.
 
-        Raises TeacherError where the server cannot be reached, refuses all, or gives no answer, after the tries it has.
+        Raises TeacherError where the server cannot be reached, refuses the key, or gives no answer, after the tries it
+        has.
         """
         waiting = iter(enumerate(prompts))
         with ThreadPoolExecutor(self._endpoint.concurrency) as pool:

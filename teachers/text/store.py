@@ -117,6 +117,11 @@ def missing(plan: Plan, folder: Path) -> list[int]:
     return [number for number in range(len(plan.shards)) if not _is_whole(plan, folder, number)]
 
 
+def has_shard(plan: Plan, folder: Path) -> bool:
+    """Whether any shard is there, as it was written."""
+    return any(_is_whole(plan, folder, number) for number in range(len(plan.shards)))
+
+
 def collect(plan: Plan, folder: Path) -> pa.Table:
     """Return all shards as one table, in the order of the rows.
 

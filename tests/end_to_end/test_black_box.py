@@ -134,10 +134,42 @@ def test_what_the_server_will_not_write_for_is_left_out_and_told(
     assert len(chosen["text"]) == 39 and all(chosen["text"])
 
 
-def test_a_server_that_refuses_all_ends_the_run(call, run: Path, server: Server) -> None:
+ALONE = "stages.texts.shard_characters=1"
+"""Each row makes a shard of its own."""
+
+
+@pytest.mark.parametrize(("first", "requests"), [(1, 1 + 1 + 39), (7, 7 + 1 + 39)])
+def test_rows_that_are_refused_before_there_is_a_text_do_not_end_the_run(
+    call, run: Path, server: Server, first: int, requests: int
+) -> None:
+    server.script = [refuse(400, "filtered")] * first
+    code, out, err = call("generate", str(run), ALONE)
+    assert code == 0, out + err
+    told = json.loads((run.parent / "run/texts/stage.json").read_text(encoding="utf-8"))["results"]
+    assert (told["shards"], told["refused"], len(told["refusals"])) == (40, 1, min(first, 5))
+    assert len(server.asked) == requests  # the row, others until one has a text, and the other 39
+
+
+def test_a_row_that_is_refused_at_once_after_a_stop_does_not_end_the_run(call, run: Path, server: Server) -> None:
+    server.script = [echo] * 5 + [refuse(401, "no more")]
+    assert call("generate", str(run), ALONE)[0] == 2
+    server.script = [refuse(400, "filtered")] * 20
+    code, out, err = call("generate", str(run), ALONE)
+    assert code == 0, out + err
+    told = json.loads((run.parent / "run/texts/stage.json").read_text(encoding="utf-8"))["results"]
+    assert told["refused"] == 20 and len(server.asked) == 5 + 1 + 35
+
+
+@pytest.mark.parametrize("override", [ALONE, "stages.texts.shard_characters=100000"])
+@pytest.mark.parametrize(("limit", "asked"), [(40, 8), (3, 3)])
+def test_a_server_that_refuses_all_ends_the_run_after_few_rows(
+    call, run: Path, server: Server, override: str, limit: int, asked: int
+) -> None:
     server.script = [refuse(400, "no such parameter")] * 40
-    code, _, err = call("run", str(run))
-    assert code == 2 and "no such parameter" in err
+    code, _, err = call("run", str(run), override, f"data.alone.limit={limit}")
+    said = " ".join(err.split())
+    assert code == 2 and "no such parameter" in said and f"it was asked for {asked} rows, and refused all" in said
+    assert len(server.asked) == asked and not [*(run.parent / "run/texts/shards").glob("*.parquet")]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import pairs
-from tests.helpers.server import Server
+from tests.helpers.server import Server, refuse
 
 ROWS, SAMPLE, WARM = 80, 20, 4
 DELAY = 0.1
@@ -65,6 +65,16 @@ def test_it_measures_the_teacher_itself_and_the_same_rows_each_time(call, run: P
     half = len(server.asked) // 2
     asked = [body["messages"][-1]["content"] for body in server.asked]
     assert asked[:half] == asked[half:] and half == WARM + 5
+
+
+def test_rows_that_an_api_refuses_are_measured_with_the_others(call, run: Path, server: Server) -> None:
+    server.script = [refuse(400, "filtered")] * (WARM + 1)
+    code, out, err = call("generate", str(run), "--dry-run", "--sample", str(SAMPLE))
+    assert code == 0 and told(out)["rows"] == str(ROWS), err
+    server.script = [refuse(400, "no such parameter")] * 20
+    code, _, err = call("generate", str(run), "--dry-run", "--sample", str(SAMPLE))
+    assert code == 2 and "it was asked for 8 rows, and refused all" in " ".join(err.split())
+    assert len(server.script) == 20 - 8 and not (run.parent / "run").exists()
 
 
 def test_a_run_that_writes_nothing_has_no_estimate(call, run: Path) -> None:
