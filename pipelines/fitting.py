@@ -1,6 +1,7 @@
 """What to set where a train stage does not fit."""
 
 import json
+import math
 import shlex
 from collections.abc import Iterator
 from itertools import product
@@ -30,17 +31,20 @@ def fitting(plan: StagePlan, free: Free) -> Iterator[str]:
     """Yield what to put behind the command so that the stage fits, and what a device then needs; what changes least
     comes first.
     """
-    others, rows = _Others(plan, free), plan.traced.rows
+    others = _Others(plan, free)
     found: list[tuple[set[str], int]] = []
     for changes, split in sorted(product(_ways(plan), (False, True)), key=lambda way: len(way[0]) + way[1]):
-        sizes = [rows >> halvings for halvings in range(1, rows.bit_length())] if split else [rows]
-        known = max((size for less, size in found if less <= {*changes}), default=0)
-        told = {size: (*changes, *_in_parts(plan, size)) for size in sizes if size > known}
-        if not told or others.fitting([*told.values()][-1]) is None:  # the smallest: nothing else has to be traced
+        whole = others.plan(changes)
+        if whole is None:
             continue
-        for size, overrides in told.items():
+        fewest = min((parts for less, parts in found if less <= {*changes}), default=math.inf)
+        cuts = _cuts(whole) if split else {whole.traced.cut.parts: ()}
+        told = [(*changes, *cut) for parts, cut in cuts.items() if parts < fewest]
+        if not told or others.fitting(told[-1]) is None:  # the smallest parts: nothing else has to be traced
+            continue
+        for overrides in told:
             if (other := others.fitting(overrides)) is not None:
-                found.append(({*changes}, size))
+                found.append(({*changes}, other.traced.cut.parts))
                 yield f"{shlex.join(overrides)} ({gigabytes(other.most)} GB)"
                 break
 
@@ -55,11 +59,15 @@ class _Others:
 
     def fitting(self, overrides: Overrides) -> StagePlan | None:
         """Return the plan under overrides; none where they are refused, or it does not fit."""
+        plan = self.plan(overrides)
+        return None if plan is None or not plan.fits(self._free) else plan
+
+    def plan(self, overrides: Overrides) -> StagePlan | None:
+        """Return the plan under overrides; none where they are refused."""
         try:
-            plan = self._plan(overrides)
+            return self._plan(overrides)
         except UserError:
             return None
-        return plan if plan.fits(self._free) else None
 
     def _plan(self, overrides: Overrides) -> StagePlan:
         run = self._asked.run.under(changed(self._asked.run.config, overrides))
@@ -81,8 +89,16 @@ def _traced_by(asked: Asked) -> object:
     return teacher, asked.devices, asked.stage.training.micro_batch_size
 
 
-def _in_parts(plan: StagePlan, rows: int) -> Overrides:
-    return (f"stages.{plan.asked.name}.training.micro_batch_size={rows}",) if rows < plan.traced.rows else ()
+def _cuts(plan: StagePlan) -> dict[int, Overrides]:
+    """Return what cuts windows into twice as many micro-batches as now, four times … down to single rows, by their
+    number; nothing where that would depend on rows that are not known.
+    """
+    share, parts = plan.traced.cut.share or 1, plan.traced.cut.parts
+    found: dict[int, Overrides] = {}
+    while parts < share:
+        parts *= 2
+        found[parts] = (f"stages.{plan.asked.name}.training.micro_batch_size={math.ceil(share / parts)}",)
+    return found
 
 
 def _ways(plan: StagePlan) -> Iterator[Overrides]:

@@ -43,6 +43,18 @@ class Asked:
 
 
 @dataclass(frozen=True)
+class Cut:
+    """How a device's part of a window is cut into micro-batches."""
+
+    share: int | None
+    """Rows that are cut up, at most; none where that depends on rows that are not known."""
+    parts: int
+    """Micro-batches; where `share` is not known, at least."""
+    accumulates: bool
+    """Whether they are several, or may be."""
+
+
+@dataclass(frozen=True)
 class Batches:
     """The batches that decide: the largest to learn from, and the largest to be scored on."""
 
@@ -60,6 +72,12 @@ class Batches:
         table = run.table(stage.data, stage.trains) if known else _assumed(asked, config)
         plan = plan_of(stage.training, run.config.task, table, asked.devices, run.config.seed)
         return Batches(asked, table, plan, run.words(stage.trains).tokenizer.pad_token_id if known else 0, not known)
+
+    def cut(self) -> Cut:
+        """Say how windows are cut up, as the training does it."""
+        if self.assumed and self.plan.batching.tokens is not None:  # nobody can say how short the shortest rows are
+            return Cut(None, self.plan.accumulate, self.plan.micro_batch is not None)
+        return Cut(self.plan.share, self.plan.accumulate, self.plan.accumulate > 1)
 
     def probe(self) -> Batch:
         """Return two short rows, to see what depends on what."""

@@ -28,7 +28,7 @@ from distill.strategies.memory_laws import PREFETCHED, Learner, TeacherKind, Tea
 from distill.strategies.precision import AUTOCAST
 from distill.strategies.tracing import BY_WEIGHTS, CUDA_BLOCK, Ledger, Moment, Product, Tracer
 from distill.types import Batch, Needs
-from pipelines.memory_batches import Asked, Batches
+from pipelines.memory_batches import Asked, Batches, Cut
 from pipelines.own_teacher import own_teacher
 from pipelines.record import kept
 from pipelines.spread import facts_of
@@ -70,8 +70,8 @@ class Traced:
     """Tokens its longest row is padded to."""
     assumed: bool
     """Whether rows are taken to be as long as they may be, for want of a look at them."""
-    accumulates: bool
-    """Whether a window is several micro-batches of a device."""
+    cut: Cut
+    """How many micro-batches a window is."""
     kernels: int
     """Products in bf16 that a training sees, of whatever shape."""
     facts: Facts
@@ -112,7 +112,7 @@ def trace(asked: Asked) -> Traced:
     ledger = Ledger(student.shape.outputs or -1, CUDA_BLOCK if tracer.device.type == "cuda" else 1)
     student.train()
     largest_batch = tracer.batch(batches.largest())
-    tracer.step(lambda: _loss(module, largest_batch), held, ledger, again=batches.plan.accumulate > 1)
+    tracer.step(lambda: _loss(module, largest_batch), held, ledger, again=batches.cut().accumulates)
     scored = _validate(tracer, student, ledger, batches)
     rows, positions = largest_batch["input_ids"].shape
     return Traced(
@@ -125,7 +125,7 @@ def trace(asked: Asked) -> Traced:
         rows=rows,
         positions=positions,
         assumed=batches.assumed,
-        accumulates=batches.plan.accumulate > 1,
+        cut=batches.cut(),
         kernels=_kernels(ledger, batches, largest_batch, scored),
         facts=replace(facts_of(run, stage, student, objective), devices=asked.devices),
         teaching=_teaching(asked, loaded, module, (tracer, batches, largest_batch)),

@@ -52,7 +52,7 @@ def _layout(asked: Asked, traced: Traced) -> Layout:
         gpu=asked.device == "cuda",
         offload=offload,
         disk=strategy == "deepspeed_3" and machine.deepspeed.offload == "nvme",
-        accumulates=traced.accumulates,
+        accumulates=traced.cut.accumulates,
         kernels=traced.kernels if asked.device == "cpu" and asked.run.device.native_bf16 else 0,
         teacher=traced.teacher_kind,
         teacher_offload=isinstance(teacher, ShardedTeacher) and teacher.offload == "cpu",
