@@ -208,13 +208,13 @@ class Train(Stage[TrainStage]):
         log = LossLog(training.log_every, data.plan.steps, per_epoch, line.report, check)
         teacher, (nodes, devices) = parts[0].teacher, run.device.training_nodes
         elsewhere = (lambda: teacher.stopping) if isinstance(teacher, RemoteTeacher) else (lambda: 0)
-        callbacks: list[pl.Callback] = [Beat(run.ranks), self._peak, *student.callbacks(), log, saver]
-        callbacks.append(Stop(saver, elsewhere))
+        callbacks: list[pl.Callback] = [Beat(run.ranks), self._peak, *student.callbacks(), log]
+        if watch is not None:
+            callbacks.append(watch)  # before what saves: a checkpoint holds what it saw of the window
+        callbacks += [saver, Stop(saver, elsewhere)]
         spread = self._spread(parts[0])
         if training.gradient_clip and not spread.clips:
             callbacks.append(Clip(training.gradient_clip))
-        if watch is not None:
-            callbacks.append(watch)
         return pl.Trainer(
             accelerator=run.device.accelerator,
             devices=devices,

@@ -39,7 +39,7 @@ class Watch(pl.Callback):
     What is zero there is judged after the first windows that have something for it: their micro-batches need not (rows
     with labels may be few), a weight may rise from zero, and a student that starts as its teacher (an adapter that
     changes nothing yet) has nothing to learn from it until another term has moved it. All ranks judge the same sums, at
-    the same step.
+    the same step. What is still to be judged is in every checkpoint.
 
     After the first windows only what the log reads anyway is looked at: no step waits for a number on our account.
     """
@@ -51,12 +51,27 @@ class Watch(pl.Callback):
         self._still: set[str] = set()
         """Terms that were zero, or had no gradient, before the first step."""
         self._windows: dict[str, list[Tensor]] = {}
-        """Sums over each of the first windows, of each term that is still to be judged."""
+        """Sums over each of the first windows, and all ranks, of each term that is still to be judged."""
         self._without: set[str] = set()
         """Terms that were still and then moved, whose gradient was not seen yet."""
         self._sums: dict[str, Tensor] = {}
         self._infinite: set[str] = set()
         """Terms whose means were not finite, once it was said."""
+
+    @property
+    def state_key(self) -> str:
+        """The key of this callback in a checkpoint."""
+        return "Watch"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Remember what is still to be judged, at the end of a window."""
+        windows = {name: [float(total) for total in seen] for name, seen in self._windows.items()}
+        return {"still": sorted(self._still), "windows": windows, "without": sorted(self._without)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Recall it."""
+        self._still, self._without = set(state_dict["still"]), set(state_dict["without"])
+        self._windows = {name: [torch.tensor(total) for total in seen] for name, seen in state_dict["windows"].items()}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Measure the shares on the first batch of a fresh training."""
@@ -84,7 +99,8 @@ class Watch(pl.Callback):
             return
         for name, seen in self._windows.items():
             if _counted(pl_module, batch, name):
-                seen.append(self._sums[name] / _weight(pl_module, batch, name))
+                mean = self._sums[name] / _weight(pl_module, batch, name)
+                seen.append(trainer.strategy.reduce(mean, reduce_op="sum"))  # type: ignore[arg-type]
         self._sums = {}
         self._judge(trainer, pl_module, batch)
 
@@ -98,7 +114,7 @@ class Watch(pl.Callback):
     def _judge(self, trainer: pl.Trainer, module: Any, batch: Batch) -> None:
         """Judge the terms that enough windows were seen of."""
         for name in [name for name, seen in self._windows.items() if len(seen) == STEPS]:
-            values = trainer.strategy.reduce(torch.stack(self._windows.pop(name)), reduce_op="sum").tolist()
+            values = [float(total) for total in self._windows.pop(name)]
             if not all(map(math.isfinite, values)):
                 self._complain(f"{name}: is {sum(values)} in the first {STEPS} windows")
             elif len(set(values)) == 1:

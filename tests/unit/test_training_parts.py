@@ -94,10 +94,10 @@ def test_a_term_that_is_exactly_zero_stops_a_real_run(tmp_path):
         train.run(tmp_path / "out")
 
 
-def _start_as_the_teacher(folder, term, **more):
+def _start_as_the_teacher(folder, term, training=None, **more):
     """Return a stage whose student is its teacher with an adapter that changes nothing yet, without dropout."""
     student = {"kind": "teacher", "adapter": {"kind": "lora", "rank": 2}}
-    stages = _stages(objective=[{"kind": term, **more}, {"kind": "task"}], micro_batch_size=2)
+    stages = _stages(objective=[{"kind": term, **more}, {"kind": "task"}], micro_batch_size=2, **(training or {}))
     train = stage(str(tiny.run_file(folder, stages, student=student)), "student")
     module, data = train.assemble()
     for part in module.student.modules():
@@ -130,6 +130,51 @@ def test_a_term_that_is_zero_once_its_weight_has_risen_stops_a_real_run(tmp_path
     rising = {"start": 0, "end": 1, "begin": 0.4, "finish": 0.8}
     with pytest.raises(DeadLoss, match="embeddings: is exactly 0"):
         _start_as_the_teacher(tmp_path, "embeddings", weight=rising).run(tmp_path / "out")
+
+
+@pytest.fixture
+def cut(tmp_path):
+    """Train on a term that is 0, of weight 0 up to the fourth of eight steps; stop, and return how to go on."""
+    rising = {"start": 0, "end": 1, "begin": 0.4, "finish": 0.8}
+
+    def started():
+        return _start_as_the_teacher(tmp_path, "embeddings", {"checkpoint_every": 1}, weight=rising)
+
+    def train(steps):
+        first = started()
+        module, _ = first.assemble()
+        step = module.training_step
+
+        def stopped(batch, batch_idx):
+            if module.trainer.global_step == steps:
+                raise InterruptedError
+            return step(batch, batch_idx)
+
+        module.training_step = stopped
+        with pytest.raises(InterruptedError):
+            first.run(tmp_path / "out")
+        (saved,) = (tmp_path / "out/checkpoints").rglob(f"step-{steps}.ckpt")
+        return started(), saved
+
+    return train
+
+
+@pytest.mark.parametrize(("steps", "seen"), [(2, 0), (6, 2)])
+def test_what_is_still_to_be_judged_is_judged_after_a_resume(tmp_path, cut, steps, seen):
+    again, saved = cut(steps)
+    kept = torch.load(saved, weights_only=True)["callbacks"]["Watch"]
+    assert kept["still"] == ["embeddings"] and kept["windows"]["embeddings"] == [0.0] * seen
+    with pytest.raises(DeadLoss, match="embeddings: is exactly 0 in the first 3 windows"):
+        again.run(tmp_path / "out")
+
+
+def test_a_checkpoint_without_what_is_still_to_be_judged_is_gone_on_from(tmp_path, cut):
+    again, saved = cut(2)
+    state = torch.load(saved, weights_only=True)
+    del state["callbacks"]["Watch"]
+    torch.save(state, saved)
+    again.run(tmp_path / "out")
+    assert weights(tmp_path / "out")
 
 
 def test_a_student_that_starts_as_its_teacher_may_learn(tmp_path):
