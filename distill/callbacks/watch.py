@@ -77,7 +77,7 @@ class Watch(pl.Callback):
         """Measure the shares on the first batch of a fresh training."""
         if trainer.global_step > 0:
             return
-        batch = trainer.strategy.batch_to_device(trainer.datamodule.first_batch())  # type: ignore[attr-defined]
+        batch = _first_batch(trainer, 0)
         shares = _measured(trainer, pl_module, batch, pl_module.objective.units)
         self._still = {share.term for share in shares if 0.0 in (share.loss, share.gradient)}
         self._windows = {share.term: [] for share in shares}
@@ -121,8 +121,10 @@ class Watch(pl.Callback):
                 self._complain(f"{name}: {_constant(values[0])}")
             elif name in self._still:
                 self._without.add(name)
-        if self._without:
-            shares = [share for share in _measured(trainer, module, batch, self._without) if share.loss != 0.0]
+        counted = {name for name in self._without if _counted(module, batch, name)}
+        if counted:
+            first = _first_batch(trainer, batch["step"])
+            shares = [share for share in _measured(trainer, module, first, counted) if share.loss != 0.0]
             self._without -= {share.term for share in shares}  # the others have no row in this micro-batch
             self._check(shares)
 
@@ -140,6 +142,11 @@ class Watch(pl.Callback):
         if self.mode == "error":
             raise DeadLoss(message)
         log.warning(message)
+
+
+def _first_batch(trainer: pl.Trainer, step: int) -> Batch:
+    batch: Batch = trainer.strategy.batch_to_device(trainer.datamodule.first_batch(step))  # type: ignore[attr-defined]
+    return batch
 
 
 def _counted(module: Any, batch: Batch, term: str) -> bool:

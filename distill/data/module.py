@@ -134,9 +134,11 @@ class DistillData(pl.LightningDataModule):
         """A digest of rows and plan: a checkpoint fits no other data."""
         return self.train.fingerprint
 
-    def first_batch(self) -> Batch:
-        """Return the first micro-batch of this rank, for checks before the training."""
-        return self._batches()[0]
+    def first_batch(self, step: int = 0) -> Batch:
+        """Return this rank's first micro-batch of a step, for checks beside the training: only later ones are spare for
+        all ranks.
+        """
+        return self._batches()[step * self.plan.accumulate]
 
     def probe(self) -> Batch:
         """Return a batch of two short rows, to see what depends on what."""

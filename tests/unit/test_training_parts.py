@@ -97,7 +97,9 @@ def test_a_term_that_is_exactly_zero_stops_a_real_run(tmp_path):
 def _start_as_the_teacher(folder, term, training=None, **more):
     """Return a stage whose student is its teacher with an adapter that changes nothing yet, without dropout."""
     student = {"kind": "teacher", "adapter": {"kind": "lora", "rank": 2}}
-    stages = _stages(objective=[{"kind": term, **more}, {"kind": "task"}], micro_batch_size=2, **(training or {}))
+    stages = _stages(
+        objective=[{"kind": term, **more}, {"kind": "task"}], **{"micro_batch_size": 2, **(training or {})}
+    )
     train = stage(str(tiny.run_file(folder, stages, student=student)), "student")
     module, data = train.assemble()
     for part in module.student.modules():
@@ -180,6 +182,16 @@ def test_a_checkpoint_without_what_is_still_to_be_judged_is_gone_on_from(tmp_pat
 def test_a_student_that_starts_as_its_teacher_may_learn(tmp_path):
     _start_as_the_teacher(tmp_path, "hidden").run(tmp_path / "out")
     assert weights(tmp_path / "out")
+
+
+def test_a_gradient_is_looked_at_once_though_windows_end_in_spare_rows(tmp_path):
+    spare = {"epochs": None, "max_steps": 3, "tokens_per_batch": 60, "micro_batch_size": 1}
+    train = _start_as_the_teacher(tmp_path, "hidden", spare)
+    module, data = train.assemble()
+    assert not any(len(data.plan.parts(step)[-1]) for step in range(3))
+    train.run(tmp_path / "out")
+    (watch,) = (callback for callback in module.trainer.callbacks if isinstance(callback, Watch))
+    assert watch._still == {"hidden"} and "hidden" not in watch._windows and not watch._without
 
 
 def test_a_term_that_stays_zero_while_the_student_moves_stops_a_real_run(tmp_path):
