@@ -2,6 +2,8 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
+# Tests at a time: on two cores a third fills the time in which others wait for processes.
+WORKERS ?= 3
 READY := $(VENV)/.ready
 
 export HF_HUB_DISABLE_TELEMETRY = 1
@@ -16,7 +18,7 @@ demo-translate: $(READY)
 	$(BIN)/distill run demo-translate
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not cluster"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow and not cluster"
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
