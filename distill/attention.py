@@ -55,19 +55,27 @@ def looking(looker: Looker) -> Iterator[None]:
 
 @contextmanager
 def learned(key: Tensor, value: Tensor) -> Iterator[None]:
-    """Let the attention inside attend to P more keys and values [H P A] before its own (prefix tuning).
+    """Let the attention inside attend to P more keys and values [H P A] before its own (prefix tuning), beside those
+    that it is to attend to already.
 
     Whoever looks sees the layer as it is without them: scores are those of its own keys. Raise ModelError where the
     attention is none of transformers' functions: the learned keys would do nothing, without a word.
     """
-    held = _Learned((key, value))
+    outer = _learned.get()
+    held = _Learned((key, value) if outer is None else (_joined(outer, 0, key), _joined(outer, 1, value)))
     token = _learned.set(held)
     try:
         yield
     finally:
         _learned.reset(token)
+    if outer is not None:
+        outer.seen = held.seen
     if not held.seen:
         raise ModelError("prefix: this model's attention does not look at learned keys and values; use another adapter")
+
+
+def _joined(outer: _Learned, which: int, own: Tensor) -> Tensor:
+    return torch.cat((outer.heads[which], own), 1)
 
 
 def _attend(

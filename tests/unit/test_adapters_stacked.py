@@ -161,3 +161,20 @@ def test_what_the_layers_of_the_upper_share_learns_and_that_of_the_lower_does_no
     model.train()(**batch("bert")).loss.backward()
     optimiser.step()
     assert {key for key, weight in shared.items() if not torch.equal(weight, before[key])} == upper
+
+
+@pytest.mark.parametrize("kind", ["bert", "llama", "gpt2"])
+def test_a_prefix_on_a_prefix_is_one_of_both(tmp_path: Path, kind: str) -> None:
+    lower = drawn(Prefix(kind="prefix", tokens=2, width=None), loaded(kind), task_of(kind))
+    adapters.save(lower, tmp_path)
+    stacked = build(Prefix(kind="prefix", tokens=3, width=None, on=(str(tmp_path),)), loaded(kind), task_of(kind))
+    draw(stacked, std=0.5)
+    one = build(Prefix(kind="prefix", tokens=5, width=None), loaded(kind), task_of(kind))
+    learned = dict(stacked.named_parameters())
+    with torch.no_grad():
+        for name, whole in one.named_parameters():
+            if name.endswith(f"{ACTIVE}prefix"):
+                below = learned[name.replace(ACTIVE, ".below_0.")]
+                whole.copy_(torch.cat((below, learned[name]), 1))
+    torch.testing.assert_close(last_states(stacked, kind), last_states(one, kind), atol=1e-6, rtol=1e-5)
+    assert not torch.allclose(last_states(stacked, kind), last_states(lower, kind), atol=1e-2)
