@@ -17,10 +17,12 @@ from distill.errors import RankError, Stopped
 from distill.signals import stoppable
 from pipelines import adapters_cli, plan_cli
 from pipelines.arguments import AllowCode, Overrides, Source
+from pipelines.place import is_helper
 from pipelines.turns import let_others_follow, let_rank_0_speak
 
 if TYPE_CHECKING:
     from configs.load import Loaded
+    from pipelines.machine import Device
     from pipelines.run import Run
 
 app = typer.Typer(
@@ -85,10 +87,11 @@ def check(source: Source, overrides: Overrides = None, allow_code: AllowCode = F
     from tempfile import TemporaryDirectory
 
     from configs.load import load
+    from pipelines.machine import prepare
 
     loaded = load(source, overrides or [])
     with TemporaryDirectory() as scratch:
-        run = _prepared(loaded, allow_code, Path(scratch))
+        run = _run_on(prepare(loaded.pipeline.machine), loaded, allow_code, Path(scratch))
         from pipelines.check import preflight
 
         preflight(run)
@@ -222,8 +225,6 @@ def _end_for_want_of_room(error: Exception) -> None:
 
 
 def _say_stopped(stopped: Stopped) -> None:
-    from pipelines.place import is_helper
-
     if not is_helper():
         _complain(str(stopped))
 
@@ -246,10 +247,11 @@ def _estimate(source: str, overrides: list[str] | None, sample: int) -> None:
     from tempfile import TemporaryDirectory
 
     from configs.load import load
+    from pipelines.machine import prepare
 
     loaded = load(source, overrides or [])
     with TemporaryDirectory() as scratch:
-        run = _prepared(loaded, False, Path(scratch))
+        run = _run_on(prepare(loaded.pipeline.machine), loaded, False, Path(scratch))
         from pipelines.check import preflight
         from pipelines.estimate import show
 
@@ -260,23 +262,21 @@ def _estimate(source: str, overrides: list[str] | None, sample: int) -> None:
 def _started(source: str, overrides: list[str] | None, allow_code: bool) -> "tuple[Loaded, Run]":
     """Return a run on one of its devices; on several, this command is run again on each."""
     from configs.load import load
+    from pipelines import launch
+    from pipelines.machine import prepare
 
     loaded = load(source, overrides or [])
-    run = _prepared(loaded, allow_code)
-    from pipelines import launch
+    machine = loaded.pipeline.machine
+    device = prepare(machine)
+    if launch.needs_processes(device):  # asked before anything is imported that they alone need
+        sys.exit(launch.start(device, loaded.pipeline.output, machine.timeout))
+    return loaded, _run_on(device, loaded, allow_code)
 
-    if launch.needs_processes(run.device):
-        sys.exit(launch.start(run.device, run.folder, run.config.machine.timeout))
-    return loaded, run
 
-
-def _prepared(loaded: "Loaded", allow_code: bool, cache: Path | None = None) -> "Run":
-    from pipelines.machine import prepare
-    from pipelines.place import is_helper
+def _run_on(device: "Device", loaded: "Loaded", allow_code: bool, cache: Path | None = None) -> "Run":
     from pipelines.run import Run
 
-    console = Console(quiet=is_helper())
-    return Run(loaded.pipeline, prepare(loaded.pipeline.machine), console, allow_code=allow_code, cache=cache)
+    return Run(loaded.pipeline, device, Console(quiet=is_helper()), allow_code=allow_code, cache=cache)
 
 
 if __name__ == "__main__":

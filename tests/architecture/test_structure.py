@@ -116,6 +116,17 @@ for entry in {entries}:
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+def test_processes_are_started_before_what_they_alone_need_is_imported():
+    code = (
+        "import sys; sys.argv = ['distill', 'run', 'demo', 'machine.accelerator=cpu', 'machine.devices=2']\n"
+        "from pipelines import cli, launch\n"
+        "launch.start = lambda *_: print({'lightning', 'peft', 'datasets'} & set(sys.modules)) or 7\n"
+        "cli.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (7, "set()\n"), done.stderr[-2000:]
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> list[str]:
     folder = tmp_path_factory.mktemp("wheel")
