@@ -10,7 +10,7 @@ from rich.table import Table
 from configs.pipeline import Pipeline
 from configs.stages import TrainStage
 from pipelines.fitting import fitting
-from pipelines.machine import Device, check_teachers, quiet
+from pipelines.machine import Device, check_teachers
 from pipelines.memory_batches import Asked
 from pipelines.memory_plan import table
 from pipelines.numbers import gigabytes, short
@@ -95,7 +95,6 @@ def show(pipeline: Pipeline, cluster: Cluster, console: Console, scratch: Path, 
     """Print the plan of each train stage. Raise UserError for models and objectives that do not fit, and for devices
     that cannot only teach.
     """
-    quiet()
     teachers = pipeline.machine.teachers
     device = Device("gpu", cluster.gpus, 1, fast_fp32=False, native_bf16=True, nodes=cluster.nodes, teachers=teachers)
     check_teachers(device)

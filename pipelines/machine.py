@@ -86,7 +86,6 @@ def prepare(machine: Machine) -> Device:
     """Set threads and arithmetic for this process. Raise UserError for devices that are not there, or are not as many
     as the processes that were started.
     """
-    quiet()
     settle()
     accelerator, place = _accelerator(machine), here()
     if accelerator == "cpu":
@@ -145,7 +144,9 @@ def facts(device: Device) -> dict[str, str]:
 
 
 def quiet() -> None:
-    """Silence what other libraries say that is no news to the user of a run."""
+    """Silence what other libraries say that is no news to the user of a run; those that are imported later speak up
+    again.
+    """
     import transformers
 
     transformers.utils.logging.set_verbosity_error()

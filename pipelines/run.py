@@ -28,7 +28,7 @@ from distill.models import label_names as model_labels
 from distill.protocols import Teacher
 from distill.quantised import Quantised
 from distill.shells import shell
-from pipelines.machine import Device
+from pipelines.machine import Device, quiet
 from pipelines.place import own_device
 from pipelines.ranks import Ranks
 from pipelines.score import EncodedRows
@@ -70,6 +70,7 @@ class Run:
         """Teachers that stay between stages: to deal one out again takes as long as the first time."""
         self._rows: dict[str, Rows] = {}
         self._tables: dict[tuple[str, ...], TokenTable] = {}
+        quiet()
         register()  # folders of our own adapters are read like any
 
     def under(self, config: Pipeline) -> "Run":
@@ -235,8 +236,7 @@ class Run:
     def scored_rows(self, name: str) -> EncodedRows:
         """Return the rows of a source ready to be scored and timed."""
         table = self.table((name,))
-        ranked = self.config.task.ranks
-        return EncodedRows.of(table, self.student_words.tokenizer.pad_token_id, ranked=ranked)
+        return EncodedRows.of(table, self.student_words.tokenizer.pad_token_id, ranked=self.config.task.ranks)
 
     # places and digests
 
