@@ -18,7 +18,7 @@ from benchmarks import report
 from configs.training import Machine
 from distill.callbacks.checkpoint_io import checkpoints
 from distill.callbacks.checkpoints import Checkpoints
-from pipelines.machine import prepare
+from pipelines.machine import prepare, quiet
 
 WIDTH = 1024
 LAYERS = 16
@@ -68,6 +68,7 @@ class Clock(pl.Callback):
 
 def run(options: Options, console: Console, path: Path) -> int:
     """Train both ways by turns, print what a step with a save takes, and write the JSON file."""
+    quiet()
     device = prepare(Machine(accelerator="cpu", threads=options.threads, devices=1))
     found: dict[str, Any] = {"every": options.every, "saves": options.saves, "ways": {}}
     samples: dict[str, list[dict[str, float]]] = {name: [] for name in WAYS}
