@@ -91,11 +91,18 @@ class Ranks:
         for number in SIGNALS:  # whoever starts the processes may now end them: first it is told why
             signal.signal(number, signal.SIG_IGN)
         if not (refused and self._place.rank == 0):
-            time.sleep(GRACE)
+            self._hear_all()
         self._over.set()
         if refused and self._tells():
             return
         raise RankError(*self._verdict()) from None
+
+    def _hear_all(self) -> None:
+        """Give the others the time to say what became of them; no more of it than they take."""
+        assert self._place is not None
+        last = time.monotonic() + GRACE
+        while time.monotonic() < last and sum(found not in self._old for found in self._found()) < self._place.world:
+            time.sleep(POLL / 2)
 
     def fail(self, error: BaseException) -> None:
         """Tell the others at once that this process will not go on, and why."""
