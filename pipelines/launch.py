@@ -45,7 +45,6 @@ def start(device: Device, run: Path, timeout: float) -> int:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    os.environ["OMP_NUM_THREADS"] = str(device.threads)
     os.environ[STARTED_BY_US] = str(uuid4())
     config = LaunchConfig(
         min_nodes=1,

@@ -100,6 +100,7 @@ def prepare(machine: Machine) -> Device:
         )
     threads = _threads(devices, place) if machine.threads == "auto" else machine.threads
     torch.set_num_threads(threads)
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # of several processes, Lightning sets it anew where this is missing
     fast_fp32 = accelerator == "cpu" and machine.fast_fp32 and _use_fast_fp32()
     device = Device(accelerator, devices, threads, fast_fp32, _has_bf16(accelerator), nodes, machine.teachers)
     check_teachers(device)

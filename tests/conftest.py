@@ -27,6 +27,12 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture(autouse=True)
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give processes that a test starts one thread each, however many one before it was prepared for."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(autouse=True)
 def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let sockets reach this machine only: a run on local folders must not ask any hub for anything."""
     connect = socket.socket.connect

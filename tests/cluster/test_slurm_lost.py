@@ -26,16 +26,14 @@ def run(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(slurm: Slurm, run: Path) -> dict[str, torch.Tensor]:
-    return _whole(slurm, run)
+def whole(run: Path) -> dict[str, torch.Tensor]:
+    return _whole(run)
 
 
-def _whole(slurm: Slurm, run: Path) -> dict[str, torch.Tensor]:
-    """Train on both nodes without a cut; in two processes of one host, sums may round otherwise."""
-    output = run.parent / "whole"
-    job = submit(slurm, run, output, "machine.threads=1", "--nodes", "2")
-    assert slurm.wait(job, ("COMPLETED", "FAILED", "CANCELLED"), 500) == "COMPLETED", said(output)
-    return weights(output / "seed-0/student")
+def _whole(run: Path) -> dict[str, torch.Tensor]:
+    """Train in two processes of this machine, without a cut."""
+    _distill("run", str(run), f"output={run.parent / 'whole'}", "machine.devices=2", "machine.threads=1")
+    return weights(run.parent / "whole/seed-0/student")
 
 
 def _distill(*arguments: str) -> None:
@@ -80,7 +78,7 @@ def test_a_job_one_of_whose_nodes_is_down_comes_back_with_the_node(slurm, run, w
 def test_a_job_that_is_out_of_time_saves_itself_before_and_comes_back(slurm, tmp_path_factory, tmp_path):
     """SLURM's signal comes two minutes before the end; it looks every half minute, and the run has to last longer."""
     run = tiny.run_file(tmp_path_factory.mktemp("long"), tiny.students(**STEPS | {"max_steps": 1200}))
-    whole = _whole(slurm, run)
+    whole = _whole(run)
     job = _begun(slurm, run, tmp_path)
     slurm.ask("scontrol", "update", f"JobId={job}", "TimeLimit=2")
     assert slurm.wait(job, ("PENDING",), 120) == "PENDING", said(tmp_path)

@@ -2,6 +2,7 @@ import os
 
 import pytest
 import torch
+from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
 
 from configs.errors import UserError
 from configs.training import Machine
@@ -16,6 +17,13 @@ def test_threads_come_from_the_cores_this_process_may_use():
     finally:
         os.sched_setaffinity(0, before)
     assert prepare(Machine(threads=1)).threads == torch.get_num_threads() == 1
+
+
+def test_threads_stay_as_they_are_when_a_trainer_takes_its_place_among_several(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS")  # srun sets none, nor does torchrun for one process of each host
+    prepare(Machine(threads=1))
+    _set_num_threads_if_needed(num_processes=1)
+    assert torch.get_num_threads() == 1
 
 
 def test_fast_fp32_is_used_only_where_it_is_as_exact():
