@@ -17,6 +17,7 @@ from distill.errors import RankError, Stopped
 from distill.signals import stoppable
 from pipelines import adapters_cli, plan_cli
 from pipelines.arguments import AllowCode, Overrides, Source
+from pipelines.imports import kept
 from pipelines.place import is_helper
 from pipelines.turns import let_others_follow, let_rank_0_speak
 
@@ -262,8 +263,10 @@ def _estimate(source: str, overrides: list[str] | None, sample: int) -> None:
 def _started(source: str, overrides: list[str] | None, allow_code: bool) -> "tuple[Loaded, Run]":
     """Return a run on one of its devices; on several, this command is run again on each."""
     from configs.load import load
-    from pipelines import launch
-    from pipelines.machine import prepare
+
+    with kept():
+        from pipelines import launch
+        from pipelines.machine import prepare
 
     loaded = load(source, overrides or [])
     machine = loaded.pipeline.machine
@@ -274,7 +277,8 @@ def _started(source: str, overrides: list[str] | None, allow_code: bool) -> "tup
 
 
 def _run_on(device: "Device", loaded: "Loaded", allow_code: bool, cache: Path | None = None) -> "Run":
-    from pipelines.run import Run
+    with kept():
+        from pipelines.run import Run
 
     return Run(loaded.pipeline, device, Console(quiet=is_helper()), allow_code=allow_code, cache=cache)
 
