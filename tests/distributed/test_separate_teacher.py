@@ -15,21 +15,26 @@ THREE = {
     "two-train-in-parts": ("machine.teachers=1", PARTS(2), WORKERS),
     "two-train-by-zero": ("machine.teachers=1", "machine.strategy=deepspeed_2"),
 }
-MORE = {
-    2: {
-        "one-trains": ("machine.teachers=1",),
-        "one-trains-in-parts": ("machine.teachers=1", PARTS(4), WORKERS),
-        "one-trains-by-zero": ("machine.teachers=1", "machine.strategy=deepspeed_3"),
-    },
-    3: {
-        "two-train": ("machine.teachers=1",),
-        "two-train-by-fsdp": ("machine.teachers=1", "machine.strategy=fsdp"),
-    },
-    4: {
-        "two-train-and-two-teach": ("machine.teachers=2", PARTS(4)),
-        "three-train": ("machine.teachers=1", "machine.strategy=deepspeed_3"),
-    },
-}
+MORE = (
+    (
+        2,
+        {
+            "one-trains": ("machine.teachers=1",),
+            "one-trains-in-parts": ("machine.teachers=1", PARTS(4), WORKERS),
+            "one-trains-by-zero": ("machine.teachers=1", "machine.strategy=deepspeed_3"),
+        },
+    ),
+    (
+        3,
+        {
+            "two-train": ("machine.teachers=1",),
+            "two-train-by-fsdp": ("machine.teachers=1", "machine.strategy=fsdp"),
+        },
+    ),
+    (4, {"two-train-and-two-teach": ("machine.teachers=2", PARTS(4))}),
+    (4, {"three-train": ("machine.teachers=1", "machine.strategy=deepspeed_3")}),
+)
+"""By starts, each of so many processes: those that train stay in one group, so in all cases of a start as many do."""
 WORDS = "cut-down"
 """A translation, of whose teacher the likeliest tokens are kept."""
 
@@ -72,7 +77,7 @@ def three(run, words, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def more(run, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("more")
-    for processes, cases in MORE.items():
+    for processes, cases in MORE:
         train_all(_jobs(run, cases, folder), folder, processes=processes)
     return folder
 
@@ -87,6 +92,6 @@ def test_of_a_translation_the_likeliest_tokens_are_sent(three, alone):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for cases in MORE.values() for name in cases])
+@pytest.mark.parametrize("name", [name for _, cases in MORE for name in cases])
 def test_and_so_for_other_numbers_and_strategies(more, alone, name):
     is_the_same(more / name, alone / "one", terms=4)
