@@ -50,6 +50,15 @@ def trained_names(model: PeftModel) -> frozenset[str]:
     return frozenset(name.replace(mark, ".") for name in names if mark in name)
 
 
+def unlearnt(model: PeftModel, new: Sequence[str]) -> tuple[str, ...]:
+    """Return which weights, of those that came with no checkpoint, neither the active adapter holds nor does without:
+    beside matrices of a head that it holds, biases stay the zeros they begin as.
+    """
+    held = trained_names(model)
+    left = tuple(name for name in new if name not in held)
+    return tuple(name for name in left if not name.endswith("bias")) if held.intersection(new) else left
+
+
 def begin_pass(model: Model) -> None:
     """Draw what an adapter draws for every batch: which layers go without it (AdapterDrop)."""
     if isinstance(model, PeftModel) and isinstance(model.base_model, Tuner):

@@ -110,7 +110,7 @@ def in_adapter(base: Loaded, folder: str, task: Task, labels: tuple[str, ...], w
     if own_head:
         alone.config.id2label, alone.config.label2id = config.id2label, config.label2id
     adapted = adapters.attach(alone, source.folder, where)
-    new = tuple(name for name in base.new if name not in adapters.trained_names(adapted))
+    new = adapters.unlearnt(adapted, base.new)
     trained = task.kind != "text" and own_head and not new
     return replace(base, model=cast(PreTrainedModel, adapted), source=folder, trained_head=trained, new=new)
 

@@ -183,7 +183,7 @@ def load(
     frozen_head = weights is not source and not new and has_head(load_config(weights, where, weights=False), task)
     if weights is not source:
         model = adapters.attach(model, cast(Path, source.folder), where, trainable=trainable, below=source.below)
-        new = tuple(name for name in new if name not in adapters.trained_names(model))
+        new = adapters.unlearnt(model, new)
     trained = task.kind != "text" and own_head and not new
     return Loaded(model, tokenizer, source.path, trained, new, quantised is not None, frozen_head)
 

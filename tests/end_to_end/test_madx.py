@@ -22,6 +22,7 @@ def _language(folder: Path, seed: int, call, model: Path | None = None) -> Path:
     train = {"kind": "train", "data": ["train"], "teacher": "none", "objective": [{"kind": "task"}]}
     stages = {
         "student": {**train, "training": {**TRAINING, "epochs": 1}},
+        "evaluate": _evaluate(),
         "export": {"kind": "export", "student": "student", "data": "validation", "formats": ["adapter"]},
     }
     given = {"student": {"kind": "teacher", "adapter": {**BOTTLENECK, "invertible": 2}}, "seed": seed}
