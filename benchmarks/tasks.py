@@ -85,7 +85,7 @@ def write(folders: list[Path], results: Path, console: Console) -> None:
     found = [line(folder) for folder in folders]
     adapters = [each for each in found if each.held is not None]
     whole = [each for each in found if each.held is None]
-    said = "Scores in hundredths, mean ± sd over the seeds."
+    said = "Scores in hundredths, mean ± sd over the seeds. Minutes: of the clock; many runs had other work beside."
     Table("Whole runs", HEAD, Line, said).write(whole, results / "tasks", console)
     title = "Students that are a frozen model in an adapter"
     Table(title, HEAD + HELD, Line, said).write(adapters, results / "adapters", console)
