@@ -50,13 +50,16 @@ def trained_names(model: PeftModel) -> frozenset[str]:
     return frozenset(name.replace(mark, ".") for name in names if mark in name)
 
 
-def unlearnt(model: PeftModel, new: Sequence[str]) -> tuple[str, ...]:
-    """Return which weights, of those that came with no checkpoint, neither the active adapter holds nor does without:
-    beside matrices of a head that it holds, biases stay the zeros they begin as.
+def drawn(new: Sequence[str]) -> tuple[str, ...]:
+    """Return which weights, of those that came with no checkpoint, are random. A bias begins as zeros and may stay so:
+    with that of a vocabulary, peft would train a copy of the weights beside it, which are the embeddings.
     """
-    held = trained_names(model)
-    left = tuple(name for name in new if name not in held)
-    return tuple(name for name in left if not name.endswith("bias")) if held.intersection(new) else left
+    return tuple(name for name in new if not name.endswith(("position_ids", "bias")))
+
+
+def unlearnt(model: PeftModel, new: Sequence[str]) -> tuple[str, ...]:
+    """Return which random weights, of those that came with no checkpoint, the active adapter holds no copies of."""
+    return tuple(name for name in drawn(new) if name not in trained_names(model))
 
 
 def begin_pass(model: Model) -> None:

@@ -132,22 +132,14 @@ def _whole(section: AnyAdapter, loaded: Loaded, task: Task) -> tuple[str, ...]:
     if task.kind in ("classification", "regression", "tagging"):
         children = dict(model.named_children())
         named += [name for name in children if name != model.base_model_prefix and list(children[name].parameters())]
-    named += [name.rsplit(".", 1)[0] for name in _drawn(loaded)]
+    named += [name.rsplit(".", 1)[0] for name in adapters.drawn(loaded.new)]
     covered = [name for name in dict.fromkeys(named) if not any(name.startswith(f"{other}.") for other in named)]
     return tuple(covered)
 
 
-def _drawn(loaded: Loaded) -> list[str]:
-    """Return the weights that came from nowhere and have to be trained. A bias begins as zeros and may stay so: with
-    that of a vocabulary, peft would train a copy of the weights beside it, which are the embeddings.
-    """
-    return [name for name in loaded.new if not name.endswith(("position_ids", "bias"))]
-
-
 def _check_new(loaded: Loaded, adapted: PeftModel) -> None:
     """Raise ModelError where weights that came from nowhere would stay as they were drawn."""
-    trained = adapters.trained_names(adapted)
-    if lost := [name for name in _drawn(loaded) if name not in trained]:
+    if lost := adapters.unlearnt(adapted, loaded.new):
         raise ModelError(f"{WHERE}: {loaded.source} comes without {', '.join(lost[:3])}, and nothing would train them")
 
 
