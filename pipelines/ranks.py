@@ -27,6 +27,7 @@ from pipelines.causes import for_user
 from pipelines.neighbours import Neighbours
 from pipelines.place import here, identity, is_started_by_us
 from pipelines.processes import space
+from pipelines.stillness import Stillness
 from pipelines.word_files import changed, read, write
 
 GRACE = 3.0
@@ -60,6 +61,7 @@ class Ranks:
         """The collectives this process has begun, and since when there are no more."""
         self._over = threading.Event()
         self._main = threading.get_ident()
+        self._stillness = Stillness(self._main, timeout)
 
     def __enter__(self) -> None:
         """Say that this process is there, and begin to watch the others."""
@@ -125,6 +127,7 @@ class Ranks:
 
     def look(self) -> None:
         """Raise RankError where another process will not go on: whoever waits for it waits in vain."""
+        self._stillness.moved()
         if self._alarmed or self._fault is not None:
             raise RankError("")
 
@@ -159,7 +162,8 @@ class Ranks:
                 self._publish("lost", "gone")
             if self._fault is None and self._stalls(now) and self._waits():
                 self._publish("lost", "timeout")
-            if self._alarmed and self._fault is None and now - self._alarmed > GRACE / 2:
+            missed = self._alarmed and now - self._alarmed > GRACE / 2
+            if self._fault is None and (missed or self._stillness.lasts(now)):
                 at = _position(sys._current_frames().get(self._main))
                 self._publish(*("lost", "timeout") if self._waits() else ("hangs", at))
             if self._fault is not None and now - self._faulted > 2 * GRACE:
@@ -241,7 +245,10 @@ class Ranks:
         return [word for word in found if word is not None]
 
     def _found(self) -> list[tuple[str, int]]:
-        return [(path.name, changed(path)) for path in self._folder.glob("fault-*.json")]
+        try:
+            return [(path.name, changed(path)) for path in self._folder.glob("fault-*.json")]
+        except OSError:  # a disk of several hosts that hangs up for a moment: the next look sees what this did not
+            return []
 
     def _publish(self, state: str, reason: str) -> None:
         self._fault, self._faulted = replace(self._word(state), reason=reason), time.monotonic()

@@ -115,3 +115,15 @@ def test_a_rank_that_hangs_while_all_record_together_is_named(tmp_path):
     said = rf"rank 1 on host \S+ did not answer for {TIMEOUT} s; it is at faults.py:\d+, in do"
     assert re.search(f"error: {said}; the same command starts the stage again\n", done.stderr), done.stderr[-3000:]
     assert done.returncode == 1 and done.stderr.count("error:") == 1 and "Traceback" not in done.stderr
+
+
+def test_rank_0_that_hangs_while_it_works_alone_is_named(tmp_path):
+    """Nobody misses a step of it: it sees for itself that it stands still."""
+    short = {**STAGES["student"], "training": {**STAGES["student"]["training"], "max_steps": 4}}
+    scored = {"kind": "evaluate", "data": "validation", "student": "student"}
+    run = tiny.run_file(tmp_path, {"student": short, "evaluate": scored})
+    done = _run(tmp_path, "hang", "evaluate", 0, run, rank=0)
+    assert faults.seconds_since(tmp_path) < TIMEOUT + 15
+    said = rf"rank 0 on host \S+ did not answer for {TIMEOUT} s; it is at faults.py:\d+, in do"
+    assert re.search(f"error: {said}; the same command starts the stage again\n$", done.stderr), done.stderr[-3000:]
+    assert done.returncode == 1 and done.stderr.count("error:") == 1 and "Traceback" not in done.stderr

@@ -20,6 +20,7 @@ from torch import Tensor
 from pipelines import cli
 from pipelines.place import here
 from pipelines.serve import Server
+from pipelines.stages import Evaluate
 from teachers.recording import Recording
 from teachers.wire import Message, Wire
 
@@ -111,6 +112,17 @@ def _while_it_records(fault: Fault) -> None:
     Recording._said = faulty  # type: ignore[method-assign]
 
 
+def _while_it_evaluates(fault: Fault) -> None:
+    """Do it to the process that scores models alone."""
+    original = Evaluate.run
+
+    def faulty(self: Evaluate, output: Path) -> dict[str, Any]:
+        fault.do()
+        return original(self, output)
+
+    Evaluate.run = faulty  # type: ignore[method-assign]
+
+
 def main() -> None:
     """Run the command line, with the fault if it is this rank's."""
     fault = json.loads(os.environ.get("FAULT", '{"rank": -1}'))
@@ -120,6 +132,8 @@ def main() -> None:
         _while_it_teaches(Fault(**fault))
     elif mine and fault["where"] == "record":
         _while_it_records(Fault(**fault))
+    elif mine and fault["where"] == "evaluate":
+        _while_it_evaluates(Fault(**fault))
     elif mine:
         original = pl.Trainer.__init__
 
