@@ -2,7 +2,7 @@
 
 from configs.adapter_checks import check_adapters
 from configs.data import Task
-from configs.objective import LABEL_TERMS, LogitsTerm, TaskTerm, Term
+from configs.objective import LABEL_TERMS, PADDED_TERMS, LogitsTerm, TaskTerm, Term
 from configs.origins import Path
 from configs.references import Findings, Parts, check_source, check_stage, not_training, stages_before
 from configs.stages import GenerateStage, RecordedStage, RecordStage, SelectStage, Stage, TrainStage
@@ -42,6 +42,11 @@ def check_train(parts: Parts, name: str, stage: TrainStage) -> Findings:
         yield (*path, "training", "micro_batch_size"), what
     for i, term in enumerate(stage.objective):
         yield from _check_term(parts.task, stage, term, (*path, "objective", str(i)))
+        if training.padding == "dynamic" and isinstance(term, PADDED_TERMS) and term.reduction == "huawei":
+            what = (
+                "`huawei` counts padding, and without `training.padding: fixed` how much depends on how batches are cut"
+            )
+            yield (*path, "objective", str(i), "reduction"), what
 
 
 def _check_validation(parts: Parts, name: str, stage: TrainStage) -> Findings:

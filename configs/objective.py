@@ -169,3 +169,5 @@ Term = Annotated[
 ]
 LABEL_TERMS = (TaskTerm, UnlikelihoodTerm, LengthNormalisedTerm, CustomTerm)
 """Terms that need no teacher."""
+PADDED_TERMS = (HiddenTerm, EmbeddingsTerm, AttentionTerm)
+"""Terms whose `huawei` reduction counts padding."""

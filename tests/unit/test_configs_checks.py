@@ -144,6 +144,17 @@ def test_what_does_not_fit(override: str, what: str) -> None:
     assert problems("run.yaml", override) == [f"override: {override}: {path}: {what}"]
 
 
+def test_a_loss_that_counts_padding_wants_it_fixed() -> None:
+    term = (
+        "stages.early.objective=[{kind: hidden, reduction: huawei}, {kind: logits, divergence: ce, reduction: huawei}]"
+    )
+    (found,) = problems("run.yaml", term)
+    assert (
+        "stages.early.objective.0.reduction: `huawei` counts padding" in found and "`training.padding: fixed`" in found
+    )
+    load("run.yaml", [term, "stages.early.training.padding=fixed"])
+
+
 def test_a_cache_of_another_teacher_is_refused() -> None:
     found = problems(
         "run.yaml", "stages.late.cache=answers", "stages.late.data=[augmented]", "stages.late.teacher=base"
