@@ -6,8 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from distill.module import DistillModule
 from tests.helpers.many import Job, train_all
-from tests.helpers.same import is_the_same, losses, scores
+from tests.helpers.same import is_the_same, losses, scores, weighs_the_same
 from tests.helpers.spread import (
     CASES,
     SOME,
@@ -18,15 +19,21 @@ from tests.helpers.spread import (
     overrides_of,
     spread_runs,
 )
-from tests.helpers.training import weights
+from tests.helpers.training import stage, weights
 
+SPLIT = "stages.student.training.micro_batch_size=2"
 VARIANTS = {
-    "zero-2-offloaded": ("live", ("machine.strategy=deepspeed_2", "machine.deepspeed.offload=cpu")),
+    "zero-1-offloaded": ("live", ("machine.strategy=deepspeed_1", "machine.deepspeed.offload=cpu", SPLIT)),
+    "zero-2-offloaded": ("live", ("machine.strategy=deepspeed_2", "machine.deepspeed.offload=cpu", SPLIT)),
     "zero-3-offloaded": ("live", ("machine.strategy=deepspeed_3", "machine.deepspeed.offload=cpu")),
-    "fsdp-offloaded": ("live", ("machine.strategy=fsdp", "machine.fsdp.offload=true")),
+    "fsdp-offloaded": ("live", ("machine.strategy=fsdp", "machine.fsdp.offload=true", SPLIT)),
     "teacher-offloaded": ("sharded", ("machine.strategy=ddp", "teacher.offload=cpu")),
 }
 LAST = "stages.student.training.keep=last"
+PADDED = (
+    "stages.student.objective=[{kind: hidden, reduction: huawei}, {kind: attention, reduction: huawei}]",
+    "stages.student.training.padding=fixed",
+)
 BF16 = "stages.student.training.precision=bf16"
 CUTS_WEIGHTS = ("fsdp", "deepspeed_3")
 OTHERS = [case for case in CASES if case not in SOME]
@@ -42,7 +49,7 @@ def alone(runs, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("alone")
     jobs: list[Job] = [(runs["live", student], folder / student, ()) for student in STUDENTS]
     one: list[Job] = [(runs["live", "full"], folder / name, overrides_of(name, folder)) for name in STRATEGIES[2:]]
-    jobs.append((runs["live", "full"], folder / "last", (LAST,)))
+    jobs += [(runs["live", "full"], folder / "last", (LAST,)), (runs["live", "full"], folder / "padded", PADDED)]
     train_all([*jobs, *one, (runs["sharded", "full"], folder / "alone-sharded", ())], folder)
     return folder
 
@@ -55,6 +62,7 @@ def trained(runs, tmp_path_factory) -> Path:
         (f"{name}-last", name, LAST) for name in CUTS_WEIGHTS
     ]
     more = [(runs["live", "full"], folder / at, (*overrides_of(name, folder), how)) for at, name, how in told]
+    more.append((runs["live", "full"], folder / "padded", (*PADDED, SPLIT)))
     train_all([*more, *jobs_of(runs, SOME, folder), *variants], folder, processes=2)
     return folder
 
@@ -82,6 +90,10 @@ def test_where_parts_lie_changes_nothing(trained, alone, name):
     is_the_same(trained / name, alone / "full", terms=4)
 
 
+def test_losses_that_count_padding_are_split_to_the_same_weights(trained, alone):
+    is_the_same(trained / "padded", alone / "padded", terms=2)
+
+
 @pytest.mark.parametrize("name", CUTS_WEIGHTS)
 def test_bf16_is_the_same_autocast_under_each(trained, name):
     ours, expected = (torch.tensor(losses(trained / f"{one}-bf16")) for one in (name, "ddp"))
@@ -103,6 +115,17 @@ def test_deepspeed_trains_one_process_too_time_after_time(alone, name):
 
 def test_a_sharded_teacher_teaches_one_process_too(alone):
     is_the_same(alone / "alone-sharded", alone / "full", terms=4)
+
+
+@pytest.mark.parametrize("fault", ["a gradient twice as large", "no limit to the gradient"])
+def test_a_fault_of_the_gradient_would_be_seen(runs, alone, tmp_path, monkeypatch, fault):
+    if fault == "a gradient twice as large":
+        right = DistillModule._window_scale.fget
+        monkeypatch.setattr(DistillModule, "_window_scale", property(lambda module: 2 * right(module)))
+    how = ("stages.student.training.gradient_clip=0",) if fault == "no limit to the gradient" else ()
+    stage(str(runs["live", "full"]), "student", how).run(tmp_path)
+    with pytest.raises(AssertionError):
+        weighs_the_same(tmp_path, alone / "full", within=1e-3)
 
 
 def test_what_is_compared_is_there(alone):

@@ -10,7 +10,7 @@ import pytest
 from tests.helpers import pairs, tiny
 from tests.helpers.many import train_all
 from tests.helpers.same import is_the_same
-from tests.helpers.spread import overrides_of
+from tests.helpers.spread import TRAINING, overrides_of
 
 STRATEGIES = ("fsdp", "deepspeed_1", "deepspeed_2", "deepspeed_3")
 MODELS = ("tied", "shared", "own teacher")
@@ -19,7 +19,7 @@ STAGE = {
     "kind": "train",
     "data": ["train"],
     "objective": [{"kind": "logits", "temperature": 2}, {"kind": "hidden"}, {"kind": "task"}],
-    "training": {"max_steps": 6, "batch_size": 16, "learning_rate": 1e-3, "log_every": 1, "watch": "warn"},
+    "training": {**TRAINING, "log_every": 1, "watch": "warn"},
 }
 
 

@@ -38,9 +38,11 @@ def is_the_same(folder: Path, as_in: Path, *, terms: int, steps: int = 6) -> Non
     weighs_the_same(folder, as_in)
 
 
-def weighs_the_same(folder: Path, as_in: Path) -> None:
-    """See that every weight agrees to 1e-5."""
+def weighs_the_same(folder: Path, as_in: Path, *, within: float = 1e-5) -> None:
+    """See that every weight agrees to `within`."""
     found, expected = weights(folder), weights(as_in)
     assert found.keys() == expected.keys()
     for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, atol=1e-5, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            found[name], value, atol=within, rtol=0, msg=lambda text, name=name: f"{name}: {text}"
+        )

@@ -18,6 +18,9 @@ CASES: list[Case] = list(itertools.product(STRATEGIES, TEACHERS, ACCUMULATE, STU
 SOME = [case for case in CASES if case[1:] in (("live", 1, "full"), ("sharded", 4, "lora"))]
 """Each strategy beside each teacher, with each way to make a window and with each student."""
 
+TRAINING = {"max_steps": 6, "batch_size": 16, "learning_rate": 0.1, "eps": 0.1, "gradient_clip": 1.25}
+"""Steps as long as the gradient, cut short in some: a gradient that is twice as large makes other weights. AdamW's own
+`eps` would hide that, as a limit would that cut every step."""
 OBJECTIVE = [{"kind": "logits", "temperature": 2}, {"kind": "hidden"}, {"kind": "attention"}, {"kind": "task"}]
 STAGES = {
     "student": {
@@ -25,7 +28,7 @@ STAGES = {
         "data": ["train"],
         "validation": "validation",
         "objective": OBJECTIVE,
-        "training": {"max_steps": 6, "batch_size": 16, "learning_rate": 1e-3, "log_every": 1, "keep": "best"},
+        "training": {**TRAINING, "log_every": 1, "keep": "best"},
     }
 }
 
