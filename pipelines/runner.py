@@ -24,7 +24,7 @@ from pipelines.place import identity, is_helper
 from pipelines.report import write_report
 from pipelines.run import Run
 from pipelines.run_files import RunFiles
-from pipelines.stage import Stage, carry_out, is_done, results_of
+from pipelines.stage import Stage, carry_out, is_done, results_of, tidy
 from pipelines.stages import stages
 from teachers.in_step import told
 
@@ -78,6 +78,7 @@ def _check_once(run: Run, loaded: Loaded) -> None:
 
 def _step(run: Run, stage: Stage[Any]) -> None:
     if _was_done(run, stage):
+        tidy(stage, run.folder)  # it may have been cut as soon as it was marked
         run.screen.skipped(stage, results_of(stage.folder(run.folder)))
         return
     run.screen.started(stage)

@@ -1,6 +1,7 @@
 """A stage: reads its inputs, writes under its own folder, and is done or not."""
 
 import json
+import shutil
 import time
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
@@ -25,6 +26,8 @@ class Stage(ABC, Generic[Config]):
     kind: str
     joint = False
     """Whether any number of processes may carry it out together."""
+    scratch = ""
+    """The folder of its own that is of use only until it is done; none if empty."""
 
     def __init__(self, run: "Run", name: str, config: Config, seed: int | None = None) -> None:
         """Take the run and the stage's own section; `seed` is the repeat it belongs to, none if all share it."""
@@ -93,10 +96,17 @@ def carry_out(stage: Stage[Any], run: Path) -> dict[str, Any]:
             "fingerprint": stage.fingerprint(),
             "seconds": seconds,
             "results": results,
-            "files": _digests(folder),
+            "files": _digests(stage, folder),
         }
         write_json(folder / MARKER, done)
+    tidy(stage, run)
     return done
+
+
+def tidy(stage: Stage[Any], run: Path) -> None:
+    """Take away what is of no more use once the stage is marked done; one that is cut before goes on from it."""
+    if stage.scratch:
+        shutil.rmtree(stage.folder(run) / stage.scratch, ignore_errors=True)
 
 
 def _alone(stage: Stage[Any], folder: Path) -> AbstractContextManager[object]:
@@ -113,7 +123,8 @@ def results_of(folder: Path) -> dict[str, Any]:
     return done
 
 
-def _digests(folder: Path) -> dict[str, str]:
+def _digests(stage: Stage[Any], folder: Path) -> dict[str, str]:
     """Digests of the files others read: models and tables, not logs."""
     kept = [path for path in sorted(folder.rglob("*")) if path.suffix in (".safetensors", ".parquet", ".onnx")]
-    return {str(path.relative_to(folder)): digest_file(path) for path in kept}
+    named = [(path.relative_to(folder), path) for path in kept]
+    return {str(name): digest_file(path) for name, path in named if name.parts[0] != stage.scratch}

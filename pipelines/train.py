@@ -1,6 +1,5 @@
 """The train stage: one loop for students under a teacher, students alone, and teachers on the task."""
 
-import shutil
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
@@ -11,7 +10,7 @@ import torch
 from configs.stages import TrainStage
 from configs.students import BaseStudent
 from configs.training import CHANGES_NOTHING, Training
-from distill.callbacks.checkpoint_io import checkpoints
+from distill.callbacks.checkpoint_io import newest
 from distill.callbacks.checkpoints import Checkpoints, load_best
 from distill.callbacks.clip import Clip
 from distill.callbacks.log import LossLog
@@ -55,6 +54,7 @@ class Train(Stage[TrainStage]):
     """Train one model; ends with `model/`, a folder that transformers loads."""
 
     kind = "train"
+    scratch = "checkpoints"
     _peak: Peak
 
     @property
@@ -90,18 +90,18 @@ class Train(Stage[TrainStage]):
             if self._teacher.is_apart:
                 self._teacher.teach()
             return {}
-        run, state = self._run, output / "checkpoints" / self.fingerprint()
+        run, state = self._run, output / self.scratch / self.fingerprint()
         module, data = self.assemble()
-        saved = checkpoints(state)
+        saved = newest(state, run.screen.warning)
         if not is_helper():
             clear_logs(output / "log", first=_step_of(saved))
         kept = kept_small(run, run.planned.get(self.name))
         with ProgressLine(run.console, self.title) as line, asking(module.teacher), kept:
             trainer = self.trainer(output, state, (module, data), line, first=_step_of(saved))
-            trainer.fit(module, datamodule=data, ckpt_path=saved[-1] if saved else None, weights_only=True)
+            trainer.fit(module, datamodule=data, ckpt_path=saved, weights_only=True)
         if self._config.training.keep == "best":
             load_best(state, module)
-        trainer.strategy.barrier()  # the first process removes these files
+        trainer.strategy.barrier()  # once it is marked done the first process removes these files
         results = self._results(module, data) | self._memory()
         if trainer.is_global_zero:
             self._save(cast(Student, module.student), output)
@@ -266,7 +266,6 @@ class Train(Stage[TrainStage]):
     def _save(self, student: Student, output: Path) -> None:
         with whole_folder(output / MODEL) as made:
             student.save(made, self._run.words(self._config.trains).tokenizer)
-        shutil.rmtree(output / "checkpoints", ignore_errors=True)
 
     def _start_fingerprint(self) -> str:
         run, config = self._run, self._config
@@ -285,5 +284,5 @@ def _validation_interval(training: Training, per_epoch: int, steps: int) -> int:
     return min(steps, max(1, round(training.validate_every * per_epoch)))
 
 
-def _step_of(saved: list[Path]) -> int:
-    return int(saved[-1].stem.removeprefix("step-")) if saved else 0
+def _step_of(saved: Path | None) -> int:
+    return 0 if saved is None else int(saved.stem.removeprefix("step-"))

@@ -1,15 +1,18 @@
 """Files of checkpoints, whole or not there, written in the training's own time or beside it."""
 
 import re
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
+from distill.errors import ResumeError
 from distill.files import write_atomically
 
 _NAME = re.compile(r"step-(\d+)\.ckpt")
@@ -73,6 +76,35 @@ def checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints of a folder, oldest first; half-written files are none."""
     found = [(int(match[1]), path) for path in folder.glob("*.ckpt") if (match := _NAME.fullmatch(path.name))]
     return [path for _, path in sorted(found)]
+
+
+def newest(folder: Path, tell: Callable[[str], object]) -> Path | None:
+    """Return the newest checkpoint that is whole, if there is any; `tell` of later ones that a disk has damaged. Raise
+    ResumeError where all are: who has trained for days does not begin again unasked.
+    """
+    damaged: list[Path] = []
+    for path in reversed(checkpoints(folder)):
+        if is_whole(path):
+            for bad in damaged:
+                tell(f"{bad}: damaged since it was written; the training goes on from {path.name}")
+            return path
+        damaged.append(path)
+    if damaged:
+        names = " and ".join(path.name for path in reversed(damaged))
+        raise ResumeError(
+            f"{folder}: damaged since written: {names}, and there is no other checkpoint; put back a copy, or delete "
+            "the folder and the training begins again"
+        )
+    return None
+
+
+def is_whole(path: Path) -> bool:
+    """Whether every part of a file has the checksum that torch wrote beside it."""
+    try:
+        with ZipFile(path) as parts:
+            return parts.testzip() is None
+    except (BadZipFile, EOFError):
+        return False
 
 
 def _write(checkpoint: dict[str, Any], path: Path) -> None:

@@ -1,6 +1,7 @@
 """A run cut at any point goes on with the same command and ends with the same weights, bit for bit."""
 
 import csv
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,9 @@ import torch
 
 from distill.callbacks.checkpoint_io import checkpoints
 from distill.callbacks.checkpoints import BEST
-from distill.errors import ResumeError
+from distill.errors import ResumeError, Stopped
 from distill.exit_codes import STOPPED
+from pipelines.stage import carry_out
 from tests.helpers import tiny, warm
 from tests.helpers.training import stage, weights
 
@@ -74,6 +76,32 @@ def test_a_cut_run_ends_with_the_same_weights(run, whole, tmp_path, cut):
     assert _train(run, tmp_path) == 0
     resumed = weights(tmp_path)
     assert resumed.keys() == whole.keys()
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+def test_one_whose_last_checkpoint_is_damaged_does_so_too(run, whole, tmp_path):
+    assert _train(run, tmp_path, "--die-at", "7") == 9
+    first, last = checkpoints(next((tmp_path / "checkpoints").iterdir()))
+    last.write_bytes(last.read_bytes()[:-100])
+    assert _train(run, tmp_path) == 0
+    assert (tmp_path / f"log/from-{first.stem.removeprefix('step-')}").is_dir()
+    resumed = weights(tmp_path)
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+def test_a_stop_before_the_stage_is_marked_done_loses_no_checkpoint(run, whole, tmp_path, monkeypatch):
+    def stopped(*_: object) -> None:
+        raise Stopped(signal.SIGTERM)
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr("pipelines.stage.digest_file", stopped)
+        carry_out(stage(str(run), "student"), tmp_path)
+    folder = stage(str(run), "student").folder(tmp_path)
+    assert checkpoints(next((folder / "checkpoints").iterdir()))[-1].stem == "step-24"
+    done = carry_out(stage(str(run), "student"), tmp_path)
+    assert (folder / "log/from-24").is_dir() and not (folder / "checkpoints").exists()
+    assert list(done["files"]) == ["model/model.safetensors"]
+    resumed = weights(folder)
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from distill.callbacks import checkpoint_io
-from distill.callbacks.checkpoint_io import AtomicIO, checkpoints, on_host
-from distill.errors import DiskError
+from distill.callbacks.checkpoint_io import AtomicIO, checkpoints, newest, on_host
+from distill.errors import DiskError, ResumeError
 
 
 @pytest.fixture
@@ -106,3 +106,25 @@ def test_tied_weights_are_copied_once(tmp_path):
         io.wait()
     sizes = [(tmp_path / str(background) / "step-1.ckpt").stat().st_size for background in (False, True)]
     assert sizes[0] == sizes[1]
+
+
+def _spoil(path: Path, how: str) -> None:
+    content = bytearray(path.read_bytes())
+    if how == "one bit":
+        content[content.index(torch.full((4096,), 3.0).numpy().tobytes()) + 5000] ^= 1
+    path.write_bytes(content[: len(content) // 2] if how == "half" else b"" if how == "all" else content)
+
+
+@pytest.mark.parametrize("how", ["one bit", "half", "all"])
+def test_a_damaged_checkpoint_is_left_for_the_one_before(tmp_path, how):
+    io, told = AtomicIO(), list[str]()
+    assert newest(tmp_path, told.append) is None
+    for step in (1, 2):
+        io.save_checkpoint(_state(step, torch.full((4096,), 3.0)), tmp_path / f"step-{step}.ckpt")
+    assert newest(tmp_path, told.append) == tmp_path / "step-2.ckpt" and told == []
+    _spoil(tmp_path / "step-2.ckpt", how)
+    assert newest(tmp_path, told.append) == tmp_path / "step-1.ckpt"
+    assert told == [f"{tmp_path / 'step-2.ckpt'}: damaged since it was written; the training goes on from step-1.ckpt"]
+    _spoil(tmp_path / "step-1.ckpt", how)
+    with pytest.raises(ResumeError, match=r"damaged since written: step-1\.ckpt and step-2\.ckpt, and there is no"):
+        newest(tmp_path, told.append)
