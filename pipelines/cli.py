@@ -163,6 +163,9 @@ def slurm(
     time: Annotated[str | None, typer.Option(help="Longest time, as 08:00:00; it comes back until it is done.")] = None,
     partition: Annotated[str | None, typer.Option()] = None,
     account: Annotated[str | None, typer.Option()] = None,
+    notice: Annotated[
+        int, typer.Option(min=10, help="Seconds before its end at which it is told to save itself.")
+    ] = 120,
     array: Annotated[
         int | None, typer.Option(min=1, help="Have this many jobs write the texts, or record the teacher, together.")
     ] = None,
@@ -175,7 +178,7 @@ def slurm(
 
     loaded = load(source, overrides or [])
     arguments = [source, *(overrides or []), *(["--allow-code"] if allow_code and not array else [])]
-    given = (nodes, gpus, cpus, time, partition, account, array)
+    given = (nodes, gpus, cpus, time, partition, account, notice, array)
     verb = jobs.shared(loaded.pipeline.stages) if array else "run"
     job = jobs.Job(loaded.name, arguments, loaded.pipeline.output, *given, verb)
     path = jobs.write(job, output)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 SHUTDOWN_SECONDS = 120
-"""Time the processes have to save themselves after a signal."""
+"""Time the processes have at least to save themselves after a signal; more where a step may take longer."""
 
 
 def needs_processes(device: Device) -> bool:
@@ -55,7 +55,7 @@ def start(device: Device, run: Path, timeout: float) -> int:
         rdzv_endpoint="localhost:0",
         max_restarts=0,
         monitor_interval=0.2,
-        shutdown_timeout=SHUTDOWN_SECONDS,
+        shutdown_timeout=max(SHUTDOWN_SECONDS, int(timeout)),
     )
     try:
         elastic_launch(config, sys.argv[0])(*sys.argv[1:])

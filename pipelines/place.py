@@ -53,6 +53,11 @@ def is_helper() -> bool:
     return place is not None and place.rank > 0
 
 
+def is_sent_back() -> bool:
+    """Whether SLURM starts this job once more: what it started before may not have ended on a host that is cut off."""
+    return int(os.environ.get("SLURM_RESTART_COUNT") or "0") > 0
+
+
 def is_started_by_us() -> bool:
     """Whether `distill` itself starts, or started, this process's fellows; it also says what became of them."""
     return STARTED_BY_US in os.environ

@@ -20,7 +20,7 @@ from distill.files import write_json
 from pipelines.check import preflight
 from pipelines.machine import facts
 from pipelines.meet import meet
-from pipelines.place import identity, is_helper
+from pipelines.place import identity, is_helper, is_sent_back
 from pipelines.report import write_report
 from pipelines.run import Run
 from pipelines.run_files import RunFiles
@@ -29,6 +29,8 @@ from pipelines.stages import stages
 from teachers.in_step import told
 
 POLL_SECONDS = 1.0
+PARTING = 60.0
+"""Seconds that processes whose fellows are lost need to end, once they have missed them."""
 
 
 def walk(run: Run, loaded: Loaded, kinds: frozenset[str] = frozenset()) -> None:
@@ -129,15 +131,22 @@ def _chosen(run: Run, kinds: frozenset[str]) -> Iterable[Stage[Any]]:
 
 @contextmanager
 def _locked(run: Run) -> Iterator[None]:
-    """Keep a second run out of the same folder. Raise UserError where one is at work."""
-    lock = FileLock(run.folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(
-            f"{run.folder}: another run is at work in this folder; give `output=…` another one, or help that run to "
-            "write its texts: `distill generate`"
-        ) from None
+    """Keep a second run out of the same folder. Raise UserError where one is at work; a job that comes back waits until
+    what it was before has missed the others.
+    """
+    lock, since = FileLock(run.folder / ".lock"), time.monotonic()
+    patience = run.config.machine.timeout + PARTING if is_sent_back() else 0.0
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if time.monotonic() - since >= patience:
+                raise UserError(
+                    f"{run.folder}: another run is at work in this folder; give `output=…` another one, or help that "
+                    "run to write its texts: `distill generate`"
+                ) from None
+            run.ranks.look()
+            time.sleep(POLL_SECONDS)
     try:
         yield
     finally:

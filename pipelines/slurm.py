@@ -17,8 +17,8 @@ from distill.files import write_text
 
 NOTICE_SECONDS = 120
 """Time between SLURM's signal and the end of the job's time: what a step and a checkpoint take, with some to spare."""
-LEAST_MINUTES = 5
-"""Shortest time of a job: less is over before anything but starting and stopping is done."""
+LEAST_SECONDS = 180
+"""Shortest time of a job before that signal: less is over before anything but starting is done."""
 IDLE_STARTS = 5
 """Starts in a row after which a job that got nothing done does not come back."""
 
@@ -40,6 +40,8 @@ class Job:
     time: str | None = None
     partition: str | None = None
     account: str | None = None
+    notice: int = NOTICE_SECONDS
+    """Seconds before the end of its time at which it is told to save itself."""
     array: int | None = None
     """Jobs that do one thing together, instead of one that does everything."""
     verb: str = "run"
@@ -66,7 +68,8 @@ def batch_file(job: Job) -> str:
     """Return the text of the batch file. Raise UserError for what cannot be asked of SLURM."""
     if job.array and job.nodes > 1:
         raise UserError(f"--array: each of its jobs is on one host; --nodes {job.nodes} belongs to a run without it")
-    _check_time(job.time)
+    _check_time(job.time, job.notice)
+    _check_overrides(job.arguments)
     return _FILE.format(
         options="\n".join(f"#SBATCH --{name}{_value(name, value)}" for name, value in _options(job)),
         here=shlex.quote(str(Path.cwd())),
@@ -91,9 +94,9 @@ def submit(path: Path) -> str:
 
 def write(job: Job, path: Path | None) -> Path:
     """Write the batch file of a job, by default into the run's folder, and return where it is."""
+    text, path = batch_file(job), path or job.folder / "job.sbatch"
     job.folder.mkdir(parents=True, exist_ok=True)  # SLURM opens the log before the run begins
-    path = path or job.folder / "job.sbatch"
-    write_text(path, batch_file(job))
+    write_text(path, text)
     return path
 
 
@@ -134,10 +137,21 @@ if [ $code -eq 0 ] && [ -e "$stopped" ]; then
     [ -z "$made" ] || idle=0
     if [ $idle -ge {idle} ]; then
         echo "error: $idle starts in a row got nothing done; a longer --time, or checkpoints more often" >&2
-    elif [ "$(squeue --noheader --jobs="$job" --format=%T)" = RUNNING ]; then
-        echo $idle >"$began"
-        rm -f "$stopped"
-        scontrol requeue "$job" && exit $code
+    else
+        for pause in 1 5 10 20; do  # what controls the jobs may be away for a moment
+            state=$(squeue --noheader --jobs="$job" --format=%T) || state=unknown
+            if [ "$state" = RUNNING ]; then
+                echo $idle >"$began"
+                rm -f "$stopped"
+                scontrol requeue "$job" && exit $code
+            elif [ "$state" != unknown ]; then
+                break
+            fi
+            sleep $pause
+        done
+        case $state in
+            RUNNING | unknown) echo "error: SLURM does not take the job back; sbatch with this file goes on" >&2 ;;
+        esac
     fi
 fi
 rm -f "$stopped" "$began"
@@ -158,7 +172,7 @@ def _options(job: Job) -> Iterator[tuple[str, object]]:
         "array": f"0-{job.array - 1}" if job.array else None,
         "output": str(job.folder.absolute()).replace("%", "%%") + f"/{job.log.name}",
         "open-mode": "append",
-        "signal": f"USR1@{NOTICE_SECONDS}",
+        "signal": f"USR1@{job.notice}",
         "requeue": "",
     }
     yield from ((name, value) for name, value in every.items() if value is not None)
@@ -185,7 +199,14 @@ def _program() -> list[str]:
     return [sys.executable, "-P", "-m", "pipelines.cli"]
 
 
-def _check_time(time: str | None) -> None:
+def _check_overrides(arguments: Sequence[str]) -> None:
+    """Raise UserError for settings that the options of the job already say."""
+    for argument in arguments:
+        if argument.partition("=")[0] in ("machine.nodes", "machine.devices", "machine.accelerator"):
+            raise UserError(f"{argument}: of a job `--nodes` and `--gpus` say that; leave it out")
+
+
+def _check_time(time: str | None, notice: int) -> None:
     """Raise UserError for a time that SLURM cannot read, or in which a job gets nothing done."""
     if time is None or time.upper() in ("INFINITE", "UNLIMITED"):
         return
@@ -196,8 +217,9 @@ def _check_time(time: str | None) -> None:
     parts = [int(part) for part in given if part is not None]
     units = (60.0, 1.0, 1 / 60) if days is not None or len(parts) == 3 else (1.0, 1 / 60)
     minutes = 24 * 60 * int(days or 0) + sum(part * unit for part, unit in zip(parts, units, strict=False))
-    if 0 < minutes < LEAST_MINUTES:  # 0 is no limit
+    least = (LEAST_SECONDS + notice) / 60
+    if 0 < minutes < least:  # 0 is no limit
         raise UserError(
-            f"--time: {time} is {minutes:g} minutes; {LEAST_MINUTES} is the least: {NOTICE_SECONDS} s before its end a "
-            "job is asked to save itself"
+            f"--time: {time} is {minutes:g} minutes; {least:g} is the least: {notice} s before its end a job is asked "
+            "to save itself"
         )

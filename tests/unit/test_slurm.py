@@ -3,6 +3,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 
 import pytest
 
@@ -27,8 +28,12 @@ def test_asks_for_one_task_for_each_device(tmp_path):
     assert "gpus-per-node" not in _options(batch_file(Job("x", ["x"], tmp_path, gpus=0)))
 
 
-def _carry_out(job: Job, end: str, state: str = "RUNNING", **given: str) -> "subprocess.CompletedProcess[str]":
-    """Run the batch file for real; what belongs to SLURM is stood in for by three-line scripts beside the run."""
+def _carry_out(
+    job: Job, end: str, state: str = "RUNNING", before: Mapping[str, str] | None = None, **given: str
+) -> "subprocess.CompletedProcess[str]":
+    """Run the batch file for real; what belongs to SLURM is stood in for by three-line scripts beside the run, which
+    do something `before`.
+    """
     place = job.folder.parent
     tools = {
         "srun": 'shift; exec "$@"',
@@ -36,8 +41,8 @@ def _carry_out(job: Job, end: str, state: str = "RUNNING", **given: str) -> "sub
         "scontrol": f"echo $@ >{place}/asked",
         "distill": f'printf "%s\\n" "$@" >{place}/given; {end}',
     }
-    for name, body in tools.items():
-        (place / name).write_text(f"#!/bin/bash\n{body}\n")
+    for name in {*tools, *(before or {})}:
+        (place / name).write_text(f"#!/bin/bash\n{(before or {}).get(name, '')}{tools.get(name, '')}\n")
         (place / name).chmod(0o755)
     job.folder.mkdir(exist_ok=True)
     (place / "job").write_text(re.sub(r"\S+/bin/distill", str(place / "distill"), batch_file(job)))
@@ -63,6 +68,16 @@ def test_comes_back_only_where_it_stopped_and_was_not_cancelled(tmp_path, end, s
     assert (tmp_path / "given").read_text().splitlines()[:4] == ["run", *hostile]
     assert not list(tmp_path.rglob("hit"))
     assert [path.name for path in (tmp_path / "r u n").iterdir()] == [".slurm-began-17"] * requeued
+
+
+@pytest.mark.parametrize(("tool", "fails"), [("squeue", 2), ("scontrol", 2), ("squeue", 9), ("scontrol", 9)])
+def test_a_controller_that_is_away_is_asked_again(tmp_path, tool, fails):
+    """The first calls time out."""
+    times = f"echo >>{tmp_path}/tried; [ $(wc -l <{tmp_path}/tried) -gt {fails} ] || exit 1; "
+    done = _carry_out(Job("x", ["x"], tmp_path / "run", gpus=0), "exit 75", before={tool: times, "sleep": "exit; "})
+    assert done.returncode == 75 and (tmp_path / "asked").exists() == (fails == 2)
+    assert ("error: SLURM does not take the job back; sbatch with this file goes on" in done.stderr) == (fails > 2)
+    assert len((tmp_path / "tried").read_text()) == min(fails + 1, 4)
 
 
 def test_a_task_of_an_array_speaks_of_itself_alone(tmp_path):
@@ -98,6 +113,20 @@ def test_cores_are_only_asked_for_where_the_job_has_them(tmp_path, given):
 def test_a_job_has_time_to_get_something_done(tmp_path, time):
     with pytest.raises(UserError, match=rf"--time: {time} is .* minutes; 5 is the least"):
         batch_file(Job("x", ["x"], tmp_path, time=time))
+
+
+def test_it_is_told_to_save_itself_as_long_before_its_end_as_asked(tmp_path):
+    assert _options(batch_file(Job("x", ["x"], tmp_path, time="25")))["signal"] == "USR1@120"
+    assert _options(batch_file(Job("x", ["x"], tmp_path, time="25", notice=1200)))["signal"] == "USR1@1200"
+    with pytest.raises(UserError, match="--time: 20 is 20 minutes; 23 is the least: 1200 s before its end"):
+        batch_file(Job("x", ["x"], tmp_path, time="20", notice=1200))
+
+
+@pytest.mark.parametrize("override", ["machine.nodes=3", "machine.devices=2", "machine.accelerator=cpu"])
+def test_what_its_options_say_is_not_said_twice_and_nothing_is_written(tmp_path, call, override):
+    code, _, err = call("slurm", "demo", f"output={tmp_path / 'run'}", override, "--no-submit")
+    assert code == 2 and f"error: {override}: of a job `--nodes` and `--gpus` say that; leave it out" in err
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("time", ["5", "5:00", "0:05:00", "1-0", "1-0:0:1", "0-1:30", "0", "UNLIMITED"])
