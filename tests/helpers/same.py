@@ -13,6 +13,17 @@ def losses(folder: Path) -> list[list[float]]:
     return _logged(folder, "loss")
 
 
+def curve(folder: Path) -> dict[int, list[float]]:
+    """Return what all starts of a training logged of its losses, by step; of a step taken twice, the last."""
+    found: dict[int, list[float]] = {}
+    for log in sorted(folder.glob("log/from-*"), key=lambda path: int(path.name.removeprefix("from-"))):
+        with (log / "metrics.csv").open(encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                if row["loss"]:
+                    found[int(row["step"])] = [float(row[key]) for key in sorted(row) if key.startswith("loss")]
+    return found
+
+
 def scores(folder: Path) -> list[list[float]]:
     """Return what its validations found, one after another."""
     return _logged(folder, "validation/")
