@@ -12,10 +12,12 @@ from configs.stages import TrainStage
 from pipelines.fitting import fitting
 from pipelines.machine import Device, check_teachers
 from pipelines.memory_batches import Asked
+from pipelines.memory_facts import trace
 from pipelines.memory_plan import table
 from pipelines.numbers import gigabytes, short
 from pipelines.room import Free
 from pipelines.run import Run
+from pipelines.spread import chosen
 from pipelines.stage_plan import StagePlan, plan_stage
 
 RESERVED = 0.05
@@ -91,9 +93,9 @@ def pace(plan: StagePlan, cluster: Cluster) -> Pace:
     return Pace(gathered, gathered / cluster.network, work / (cluster.flops * cluster.utilisation), tokens * devices)
 
 
-def show(pipeline: Pipeline, cluster: Cluster, console: Console, scratch: Path, *, allow_code: bool) -> None:
-    """Print the plan of each train stage. Raise UserError for models and objectives that do not fit, and for devices
-    that cannot only teach.
+def show(pipeline: Pipeline, cluster: Cluster, console: Console, scratch: Path, *, allow_code: bool) -> bool:
+    """Print the plan of each train stage, and return whether all fit. Raise UserError for models, objectives and
+    strategies that do not go together, and for devices that cannot only teach.
     """
     teachers = pipeline.machine.teachers
     device = Device("gpu", cluster.gpus, 1, fast_fp32=False, native_bf16=True, nodes=cluster.nodes, teachers=teachers)
@@ -101,15 +103,23 @@ def show(pipeline: Pipeline, cluster: Cluster, console: Console, scratch: Path, 
     run = Run(pipeline, device, console, allow_code=allow_code, cache=scratch)
     stages = {name: stage for name, stage in pipeline.stages.items() if isinstance(stage, TrainStage)}
     asked = [Asked(run, name, stage, device.trainers, device.torch_name, look=False) for name, stage in stages.items()]
-    plans = [plan_stage(one) for one in asked]
+    plans = [_planned(one) for one in asked]
     free = cluster.free
     console.print(table(plans, free))
     console.print(_paces(plans, cluster))
-    for plan in plans:
-        if not plan.fits(free):
-            told = "; ".join(fitting(plan, free)) or "nothing that could be set"
-            said = f"stages.{plan.asked.name} does not fit; what would, as planned: {told}"
-            console.print(said, highlight=False, markup=False, soft_wrap=True)
+    lacking = [plan for plan in plans if not plan.fits(free)]
+    for plan in lacking:
+        told = "; ".join(fitting(plan, free)) or "nothing that could be set"
+        said = f"stages.{plan.asked.name} does not fit; what would, as planned: {told}"
+        console.print(said, highlight=False, markup=False, soft_wrap=True)
+    return not lacking
+
+
+def _planned(asked: Asked) -> StagePlan:
+    """Plan a stage whose strategy a run would take at set-up."""
+    traced = trace(asked)
+    chosen(asked.run.config.machine, asked.name, asked.stage, traced.facts)
+    return plan_stage(asked, traced)
 
 
 def _paces(plans: list[StagePlan], cluster: Cluster) -> Table:

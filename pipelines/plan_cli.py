@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from distill import exit_codes
 from pipelines.arguments import AllowCode, Overrides, Source
 
 
@@ -23,7 +24,10 @@ def plan(
     ] = 989.0,
     utilisation: Annotated[float, typer.Option(min=0.01, max=1.0, help="Part of the peak that is reached.")] = 0.4,
 ) -> None:
-    """Plan memory, network and speed on GPUs that need not be here. Loads and reads nothing but configurations."""
+    """Plan memory, network and speed on GPUs that need not be here. Loads and reads nothing but configurations.
+
+    Where a stage does not fit, it prints what would and ends with exit code 2, as a run does that does not fit.
+    """
     from pathlib import Path
 
     from configs.load import load
@@ -33,4 +37,5 @@ def plan(
     host = None if host_memory is None else host_memory * 1e9
     cluster = Cluster(nodes, gpus, memory * 1e9, network * 1e9, tflops * 1e12, utilisation, host)
     with TemporaryDirectory() as scratch:
-        show(loaded.pipeline, cluster, Console(), Path(scratch), allow_code=allow_code)
+        if not show(loaded.pipeline, cluster, Console(), Path(scratch), allow_code=allow_code):
+            raise typer.Exit(exit_codes.REFUSED)
