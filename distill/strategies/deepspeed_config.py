@@ -4,7 +4,7 @@ from typing import Any
 
 from configs.strategies import DeepSpeed
 from configs.training import Training
-from distill.strategies.deepspeed_file import given
+from distill.strategies.deepspeed_file import merged
 from distill.strategies.limits import Facts
 from distill.strategies.precision import AUTOCAST
 
@@ -46,9 +46,4 @@ def deepspeed_config(stage: int, training: Training, options: DeepSpeed, facts: 
             "dtype": str(dtype).removeprefix("torch."),
             "lower_precision_safe_modules": exact,
         }
-    return config if options.config is None else _merged(config, given(options.config))
-
-
-def _merged(config: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
-    zero = config["zero_optimization"] | more.get("zero_optimization", {})
-    return config | more | {"zero_optimization": zero}
+    return config if options.config is None else merged(config, options.config, gpu=facts.gpu)
