@@ -69,7 +69,7 @@ def merged(config: dict[str, Any], path: str, *, gpu: bool) -> dict[str, Any]:
 
 def _read(path: str, where: str) -> dict[str, Any]:
     try:
-        found = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+        found = json.loads(Path(path).expanduser().read_text(encoding="utf-8"), object_pairs_hook=_once)
     except OSError as error:
         raise UserError(f"{where}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -77,8 +77,28 @@ def _read(path: str, where: str) -> dict[str, Any]:
         raise UserError(f"{where}: not UTF-8: {byte}; save the file as UTF-8") from error
     except json.JSONDecodeError as error:
         raise UserError(f"{where}:{error.lineno}: no JSON: {error.msg}") from error
+    except _Ambiguous as error:
+        raise UserError(f"{where}: {error}") from error
     if not isinstance(found, dict):
         raise UserError(f"{where}: a table of keys was expected, not a {type(found).__name__}")
+    return found
+
+
+class _Ambiguous(Exception):
+    """A key whose value DeepSpeed would choose without a word."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a table. Raise _Ambiguous for a key that is there twice, and for the `auto` of another library's files."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise _Ambiguous(f"{key} is there twice; leave one")
+        if value == "auto":
+            raise _Ambiguous(
+                f"{key}: `auto` is for the Trainer of transformers; leave the key out for DeepSpeed's default"
+            )
+        found[key] = value
     return found
 
 

@@ -69,6 +69,11 @@ def test_a_plain_training_goes_with_every_strategy(name):
 
 FILES = {
     "no JSON": ("{", r"ds.json:1: no JSON"),
+    "a key twice": ('{"dump_state": true, "dump_state": false}', "dump_state is there twice; leave one"),
+    "another library's file": (
+        '{"zero_optimization": {"reduce_bucket_size": "auto"}}',
+        "reduce_bucket_size: `auto` is for the Trainer of transformers; leave the key out",
+    ),
     "no table": ("[]", "a table of keys was expected, not a list"),
     "a key the run decides": ('{"train_batch_size": 8}', "train_batch_size is decided by training.batch_size"),
     "the stage": ('{"zero_optimization": {"stage": 2}}', "zero_optimization.stage is decided by training.strategy"),
