@@ -45,9 +45,10 @@ class EndpointWriter(TextTeacher):
     def __init__(self, endpoint: Endpoint) -> None:
         """Take the section. Raises TeacherError for a key that is not set, or would travel in the clear."""
         self._endpoint = endpoint
+        self._key = _key(endpoint)
         self._client = openai.OpenAI(
             base_url=endpoint.url,
-            api_key=_key(endpoint),
+            api_key=self._key or "none",  # the client wants one; servers without keys look past it
             max_retries=endpoint.retries,
             timeout=endpoint.timeout,
         )
@@ -123,7 +124,7 @@ class EndpointWriter(TextTeacher):
             self._count(answer)
             if len(found) == texts:
                 return place, Completion(tuple(found))
-        what = f"gave {len(found)} of {texts} texts, {MALFORMED_TRIES} times: {_brief(str(answer))}"
+        what = f"gave {len(found)} of {texts} texts, {MALFORMED_TRIES} times: {self._brief(str(answer))}"
         why = TeacherError(f"{where}{self.describe()} {what}")
         if _is_answer(answer):
             return place, self._refused(why)
@@ -153,13 +154,13 @@ class EndpointWriter(TextTeacher):
         used = getattr(answer, "usage", None)
         with self._lock:
             self.usage.requests += 1
-            self.usage.tokens_in += getattr(used, "prompt_tokens", 0) or 0
-            self.usage.tokens_out += getattr(used, "completion_tokens", 0) or 0
+            self.usage.tokens_in += _number(getattr(used, "prompt_tokens", 0))
+            self.usage.tokens_out += _number(getattr(used, "completion_tokens", 0))
 
     def _explained(self, error: openai.OpenAIError, where: str = "") -> TeacherError:
         """Say what an error means to the user."""
         tries = f"after {self._endpoint.retries + 1} tries"
-        said = _brief(str(error))
+        said = self._brief(str(error))
         match error:
             case openai.AuthenticationError() | openai.PermissionDeniedError():
                 named = f"the key in ${self._endpoint.key}" if self._endpoint.key else "a request without a key"
@@ -169,12 +170,18 @@ class EndpointWriter(TextTeacher):
             case openai.APITimeoutError():
                 what = f"does not answer within {self._endpoint.timeout:g} s, {tries}"
             case openai.APIConnectionError():
-                what = f"cannot be reached, {tries}: {_brief(str(error.__cause__ or error))}"
+                what = f"cannot be reached, {tries}: {self._brief(str(error.__cause__ or error))}"
             case openai.InternalServerError():
                 what = f"is broken, {tries}: {said}"
             case _:
                 what = f"refuses: {said}"
         return TeacherError(f"{where}{self.describe()} {what}")
+
+    def _brief(self, text: str) -> str:
+        """Cut a server's words to a line, without the key, which some repeat."""
+        hidden = text.replace(self._key, f"${self._endpoint.key}") if self._key else text
+        line = " ".join(hidden.split())
+        return line if len(line) <= 300 else line[:300] + " …"
 
 
 class _Pace:
@@ -214,7 +221,7 @@ def _is_answer(answer: Any) -> bool:
 
 def _key(endpoint: Endpoint) -> str:
     if endpoint.key is None:
-        return "none"  # the client wants one; servers without keys look past it
+        return ""
     key = os.environ.get(endpoint.key)
     if not key:
         raise TeacherError(f"teacher.key: the environment variable `{endpoint.key}` is not set")
@@ -231,7 +238,9 @@ def _is_local(url: str) -> bool:
         return host == "localhost"
 
 
-def _brief(text: str) -> str:
-    """Cut a server's words to a line."""
-    line = " ".join(text.split())
-    return line if len(line) <= 300 else line[:300] + " …"
+def _number(told: Any) -> int:
+    """Return a count as a server told it; 0 where that is none."""
+    try:
+        return max(0, int(told))
+    except (TypeError, ValueError):
+        return 0

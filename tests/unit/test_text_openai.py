@@ -77,6 +77,8 @@ def test_a_busy_or_broken_server_is_waited_out(server, writer, status):
     ("script", "message"),
     [
         ([refuse(401, "bad key")] * 1, "refuses the key in $MY_KEY: Error code: 401"),
+        ([refuse(401, "bad key: s3cret")] * 1, "bad key: $MY_KEY"),  # some servers repeat it
+        ([lambda body: (200, b"who is s3cret")] * 3, "gave 0 of 1 texts, 3 times: who is $MY_KEY"),
         ([refuse(429, "slow down")] * 3, "is asked too much, after 3 tries; lower `concurrency` or set `per_minute`"),
         ([refuse(500, "oops")] * 3, "is broken, after 3 tries"),
         ([lambda body: (200, {"choices": []})] * 3, "gave 0 of 1 texts, 3 times"),
@@ -109,6 +111,14 @@ def test_a_row_that_is_refused_has_no_text_and_the_others_do(server, writer, scr
     assert sorted(len(one.texts) for one in found.values()) == [0, 1, 1]
     (why,) = made.refusals
     assert str(why).startswith("'row ") and message in str(why)
+
+
+@pytest.mark.parametrize(("told", "counted"), [("3", 3), (None, 0), ("many", 0), (-1, 0), ([4], 0)])
+def test_tokens_that_are_no_number_are_not_counted(server, writer, told, counted):
+    server.script = [lambda body: (200, {**reply(["ROW 0"]), "usage": {"prompt_tokens": told}})]
+    made = writer()
+    assert ask(made)[0].texts[0].text == "ROW 0"
+    assert (made.usage.requests, made.usage.tokens_in, made.usage.tokens_out) == (1, counted, 0)
 
 
 def test_one_bad_answer_is_asked_again(server, writer):
