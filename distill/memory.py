@@ -2,6 +2,7 @@
 
 import ctypes
 import platform
+import resource
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +16,10 @@ import torch
 
 _M_MMAP_THRESHOLD = -3
 _SMALL, _USUAL = 1 << 20, 32 << 20
+_SPARE = 256 << 20
+"""What may lie in holes anyway."""
 _MAPS = Path("/proc/self/maps")
+_SIZES = Path("/proc/self/statm")
 _WEIGHTS = ".safetensors"
 
 
@@ -128,6 +132,41 @@ def _mapped() -> int:
     ranges = [line.split(maxsplit=1)[0] for line in _MAPS.read_text(encoding="utf-8").splitlines() if _WEIGHTS in line]
     ends = [tuple(int(end, 16) for end in each.split("-")) for each in ranges]
     return sum(last - first for first, last in ends)
+
+
+@contextmanager
+def few_holes() -> Iterator[None]:
+    """Keep the holes of the heap below half of what has been in use inside, where the C library is glibc.
+
+    Rows of many lengths leave holes of as many sizes, and the heap grows for as long as a training lasts: it stood at
+    9.7 GB after 1,200 steps that had 2.6 in use at most. A thread looks every second, and gives back what was freed.
+    """
+    if _mallinfo2() is None:
+        yield
+        return
+    over = threading.Event()
+    thread = threading.Thread(target=_fill_holes, args=(over,), name="holes", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _fill_holes(over: threading.Event) -> None:
+    highest = 0
+    while not over.wait(1.0):
+        used = _blocks() or 0
+        highest = max(highest, used)
+        if _private() - used > highest / 2 + _SPARE:
+            give_back()
+
+
+def _private() -> int:
+    """Return the bytes of memory that are this process's alone: of its heaps and of what it mapped without a file."""
+    _, resident, shared, *_ = map(int, _SIZES.read_text(encoding="ascii").split())
+    return (resident - shared) * resource.getpagesize()
 
 
 def give_back() -> None:

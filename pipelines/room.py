@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import psutil
 import torch
 
-from distill.memory import given_back
+from distill.memory import few_holes, given_back
 from distill.strategies.memory_laws import Need
 from pipelines import control_groups
 from pipelines.run import Run
@@ -47,9 +47,9 @@ def _free_of_host() -> int:
 
 
 def kept_small(run: Run, planned: int | None) -> AbstractContextManager[None]:
-    """Let a training on a CPU give back at once what it frees, where it needs half of the free memory and more: the
-    holes of its heap may take as much again. Elsewhere the heap stays as fast as it is.
+    """Keep a training on a CPU near what it has in use: it gives back at once what it frees, where it needs half of the
+    free memory and more; elsewhere once the holes of its heap take half as much again, which costs less time.
     """
-    if planned is None or run.device.accelerator == "gpu" or 2 * planned < free_memory(run):
+    if run.device.accelerator == "gpu":
         return nullcontext()
-    return given_back()
+    return few_holes() if planned is None or 2 * planned < free_memory(run) else given_back()

@@ -9,7 +9,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from distill import memory
 from distill.memory import Highest, in_use
+from pipelines import room
 from pipelines.room import free_memory, kept_small
 
 CPU = torch.device("cpu")
@@ -65,10 +67,25 @@ def test_holes_of_a_heap_are_not_in_use():
     assert before - used() == pytest.approx(50 * MB, rel=0.1)
 
 
-@pytest.mark.parametrize("share", [0.4, 0.6])
-def test_a_training_that_needs_half_of_the_memory_gives_back_what_it_frees(share):
+@pytest.mark.parametrize("filled", [False, True])
+def test_holes_are_filled_once_they_take_half_as_much_again(monkeypatch, filled):
+    monkeypatch.setattr(memory, "_SPARE", 0)
+    with memory.few_holes() if filled else nullcontext():
+        blocks = [torch.ones(MB // 40) for _ in range(2000)]
+        time.sleep(2.5)  # 200 MB are seen to be in use
+        held = memory._private()
+        kept = blocks[::10]
+        del blocks
+        time.sleep(2.5)
+        assert (held - memory._private() > 100 * MB) == filled
+    assert len(kept) == 200
+
+
+@pytest.mark.parametrize(("share", "way"), [(0.4, "few_holes"), (0.6, "given_back")])
+def test_a_training_that_needs_half_of_the_memory_gives_back_all_it_frees(monkeypatch, share, way):
+    used = []
+    for name in ("few_holes", "given_back"):
+        monkeypatch.setattr(room, name, lambda name=name: used.append(name))
     run = SimpleNamespace(device=SimpleNamespace(accelerator="cpu", devices=1))
-    kept = kept_small(run, int(share * free_memory(run)))
-    assert isinstance(kept, nullcontext) == (share < 0.5)
-    with kept:
-        pass
+    kept_small(run, int(share * free_memory(run)))
+    assert used == [way]
