@@ -70,6 +70,7 @@ def test_holes_of_a_heap_are_not_in_use():
 @pytest.mark.parametrize("filled", [False, True])
 def test_holes_are_filled_once_they_take_half_as_much_again(monkeypatch, filled):
     monkeypatch.setattr(memory, "_SPARE", 0)
+    monkeypatch.setattr(memory, "_REST", 1.0)
     with memory.few_holes() if filled else nullcontext():
         blocks = [torch.ones(MB // 40) for _ in range(2000)]
         time.sleep(2.5)  # 200 MB are seen to be in use
