@@ -58,8 +58,8 @@ class Built:
 def build(loaded: Loaded, fingerprint: str, asked: Asked) -> Built:
     """Return what writes the texts of a loaded model; `fingerprint` is that of its files.
 
-    Raises ModelError where CTranslate2 is asked for by name and cannot run the model, or is not the same model, and for
-    an ensemble that cannot write as one.
+    Raises ModelError where CTranslate2 is asked for by name and cannot run the model, is not the same model or would
+    not keep its rules, and for an ensemble that cannot write as one.
     """
     loaded = _plain(loaded)
     voices = [voice.model.to(asked.device) for voice in (loaded, *map(_plain, asked.ensemble))]  # type: ignore[arg-type]
@@ -72,6 +72,8 @@ def build(loaded: Loaded, fingerprint: str, asked: Asked) -> Built:
         case "ctranslate2":
             if isinstance(loaded.model, PeftModel):
                 raise ModelError(f"engine: {_NO_ADAPTERS}; use `huggingface`")
+            if reason := _own_ways(loaded, own, asked):
+                raise ModelError(f"engine: {reason}; use `huggingface`")
             return _converted(loaded, own, fingerprint, asked, "asked for")
     problem = _obstacle(loaded, own, asked)
     if problem:
@@ -105,15 +107,20 @@ def _obstacle(loaded: Loaded, own: HuggingFaceWriter, asked: Asked) -> str:
         return reason
     if isinstance(loaded.model, PeftModel):
         return _NO_ADAPTERS
-    rules = _only_here(own.rules(asked.decoding), loaded.model.config.pad_token_id)
-    others = [type(rule).__name__.removesuffix("LogitsProcessor") for rule in rules]
-    if others:
-        return f"CTranslate2 has its own ways of what the model asks for: {', '.join(others)}"
+    if reason := _own_ways(loaded, own, asked):
+        return reason
     if torch.device(asked.device).type == "cuda":
         import ctranslate2
 
         return "" if ctranslate2.get_cuda_device_count() else "this CTranslate2 is built without CUDA"
     return ""
+
+
+def _own_ways(loaded: Loaded, own: HuggingFaceWriter, asked: Asked) -> str:
+    """Name the rules under which CTranslate2's texts would be others, of the model's or the run's; empty for none."""
+    rules = _only_here(own.rules(asked.decoding), loaded.model.config.pad_token_id)
+    others = [type(rule).__name__.removesuffix("LogitsProcessor") for rule in rules]
+    return f"CTranslate2 has its own ways of what the model asks for: {', '.join(others)}" if others else ""
 
 
 def _only_here(rules: Iterable[Any], pad: int) -> Iterable[Any]:

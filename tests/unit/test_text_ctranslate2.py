@@ -103,6 +103,17 @@ def test_auto_writes_what_our_own_search_writes_under_any_rule(rule, value, name
     assert [found[place].texts[0].tokens for place in found] == [expected[place].texts[0].tokens for place in found]
 
 
+def test_asked_for_by_name_it_is_refused_where_it_would_break_the_models_rules(tmp_path):
+    model = _model("bart")
+    loaded = Loaded(model, tokenizer(), "a model", trained_head=True)
+    asked = Asked("ctranslate2", "float32", tmp_path / "ct2", prompts(4), Decoding(beams=4, max_tokens=24), threads=1)
+    assert isinstance(build(loaded, "x", asked).teacher, CTranslate2Writer)
+    model.generation_config.min_length = 14
+    model.generation_config.repetition_penalty = 1.3
+    with pytest.raises(ModelError, match=r"^engine: .* asks for: RepetitionPenalty, MinLength; use `huggingface`$"):
+        build(loaded, "x", asked)
+
+
 @pytest.mark.parametrize("family", ["marian", "bart", "m2m_100", "pegasus", "t5"])
 def test_rows_without_a_piece_go_along(family, tmp_path):
     model = writer(family, seed=4, ends=(END,), vocab_size=len(tokenizer()) + 3)
