@@ -9,6 +9,7 @@ from ctranslate2.specs.model_spec import OPTIONAL
 from transformers import PreTrainedTokenizerBase
 
 from distill.errors import ModelError
+from teachers.text.sources import start_token
 
 NEVER = -1e9
 """Bias of a token that must not be written."""
@@ -40,8 +41,6 @@ class _Bart(_Whole, stock.BartLoader):  # type: ignore[misc]
 
 
 class _MBart(_Bart):
-    """Starts as its configuration says; the stock loader goes by the name of the tokenizer's class."""
-
     pre_norm = True
 
 
@@ -138,6 +137,7 @@ def _write(loader: Any, model: Any, tokenizer: PreTrainedTokenizerBase, folder: 
         if getattr(spec.config, name, None) is None:  # CTranslate2 reads a string; ours are always in the vocabulary
             setattr(spec.config, name, tokenizer.pad_token)
     _forbid(spec, model)
+    spec.config.decoder_start_token = pieces(model, tokenizer)[start_token(model, tokenizer)]
     spec.validate()
     spec.optimize(quantization=quantization)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,5 @@
 """Text from CTranslate2: the fastest engine for one encoder-decoder, once it is shown to be the same model."""
 
-import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -12,14 +11,13 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from configs.decoding import Decoding
-from distill import languages
 from distill.errors import ModelError
 from distill.files import digest
 from distill.protocols import TextTeacher
 from distill.types import Completion, Text
 from teachers.text.convert import convert, pieces
 from teachers.text.forced import forced_log_probs
-from teachers.text.sources import Source, encode, language_id
+from teachers.text.sources import Source, encode, generation_of, language_id, start_token
 
 GATE = 1e-3
 """Nats by which the log-probability of a text may differ from the transformers model's."""
@@ -63,8 +61,7 @@ class CTranslate2Writer(TextTeacher):
         self._pieces = pieces(model, tokenizer)
         self._ids = {piece: place for place, piece in enumerate(self._pieces)}
         self._config = model.config
-        self._settings = copy.deepcopy(model.generation_config)
-        languages.settle(self._settings, tokenizer)
+        self._settings = generation_of(model, tokenizer)
         self._fingerprint = digest(fingerprint, "ctranslate2", ctranslate2.__version__, compute_type)
         self._name = str(model.config.name_or_path or model.config.model_type)
         self._compute_type = compute_type
@@ -143,7 +140,7 @@ class CTranslate2Writer(TextTeacher):
         xs, ys = list(sources)[:PROBES], list(targets)[:PROBES]
         exact = ctranslate2.Translator(str(self._folder), device="cpu", compute_type="float32")
         scored = exact.score_batch([self._named(x) for x in xs], [self._named(y)[:-1] for y in ys], max_input_length=0)
-        theirs = forced_log_probs(model, xs, ys)
+        theirs = forced_log_probs(model, xs, ys, start_token(model, self._tokenizer))
         gaps = [abs(sum(one.log_probs) - float(torch.sum(two))) for one, two in zip(scored, theirs, strict=True)]
         return Parity(len(gaps), max(gaps, default=0.0))
 

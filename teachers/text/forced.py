@@ -8,24 +8,27 @@ from torch import Tensor
 
 from distill.languages import encode_targets
 from distill.models import Loaded
+from teachers.text.sources import start_token
 
 _ROWS = 64
 
 
 @torch.inference_mode()
-def forced_log_probs(model: Any, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> list[Tensor]:
+def forced_log_probs(
+    model: Any, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], start: int
+) -> list[Tensor]:
     """Return log p(yᵢ | y₁ … yᵢ₋₁, x) for each token of each target, fp32 [U] each, of an encoder-decoder.
 
-    The decoder starts as the model's configuration says; an end token counts where a target has it.
+    The decoder starts with the token `start`; an end token counts where a target has it.
     """
     pad, device = model.config.pad_token_id, model.device
     ids = _padded(sources, pad).to(device)
     wanted = _padded(targets, pad).to(device)
-    start = wanted.new_full((len(wanted), 1), model.config.decoder_start_token_id)
+    first = wanted.new_full((len(wanted), 1), start)
     logits = model(
         input_ids=ids,
         attention_mask=_mask(sources, ids.shape[1]).to(device),
-        decoder_input_ids=torch.cat([start, wanted[:, :-1]], 1),
+        decoder_input_ids=torch.cat([first, wanted[:, :-1]], 1),
     ).logits
     found = logits.float().log_softmax(-1).gather(-1, wanted[..., None])[..., 0].cpu()
     return [row[: len(target)] for row, target in zip(found, targets, strict=True)]
@@ -36,10 +39,11 @@ def mean_log_probs(loaded: Loaded, sources: Sequence[str], targets: Sequence[str
     ids: list[list[int]] = loaded.tokenizer(list(sources))["input_ids"]
     wanted = encode_targets(loaded.tokenizer, targets)
     order = sorted(range(len(ids)), key=lambda place: len(ids[place]) + len(wanted[place]))
-    found = [0.0] * len(ids)
-    for start in range(0, len(order), _ROWS):
-        places = order[start : start + _ROWS]
-        scored = forced_log_probs(loaded.model, [ids[place] for place in places], [wanted[place] for place in places])
+    found, start = [0.0] * len(ids), start_token(loaded.model, loaded.tokenizer)
+    for first in range(0, len(order), _ROWS):
+        places = order[first : first + _ROWS]
+        read, said = [ids[place] for place in places], [wanted[place] for place in places]
+        scored = forced_log_probs(loaded.model, read, said, start)
         for place, log_probs in zip(places, scored, strict=True):
             found[place] = float(log_probs.mean())
     return found

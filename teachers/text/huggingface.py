@@ -11,7 +11,6 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedTokenizerBase
 
 from configs.decoding import Decoding
-from distill import languages
 from distill.data.buckets import cut_by_tokens
 from distill.errors import ModelError
 from distill.protocols import TextTeacher
@@ -19,7 +18,7 @@ from distill.types import Completion, Text
 from distill.virtual import Learned, learned
 from teachers.text.beam import Decoder, Hypothesis, Search, search
 from teachers.text.decoders import Constrained, DecoderOnly, EncoderDecoder, Ensemble
-from teachers.text.sources import encode, language_id
+from teachers.text.sources import encode, generation_of, language_id, start_token
 
 
 @dataclass(frozen=True)
@@ -59,8 +58,7 @@ class HuggingFaceWriter(TextTeacher):
         self._fingerprint = fingerprint
         self._autocast = autocast
         self._config = self._models[0].config
-        self._generation = copy.deepcopy(self._models[0].generation_config)
-        languages.settle(self._generation, tokenizer)
+        self._generation = generation_of(self._models[0], tokenizer)
         for model in self._models[1:]:
             check_same(self._config, model.config)
 
@@ -111,10 +109,7 @@ class HuggingFaceWriter(TextTeacher):
         """Return what the texts of a batch start with, [S P]."""
         if not self._config.is_encoder_decoder:
             return batch.input_ids
-        start = self._generation.decoder_start_token_id
-        start = self._config.decoder_start_token_id if start is None else start
-        if start is None:
-            raise ModelError(f"{self.describe()}: the configuration names no decoder_start_token_id")
+        start = start_token(self._models[0], self._tokenizer)
         return torch.full((len(batch.places), 1), start, device=batch.input_ids.device)
 
     def _settings(self, decoding: Decoding, max_length: int) -> GenerationConfig:

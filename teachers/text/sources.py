@@ -1,14 +1,16 @@
-"""What the engines of this process have in common: prompts as tokens, and how long their texts may get."""
+"""What the engines of this process have in common: prompts as tokens, how texts start, how long they may get."""
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from configs.decoding import Decoding
 from configs.errors import suggest
+from distill import languages
 from distill.errors import DataError, ModelError
 from distill.positions import positions
 
@@ -45,6 +47,25 @@ def too_long(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, config: A
     for start in range(0, len(texts), _AT_ONCE):
         ids: list[list[int]] = tokenizer(list(texts[start : start + _AT_ONCE]), verbose=False)["input_ids"]
         found += [(start + place, len(row)) for place, row in enumerate(ids) if len(row) > room]
+    return found
+
+
+def generation_of(model: Any, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
+    """Return a copy of a model's generation configuration, in the language its tokenizer was told."""
+    found: GenerationConfig = copy.deepcopy(model.generation_config)
+    languages.settle(found, tokenizer)
+    return found
+
+
+def start_token(model: Any, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return what the decoder of a model starts with, whoever searches, scores or converts. Raise ModelError where
+    neither the generation configuration nor the model's says it.
+    """
+    found: int | None = generation_of(model, tokenizer).decoder_start_token_id
+    found = model.config.decoder_start_token_id if found is None else found
+    if found is None:
+        name = model.config.name_or_path or model.config.model_type
+        raise ModelError(f"{name}: the configuration names no decoder_start_token_id")
     return found
 
 

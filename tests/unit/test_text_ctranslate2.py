@@ -12,6 +12,7 @@ from teachers.text import convert as conversion
 from teachers.text.build import Asked, build
 from teachers.text.convert import LOADERS, convert
 from teachers.text.ctranslate2 import CTranslate2Writer
+from teachers.text.forced import mean_log_probs
 from teachers.text.huggingface import HuggingFaceWriter
 from tests.helpers.writers import END, PAD, WORDS, prompts, tokenizer, writer
 
@@ -112,6 +113,25 @@ def test_asked_for_by_name_it_is_refused_where_it_would_break_the_models_rules(t
     model.generation_config.repetition_penalty = 1.3
     with pytest.raises(ModelError, match=r"^engine: .* asks for: RepetitionPenalty, MinLength; use `huggingface`$"):
         build(loaded, "x", asked)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_all_start_with_the_token_of_the_generation_configuration(family, tmp_path):
+    """As `generate` does, whatever stands in the model's configuration."""
+    model, texts = _model(family), prompts(12)
+    model.generation_config.decoder_start_token_id = 9
+    how = Decoding(beams=4, max_tokens=16)
+    loaded = Loaded(model, tokenizer(), "a model", trained_head=True)
+    built = build(loaded, "x", Asked("auto", "float32", tmp_path / "ct2", texts, how, threads=1))
+    assert isinstance(built.teacher, CTranslate2Writer)
+    found = dict(built.teacher.generate(texts, how))
+    expected = dict(HuggingFaceWriter([model], tokenizer(), "x").generate(texts, how))
+    assert [found[place].texts[0].tokens for place in range(12)] == [expected[n].texts[0].tokens for n in range(12)]
+    ids, wanted = (tokenizer()([text], return_tensors="pt")["input_ids"] for text in ("w1 w2", "w3 w4 w5"))
+    with torch.inference_mode():
+        logits = model(input_ids=ids, decoder_input_ids=torch.cat([torch.tensor([[9]]), wanted[:, :-1]], 1)).logits
+    likely = logits.log_softmax(-1).gather(-1, wanted[..., None]).mean()
+    assert mean_log_probs(loaded, ["w1 w2"], ["w3 w4 w5"]) == pytest.approx([float(likely)], abs=1e-4)
 
 
 @pytest.mark.parametrize("family", ["marian", "bart", "m2m_100", "pegasus", "t5"])
