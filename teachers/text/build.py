@@ -154,4 +154,4 @@ def _converted(loaded: Loaded, own: HuggingFaceWriter, fingerprint: str, asked: 
 def _ended(text: Text, end: int) -> tuple[int, ...]:
     """Return a text's tokens, with the end token: a score holds for whole texts."""
     tokens = text.tokens or ()
-    return tokens if text.ended else (*tokens, end)
+    return tokens if tokens[-1:] == (end,) else (*tokens, end)  # it may be there though it was forced

@@ -90,8 +90,10 @@ class HuggingFaceWriter(TextTeacher):
             how = Search(decoding.beams, _ends(settings), settings.length_penalty)
             with torch.autocast(prompt.device.type, self._autocast, enabled=self._autocast is not None):
                 found = search(self._decoder(batch, prompt, settings, how), prompt, batch.limits, how)
-            for place, hypotheses in zip(batch.places, found, strict=True):
-                yield place, self._completion(hypotheses[: decoding.hypotheses], how)
+            for place, limit, hypotheses in zip(batch.places, batch.limits, found, strict=True):
+                # an end that is forced at the limit tells nothing of whether the text is whole
+                free = limit if settings.forced_eos_token_id is None else limit - 1
+                yield place, self._completion(hypotheses[: decoding.hypotheses], how, free)
 
     def _batches(self, prompts: Sequence[str], decoding: Decoding) -> Iterator[_Batch]:
         sources = encode(prompts, self._tokenizer, self._config, decoding)
@@ -136,6 +138,7 @@ class HuggingFaceWriter(TextTeacher):
         ]
         decoder = members[0] if len(members) == 1 else Ensemble(members)
         last = settings.forced_eos_token_id
+        settings = copy.deepcopy(settings)
         settings.forced_eos_token_id = None  # each sentence has a limit of its own: `Constrained` knows it
         rules = self._rules(settings, ids, prompt.shape[1])
         if not rules and last is None:
@@ -151,11 +154,12 @@ class HuggingFaceWriter(TextTeacher):
         )
         return found
 
-    def _completion(self, hypotheses: Sequence[Hypothesis], how: Search) -> Completion:
+    def _completion(self, hypotheses: Sequence[Hypothesis], how: Search, free: int) -> Completion:
+        """Return texts, of which those of up to `free` tokens chose their end themselves."""
         texts = self._tokenizer.batch_decode([list(one.tokens) for one in hypotheses], skip_special_tokens=True)
         return Completion(
             tuple(
-                Text(text, one.tokens, one.score, one.tokens[-1] in how.ends)
+                Text(text, one.tokens, one.score, one.tokens[-1] in how.ends and len(one.tokens) <= free)
                 for text, one in zip(texts, hypotheses, strict=True)
             )
         )

@@ -61,7 +61,8 @@ def test_equals_generate_in_text_and_scores(family, ends, monkeypatch):
         tokens, scores = _theirs(family, model, text)
         assert [one.tokens for one in found] == tokens
         assert [one.score for one in found] == pytest.approx(scores, abs=1e-4)
-        assert all(one.ended == (one.tokens[-1] in ends) for one in found)
+        free = TOKENS - 1 if model.generation_config.forced_eos_token_id is not None else TOKENS
+        assert all(one.ended == (one.tokens[-1] in ends and len(one.tokens) <= free) for one in found)
         lengths.update(map(len, tokens))
     assert len(lengths) > 1  # sentences did leave the batch at different steps
 
@@ -97,7 +98,9 @@ def test_rules_of_the_generation_configuration_hold():
 
 
 def test_each_text_has_a_limit_of_its_own():
-    """By the length of its source; a model that forces an end at the limit forces it at this one."""
+    """By the length of its source; a model that forces an end at the limit forces it at this one, and none has ended
+    by itself there.
+    """
     model, texts = writer("bart"), prompts(10)
     ours = _ours("bart", model, texts, Decoding(beams=2, length_factor=1.5, length_extra=1))
     limits = [8 * math.ceil((1.5 * (len(text.split()) + 1) + 1) / 8) for text in texts]
@@ -105,8 +108,11 @@ def test_each_text_has_a_limit_of_its_own():
         tokens, _ = _theirs(
             "bart", model, text, num_beams=2, num_return_sequences=1, length_penalty=1.0, max_new_tokens=limit
         )
-        assert found.tokens == tokens[0] and len(found.tokens) <= limit and found.ended
+        assert found.tokens == tokens[0] and len(found.tokens) <= limit and found.tokens[-1] in ENDS
+        assert found.ended == (len(found.tokens) < limit)
     assert len(set(limits)) > 1
+    cut = _ours("bart", writer("bart", seed=4, ends=(END,)), texts, Decoding(beams=2, max_tokens=4))
+    assert [(len(found.tokens), found.tokens[-1], found.ended) for (found,) in cut] == [(4, END, False)] * len(texts)
 
 
 def test_batches_do_not_change_the_text():
