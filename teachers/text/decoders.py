@@ -1,16 +1,29 @@
 """transformers models as decoders that step: encoder-decoders, decoder-only models, ensembles of them."""
 
+import inspect
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache, LogitsProcessorList
+from transformers.cache_utils import DynamicLayer
 from transformers.modeling_outputs import BaseModelOutput
 
 from teachers.text.beam import Decoder
+
+
+def has_keys(model: Any) -> bool:
+    """Whether a model goes on from keys and values of each token, all of it: a state that is not in our cache would be
+    left behind where hypotheses are reordered, without a word.
+    """
+    inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    if inner._is_stateful or "past_key_values" not in inspect.signature(type(inner).forward).parameters:
+        return False
+    return all(isinstance(layer, DynamicLayer) for layer in DynamicCache(config=inner.config).layers)
 
 
 class _Model(Decoder):

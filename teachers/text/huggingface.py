@@ -17,7 +17,7 @@ from distill.protocols import TextTeacher
 from distill.types import Completion, Text
 from distill.virtual import Learned, learned
 from teachers.text.beam import Decoder, Hypothesis, Search, search
-from teachers.text.decoders import Constrained, DecoderOnly, EncoderDecoder, Ensemble
+from teachers.text.decoders import Constrained, DecoderOnly, EncoderDecoder, Ensemble, has_keys
 from teachers.text.sources import encode, generation_of, language_id, start_token
 
 
@@ -173,9 +173,14 @@ def _ends(settings: GenerationConfig) -> tuple[int, ...]:
 
 
 def check_searchable(model: Any) -> None:
-    """Raise ModelError for a model with learned vectors before its tokens or keys: peft gives them anew in every step,
-    and a search with a cache would read them after each token.
+    """Raise ModelError for a model without keys and values to go on from, and for one with learned vectors before its
+    tokens or keys: peft gives them anew in every step, and a search with a cache would read them after each token.
     """
+    if not has_keys(model):
+        raise ModelError(
+            f"{model.config.name_or_path or model.config.model_type}: goes on from a state of its own or from none "
+            f"({model.config.model_type}), which cannot be searched with here; models that keep keys and values can"
+        )
     if learned(model) != Learned():
         raise ModelError(
             f"{model.config.name_or_path}: its adapter puts learned vectors before the tokens, which cannot be "

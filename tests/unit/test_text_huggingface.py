@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from pydantic import ValidationError
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from configs.decoding import Decoding
 from distill.errors import DataError, ModelError
@@ -154,6 +155,23 @@ def test_an_ensemble_of_equals_is_its_member_and_of_others_is_the_mean():
 def test_members_that_cannot_speak_with_one_voice_are_refused():
     with pytest.raises(ModelError, match="must agree in decoder_start_token_id: 0 and 1"):
         HuggingFaceWriter([writer("marian"), writer("bart")], tokenizer(), "x")
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes"),
+    [
+        ("mamba", {"hidden_size": 16, "num_hidden_layers": 2, "state_size": 4}),
+        ("openai-gpt", {"n_embd": 16, "n_layer": 2, "n_head": 2}),  # takes the whole text in every step
+        ("lfm2", {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}),
+    ],
+)
+def test_models_without_keys_and_values_of_every_token_are_refused(kind, sizes):
+    layers = {"layer_types": ["conv", "full_attention"]} if kind == "lfm2" else {}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, vocab_size=len(WORDS) + 3, **sizes, **layers))
+    with pytest.raises(
+        ModelError, match=rf"{kind}: goes on from a state of its own or from none .* cannot be searched"
+    ):
+        HuggingFaceWriter([model], tokenizer(ends=False), "x")
 
 
 def test_nothing_is_cut_silently():
