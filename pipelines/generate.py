@@ -147,6 +147,8 @@ class Generate(Stage[GenerateStage]):
         every = different(Rows.concatenate([run.rows(name) for name in config.data]))
         rows, built = self._teacher(every)
         parts = {"teacher": built.teacher.fingerprint, "decoding": config.decoding.model_dump_json()}
+        if config.endpoint is None and run.config.task.source_language is not None:  # an API is told by its prompt
+            parts["languages"] = f"{run.config.task.source_language} {run.config.task.target_language}"
         plan = Plan.of(rows, parts, config.shard_characters)
         return Work(
             texts=[row.text for row in rows],

@@ -26,6 +26,8 @@ from teachers.record import parts_of
 ROWS_A_PART = 1024
 """Rows whose logits go into one file: what one process takes at a time, and what is lost at most when it is killed."""
 ROWS_A_BATCH = 64
+_READ = ("input_ids", "attention_mask", "token_type_ids", "decoder_input_ids")
+"""What a teacher reads of rows; where several tokens are kept, their labels say of which positions"""
 _PART = "part-{:05d}.safetensors"
 _NOTHING, _OVER = -1, -2
 """What rank 0 tells the others instead of the number of a part: that it waits, and that all is done."""
@@ -50,9 +52,15 @@ class Recording:
         return [rows[start : start + ROWS_A_PART] for start in range(0, len(rows), ROWS_A_PART)]
 
     def fingerprint(self, number: int) -> str:
-        """Return a digest of what decides a part."""
-        rows = self.table.example_ids[self.parts[number]]
-        return digest(self.teacher.fingerprint, str(self.top_k), rows.tobytes())
+        """Return a digest of what decides a part: the tokens, too, since a row keeps its id when it is cut elsewhere, or
+        marked with another language.
+        """
+        rows = self.parts[number]
+        inputs: Mapping[str, object] = {**collate(self.table, rows, self.pad_id)}
+        read = [*_READ, *([] if self.top_k is None else ["labels"])]
+        tensors = [value.numpy().tobytes() for name in read if isinstance(value := inputs.get(name), Tensor)]
+        ids = self.table.example_ids[rows].tobytes()
+        return digest(self.teacher.fingerprint, str(self.top_k), ids, *tensors)
 
     def said(self, number: int) -> dict[str, Tensor]:
         """Return what the teacher says of the rows of a part. Raise ModelError where a logit is no finite number."""

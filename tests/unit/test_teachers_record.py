@@ -1,5 +1,7 @@
 """A recorded teacher says what the live one says, and is written once."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -138,6 +140,17 @@ def test_another_teacher_or_fewer_rows_leave_nothing_of_the_old_ones(live, table
     first = TokenTable.of([table.tokens[:4].tolist()], np.full(1, -100), np.array([7]))
     assert write_record(Recording(live, first, 0, CPU), tmp_path) == 1
     assert read_record(tmp_path).ids.tolist() == [7]
+
+
+def test_rows_of_the_same_ids_and_other_tokens_are_recorded_again(live, table, tmp_path):
+    """As they have with another tokenizer, or in another language."""
+    other = replace(table, tokens=np.where(table.tokens == 2, 4, table.tokens))
+    _write(live, table, tmp_path)
+    _write(live, other, tmp_path / "alone")
+    _write(live, other, tmp_path)
+    ids = torch.from_numpy(table.example_ids)
+    again, alone = read_record(tmp_path).of(ids), read_record(tmp_path / "alone").of(ids)
+    torch.testing.assert_close(again, alone, atol=0, rtol=0)
 
 
 def test_logits_that_are_no_numbers_are_refused(live, table, tmp_path):
