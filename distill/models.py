@@ -32,6 +32,8 @@ from distill.quantised import Quantised, compute_exactly, options
 
 _PACKAGE = "package:"
 _TOKENIZERS = ("tokenizer.json", "vocab.txt", "tokenizer.model", "vocab.json")
+_DECIDE = (".json", ".safetensors", ".txt", ".model", ".spm", ".codes", ".tokenizer", ".tiktoken")
+"""How files end that a model or its tokenizer is read from: `source.spm` of Marian, `bpe.codes` of PhoBERT."""
 _WRITES = ("ForConditionalGeneration", "MTModel", "ForCausalLM", "LMHeadModel")
 """How the names of models end that write text."""
 _HEADS: dict[str, tuple[str, ...]] = {
@@ -242,7 +244,7 @@ def fingerprint(source: ModelSource) -> str:
     if folder is None:
         return digest(source.path, source.revision or "")
     every = folder.rglob("*") if adapters.is_adapter(folder) else folder.iterdir()  # an adapter stands on others inside
-    files = sorted(path for path in every if path.suffix in (".json", ".safetensors", ".txt", ".model"))
+    files = sorted(path for path in every if path.suffix in _DECIDE)
     own = [f"{path.relative_to(folder)}:{digest_input(path)}" for path in files]
     base = resting_on(source, source.path)
     return digest(*own, *([] if base is source else [fingerprint(base)]))

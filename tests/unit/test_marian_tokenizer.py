@@ -3,6 +3,7 @@
 import json
 from io import BytesIO
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from distill.data.pairs import TargetLimits, tokenise_targets
 from distill.data.rows import Row, Rows
 from distill.data.tokenise import tokenizer_digest
 from distill.errors import ModelError
-from distill.models import Loaded, ModelSource, fast, load, load_tokenizer
+from distill.models import Loaded, ModelSource, fast, fingerprint, load, load_tokenizer
 from teachers.text.build import Asked, build
 from tests.helpers import pairs
 
@@ -95,6 +96,16 @@ def test_its_digest_is_of_its_models(folder: Path, loaded: Loaded, tmp_path: Pat
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "target.spm").write_bytes((folder / "source.spm").read_bytes())
     assert first != tokenizer_digest(load_tokenizer(ModelSource(str(tmp_path)), "x"))
+
+
+@pytest.mark.parametrize("name", ["source.spm", "target.spm"])
+def test_other_pieces_make_another_model(folder: Path, tmp_path: Path, name: str) -> None:
+    """Or texts and records of a tokenizer that was replaced would stand for the new one's."""
+    copied = Path(copytree(folder, tmp_path / "copy"))
+    before = fingerprint(ModelSource(str(copied)))
+    assert before == fingerprint(ModelSource(str(folder)))
+    (copied / name).write_bytes(pieces(["ab ba cd dc ef"] * 20))
+    assert fingerprint(ModelSource(str(copied))) != before
 
 
 @pytest.mark.parametrize("engine", ["huggingface", "ctranslate2"])
