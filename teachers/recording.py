@@ -52,7 +52,7 @@ class Recording:
         return [rows[start : start + ROWS_A_PART] for start in range(0, len(rows), ROWS_A_PART)]
 
     def fingerprint(self, number: int) -> str:
-        """Return a digest of what decides a part: the tokens, too, since a row keeps its id when it is cut elsewhere, or
+        """Return a digest of what decides a part: the tokens, too, since a row keeps its id when it is cut elsewhere or
         marked with another language.
         """
         rows = self.parts[number]
