@@ -156,8 +156,8 @@ class SelectStage(Section):
     filters: Filters | None = Filters()
     """What makes a text be left out; none keeps all but empty ones."""
     reverse: str | None = None
-    """Model of the reverse direction, a folder or a name on the hub; `filters.worst` goes by how likely it finds the
-    source, given the text."""
+    """Model of the reverse direction, a folder or a name on the hub: an encoder-decoder. `filters.worst` goes by how
+    likely it finds the source, given the text; where one of the two is longer than its positions it says nothing."""
 
     @model_validator(mode="after")
     def _judged_by_a_model(self) -> "SelectStage":

@@ -8,7 +8,7 @@ from configs.data import StageData
 from configs.stages import GenerateStage, RecordedStage, RecordStage, SelectStage, TrainStage
 from distill import languages
 from distill.errors import ModelError
-from distill.models import Loaded, load_config, load_tokenizer
+from distill.models import Loaded, has_head, load_config, load_tokenizer
 from pipelines.generate import black_box, check_ensemble, writable
 from pipelines.recorded import match as match_texts
 from pipelines.run import Run
@@ -18,10 +18,16 @@ from teachers.text.build import inconvertible
 
 def check_generations(run: Run, loaded: Loaded | None) -> None:
     """Check that the teacher has positions for every source, and a token for the language asked for; that an API
-    answers, that recorded texts have sources, and that a model of the reverse direction is there.
+    answers, that recorded texts have sources, and that a model of the reverse direction is there, and reads and writes.
     """
-    for where, (model, _) in reverse_of(run.config).items():
-        load_config(model, where)
+    for where, (model, task) in reverse_of(run.config).items():
+        config = load_config(model, where)
+        if not (config.is_encoder_decoder and has_head(config, task)):
+            made = ", ".join(config.architectures or (config.model_type,))
+            raise ModelError(
+                f"{where}: {model.path} is a {made}; the model of the reverse direction reads a text and writes its "
+                "source, as an encoder-decoder does (Marian, BART, T5)"
+            )
         languages.tell(load_tokenizer(model, where), run.config.task, where)
     for name, stage in run.config.stages.items():
         if isinstance(stage, RecordedStage):

@@ -18,6 +18,8 @@ def _of_stage(kind: str, results: Mapping[str, Any]) -> Iterator[str]:
             yield from _generated(results)
         case "select" | "augment" if results.get("summary"):
             yield results["summary"]
+            if results.get("unscored"):
+                yield f"{results['unscored']:,} texts not judged by the reverse model, longer than its positions"
             if results.get("likeness") is not None:
                 yield f"mean likeness to the rows' own targets {results['likeness']:.1f} of 100"
         case "evaluate":

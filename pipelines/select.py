@@ -29,6 +29,8 @@ from teachers.text.select import oracle, scorer, weights
 from teachers.text.store import gather
 
 CHOICES = "choices"
+UNSCORED = "longer than its positions"
+"""Why the model of the reverse direction says nothing of a text; such a text is none of the `worst`."""
 
 
 def sources_of(config: Pipeline, stage: SelectStage) -> tuple[str, ...]:
@@ -90,22 +92,26 @@ class Select(Stage[SelectStage]):
         rows, texts = rows if config.by != "score" else different(rows), self._texts()
         written = np.isin(rows.ids, np.fromiter(texts, np.int64, len(texts)))
         choices = choose(rows.take(written), texts, config)
-        judged = zip(choices, self._judge(choices), strict=True)
-        found = reasons([_candidate(choice, reverse) for choice, reverse in judged], config.filters or _NO_FILTERS)
+        judged = self._judge(choices)
+        found = reasons(list(map(_candidate, choices, judged)), config.filters or _NO_FILTERS)
         kept = learnt([choice for choice, why in zip(choices, found, strict=True) if not why], config)
         if not kept:
             raise DataError(f"stages.{self.name}.filters: none of {len(choices)} texts is kept: {counts(found)}")
         notes = {f"texts left out: {name}": count for name, count in counts(found).items()}
         if not written.all():
             notes[f"sources left out, {self._why_unwritten}"] = int((~written).sum())
+        unscored = 0 if config.reverse is None else judged.count(None)
+        if unscored:
+            notes[f"texts not judged by the reverse model, {UNSCORED}"] = unscored
         _write(output / "part-00000.parquet", Rows.of(kept).table, {"part": 0, "parts": 1, "notes": notes})
-        _write(output / CHOICES / "choices.parquet", _table(choices, found), {"by": config.by})
+        _write(output / CHOICES / "choices.parquet", _table(choices, found, judged, config), {"by": config.by})
         told = ", ".join(f"{name} {count:,}" for name, count in counts(found).items())
         return {
             "summary": f"{len(kept):,} of {len(choices):,} texts" + (f" (left out: {told})" if told else ""),
             "kept": len(kept),
             "texts": len(choices),
             "left_out": counts(found),
+            "unscored": unscored,
             "likeness": _mean([choice.likeness for choice in choices if choice.likeness is not None]),
             "others_than_first": sum(choice.number > 0 for choice in choices),
         }
@@ -123,8 +129,10 @@ class Select(Stage[SelectStage]):
             case _:
                 return "nobody wrote a text"
 
-    def _judge(self, choices: Sequence[Choice]) -> Sequence[float | None]:
-        """Return how likely the model of the reverse direction finds each source; none where there is none."""
+    def _judge(self, choices: Sequence[Choice]) -> list[float | None]:
+        """Return how likely the model of the reverse direction finds each source; none where there is no such model, or
+        it has no positions for the source or the text.
+        """
         if self._config.reverse is None:
             return [None] * len(choices)
         where = f"stages.{self.name}.reverse"
@@ -185,18 +193,22 @@ def _candidate(choice: Choice, reverse: float | None) -> Candidate:
     return Candidate(choice.row.text, choice.text, choice.score, choice.ended, reverse)
 
 
-def _table(choices: Sequence[Choice], found: Sequence[tuple[str, ...]]) -> pa.Table:
-    return pa.table(
-        {
-            "id": [choice.row.id for choice in choices],
-            "source": [choice.row.text for choice in choices],
-            "text": [choice.text for choice in choices],
-            "hypothesis": [choice.number for choice in choices],
-            "score": [choice.score for choice in choices],
-            "likeness": pa.array([choice.likeness for choice in choices], pa.float64()),
-            "reasons": pa.array([list(why) for why in found], pa.list_(pa.string())),
-        }
-    )
+def _table(
+    choices: Sequence[Choice], found: Sequence[tuple[str, ...]], judged: Sequence[float | None], how: SelectStage
+) -> pa.Table:
+    columns = {
+        "id": [choice.row.id for choice in choices],
+        "source": [choice.row.text for choice in choices],
+        "text": [choice.text for choice in choices],
+        "hypothesis": [choice.number for choice in choices],
+        "score": [choice.score for choice in choices],
+        "likeness": pa.array([choice.likeness for choice in choices], pa.float64()),
+        "reasons": pa.array([list(why) for why in found], pa.list_(pa.string())),
+    }
+    if how.reverse is not None:
+        columns["reverse"] = pa.array(judged, pa.float64())
+        columns["unscored"] = pa.array([UNSCORED if one is None else None for one in judged], pa.string())
+    return pa.table(columns)
 
 
 def _write(place: Path, table: pa.Table, about: Mapping[str, Any]) -> None:

@@ -52,8 +52,8 @@ class Recording:
         return [rows[start : start + ROWS_A_PART] for start in range(0, len(rows), ROWS_A_PART)]
 
     def fingerprint(self, number: int) -> str:
-        """Return a digest of what decides a part: the tokens, too, since a row keeps its id when it is cut elsewhere or
-        marked with another language.
+        """Return a digest of what decides a part: the tokens, too, since a row keeps its id when it is cut elsewhere
+        or marked with another language.
         """
         rows = self.parts[number]
         inputs: Mapping[str, object] = {**collate(self.table, rows, self.pad_id)}

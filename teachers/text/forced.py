@@ -8,6 +8,7 @@ from torch import Tensor
 
 from distill.languages import encode_targets
 from distill.models import Loaded
+from distill.positions import positions
 from teachers.text.sources import start_token
 
 _ROWS = 64
@@ -34,16 +35,21 @@ def forced_log_probs(
     return [row[: len(target)] for row, target in zip(found, targets, strict=True)]
 
 
-def mean_log_probs(loaded: Loaded, sources: Sequence[str], targets: Sequence[str]) -> list[float]:
-    """Return the mean log p of a token of each target, end token included, given its source; of an encoder-decoder."""
-    ids: list[list[int]] = loaded.tokenizer(list(sources))["input_ids"]
+def mean_log_probs(loaded: Loaded, sources: Sequence[str], targets: Sequence[str]) -> list[float | None]:
+    """Return the mean log p of a token of each target, end token included, given its source; of an encoder-decoder.
+    None where it has no positions for one of the two: nothing is cut.
+    """
+    ids: list[list[int]] = loaded.tokenizer(list(sources), verbose=False)["input_ids"]
     wanted = encode_targets(loaded.tokenizer, targets)
-    order = sorted(range(len(ids)), key=lambda place: len(ids[place]) + len(wanted[place]))
-    found, start = [0.0] * len(ids), start_token(loaded.model, loaded.tokenizer)
+    config, start = loaded.model.config, start_token(loaded.model, loaded.tokenizer)
+    read, written = positions(config), positions(config, "decoder")
+    fitting = [place for place in range(len(ids)) if len(ids[place]) <= read and len(wanted[place]) <= written]
+    order = sorted(fitting, key=lambda place: len(ids[place]) + len(wanted[place]))
+    found: list[float | None] = [None] * len(ids)
     for first in range(0, len(order), _ROWS):
         places = order[first : first + _ROWS]
-        read, said = [ids[place] for place in places], [wanted[place] for place in places]
-        scored = forced_log_probs(loaded.model, read, said, start)
+        heard, said = [ids[place] for place in places], [wanted[place] for place in places]
+        scored = forced_log_probs(loaded.model, heard, said, start)
         for place, log_probs in zip(places, scored, strict=True):
             found[place] = float(log_probs.mean())
     return found

@@ -2,9 +2,15 @@
 
 import json
 from pathlib import Path
+from shutil import copytree
 
+import pyarrow.parquet as pq
 import pytest
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
+from configs.data import Task
+from configs.teachers import FreshTeacher
+from teachers import fresh
 from tests.helpers import many_languages, pairs
 
 STAGES = {
@@ -179,6 +185,42 @@ def test_a_reverse_model_marks_the_worst(call, run, tmp_path: Path) -> None:
     assert code == 0, err
     told = json.loads((run.parent / "run/best/stage.json").read_text(encoding="utf-8"))["results"]
     assert 0 < told["left_out"]["worst"] <= told["texts"] // 4
+
+
+BY_REVERSE = (
+    "stages.best={{kind: select, generated: texts, reverse: {0}, filters: {{worst: 0.25, length_ratio: null, "
+    "repetition: null, duplicates: null, copies: null, unended: false}}}}"
+)
+SHORT = ["stages.texts.long_sources=leave_out", "stages.texts.data=[train]"]
+
+
+def test_texts_longer_than_the_reverse_models_positions_are_not_judged(call, run, tmp_path: Path) -> None:
+    options = {"dropout": 0.0, "max_position_embeddings": 12}
+    sizes = FreshTeacher.model_validate({**pairs.TEACHER, "options": options})
+    texts = [text for pair in pairs.sentences(100) for text in pair]
+    reverse = fresh.make(sizes, Task(kind="generation"), lambda: iter(texts), 1, tmp_path / "reverse")
+    short = "stages.texts.decoding={beams: 1, max_tokens: 8}"
+    code, out, err = call("run", str(run), *SHORT, short, BY_REVERSE.format(reverse))
+    assert code == 0, out + err
+    rows = pq.read_table(run.parent / "run/best/choices/choices.parquet").to_pylist()
+    words = AutoTokenizer.from_pretrained(reverse)
+    for row in rows:
+        long = max(len(words(row[name])["input_ids"]) for name in ("source", "text")) > 12
+        assert row["unscored"] == ("longer than its positions" if long else None)
+        assert (row["reverse"] is None) == long and not (long and "worst" in row["reasons"])
+    count = sum(row["unscored"] is not None for row in rows)
+    assert 0 < count < len(rows)
+    told = json.loads((run.parent / "run/best/stage.json").read_text(encoding="utf-8"))["results"]
+    assert told["unscored"] == count
+    report = next((run.parent / "run").rglob("report.md")).read_text(encoding="utf-8")
+    assert f"{count} texts not judged by the reverse model, longer than its positions" in report
+
+
+def test_a_reverse_model_that_is_no_encoder_decoder(call, run, tmp_path: Path) -> None:
+    folder = Path(copytree(pairs.vocabulary(tmp_path / "words"), tmp_path / "decoder"))
+    GPT2LMHeadModel(GPT2Config(vocab_size=320, n_embd=16, n_layer=1, n_head=2)).save_pretrained(folder)
+    said = refused(call, run, *SHORT, BY_REVERSE.format(folder))
+    assert f"stages.best.reverse: {folder} is a GPT2LMHeadModel; the model of the reverse direction reads" in said
 
 
 def test_files_of_unequal_length(call, run) -> None:
