@@ -62,6 +62,11 @@ def check(name: StrategyName, machine: Machine, facts: Facts, where: str) -> Non
             f"{where}: {name} clips gradients that are still scaled for fp16 (DeepSpeed 0.19); Choices: auto, ddp, "
             "fsdp, or training.precision: bf16, fp32"
         )
+    if facts.precision == "fp16" and facts.edits_weights:
+        raise UserError(
+            f"{where}: AdaLoRA adds up what gradients weigh, and one that overflows in fp16 counts for good; Choices: "
+            "training.precision: bf16, fp32"
+        )
     if name.startswith("deepspeed") and facts.edits_weights:
         raise UserError(
             f"{where}: {name} keeps weights of its own, and this student's adapter (adalora) changes them between "

@@ -27,6 +27,7 @@ REFUSED = {
     "lent weights, FSDP": ("fsdp", {}, {"lends_weights": True}, "or teacher: base$"),
     "layers left out": ("deepspeed_1", {}, {"leaves_out": True}, "student.adapter.drop leaves some out"),
     "AdaLoRA": ("deepspeed_2", {}, {"edits_weights": True}, "Choices: auto, ddp$"),
+    "AdaLoRA in fp16": ("ddp", {}, {"edits_weights": True, "precision": "fp16"}, "overflows in fp16 counts for good"),
     "layers left out, FSDP": ("fsdp", {}, {"leaves_out": True}, "Choices: auto, ddp$"),
     "texts between steps": ("fsdp", {}, {"writes": True}, "training.validate_texts take as many passes as each"),
     "wrong answers": ("deepspeed_3", {}, {"chooses": True}, "rows with wrong answers take as many passes as each"),
