@@ -27,8 +27,9 @@ from pipelines.run import Run
 from pipelines.stage import Stage
 from teachers.text.build import Asked, Built, build
 from teachers.text.huggingface import check_same, check_searchable
+from teachers.text.ledger import Ledger
 from teachers.text.sources import check_vocabulary, language_id, too_long
-from teachers.text.store import Plan, gather, has_shard, write_shards
+from teachers.text.store import Plan, gather, has_shard, spent, write_shards
 
 SHARDS = "shards"
 SHOWN = 5
@@ -107,9 +108,10 @@ class Generate(Stage[GenerateStage]):
 
         began = time.monotonic()
         about = {"engine": teacher.describe(), "parity": work.built.parity}
-        rank, ranks = share()
+        shared = dict(zip(("rank", "ranks"), share(), strict=True))
+        ledger: Ledger | None = getattr(teacher, "ledger", None)
         with ProgressLine(run.console, self.title, "shards") as line:
-            write_shards(plan, work.shards, write, about=about, rank=rank, ranks=ranks, progress=line.advance)
+            write_shards(plan, work.shards, write, about=about, ledger=ledger, **shared, progress=line.advance)
         seconds = time.monotonic() - began
         return {
             "rows": len(plan.ids),
@@ -120,7 +122,7 @@ class Generate(Stage[GenerateStage]):
             "sentences_per_second": round(here / seconds, 1) if here else None,
             "why": work.built.why,
             **about,
-            **bill(teacher, self.endpoint),
+            **paid(work, self.endpoint),
             **self._without_text(plan, work.shards, teacher),
         }
 
@@ -226,6 +228,16 @@ def bill(teacher: TextTeacher, endpoint: Endpoint | None) -> dict[str, Any]:
 
     assert isinstance(teacher, EndpointWriter)
     return {**asdict(teacher.usage), "price": round(teacher.usage.price(endpoint), 6)}
+
+
+def paid(work: Work, endpoint: Endpoint | None) -> dict[str, Any]:
+    """Return what an API counted of the requests for all shards, by any process; `untold` are shards from before costs
+    were kept.
+    """
+    if endpoint is None:
+        return {}
+    usage, untold = spent(work.plan, work.shards)
+    return {**asdict(usage), "price": round(usage.price(endpoint), 6), "untold": untold}
 
 
 def writable(rows: Rows, loaded: Loaded, stage: GenerateStage, where: str) -> Rows:

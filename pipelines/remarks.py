@@ -46,3 +46,5 @@ def _generated(results: Mapping[str, Any]) -> Iterator[str]:
     if "price" in results:
         tokens = f"{results['tokens_in']:,} tokens read and {results['tokens_out']:,} written"
         yield f"{results['requests']:,} requests, {tokens}, price {results['price']:g}"
+    if results.get("untold"):
+        yield f"not counted: {results['untold']:,} of {results['shards']:,} shards, from before costs were kept"

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,22 +20,10 @@ from distill.errors import TeacherError
 from distill.files import digest
 from distill.protocols import TextTeacher
 from distill.types import Completion, Text
+from teachers.text.ledger import Ledger, Usage
 
 MALFORMED_TRIES = 3
 """Times a row is asked whose answer is none, before it counts as an error."""
-
-
-@dataclass
-class Usage:
-    """What was asked and answered."""
-
-    requests: int = 0
-    tokens_in: int = 0
-    tokens_out: int = 0
-
-    def price(self, endpoint: Endpoint) -> float:
-        """Return what it cost, in the currency of the endpoint's prices."""
-        return (self.tokens_in * endpoint.price_in + self.tokens_out * endpoint.price_out) / 1e6
 
 
 class EndpointWriter(TextTeacher):
@@ -55,6 +42,8 @@ class EndpointWriter(TextTeacher):
         self._pace = _Pace(endpoint.per_minute)
         self._lock = threading.Lock()
         self.usage = Usage()
+        """Of this process"""
+        self.ledger = Ledger()
         self.refusals: list[TeacherError] = []
         """Why rows have no text: the server refused them"""
 
@@ -86,12 +75,19 @@ class EndpointWriter(TextTeacher):
 
     def generate(self, prompts: Sequence[str], decoding: Decoding) -> Iterator[tuple[int, Completion]]:
         """Yield the place and the texts of each prompt as they come; `decoding.hypotheses` texts are asked for. A
-        prompt that the server refuses (for what it says, or its length) has none.
+        prompt that the server refuses (for what it says, or its length) has none. What the ledger knows is not asked.
 
         Raises TeacherError where the server cannot be reached, refuses the key, or gives no answer, after the tries it
         has.
         """
-        waiting = iter(enumerate(prompts))
+        unknown = []
+        for place, prompt in enumerate(prompts):
+            known = self.ledger.known(prompt)
+            if known is None:
+                unknown.append((place, prompt))
+            else:
+                yield place, Completion(known)
+        waiting = iter(unknown)
         with ThreadPoolExecutor(self._endpoint.concurrency) as pool:
             asked: set[Future[tuple[int, Completion]]] = set()
             try:
@@ -109,6 +105,17 @@ class EndpointWriter(TextTeacher):
                     answer.cancel()
 
     def _ask(self, place: int, prompt: str, texts: int) -> tuple[int, Completion]:
+        spent, found = Usage(), Completion(())
+        try:
+            found = self._answered(prompt, texts, spent)
+        finally:  # what ends in an error was paid for, too, and so was what others are being answered meanwhile
+            with self._lock:
+                self.usage.add(spent)
+            if spent.requests:
+                self.ledger.note(prompt, found.texts, spent)
+        return place, found
+
+    def _answered(self, prompt: str, texts: int, spent: Usage) -> Completion:
         where = f"{prompt[:60]!r}: "
         for _ in range(MALFORMED_TRIES):
             self._pace.wait()
@@ -117,17 +124,17 @@ class EndpointWriter(TextTeacher):
             except json.JSONDecodeError as error:
                 answer = error.doc
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-                return place, self._refused(self._explained(error, where))
+                return self._refused(self._explained(error, where))
             except openai.OpenAIError as error:
                 raise self._explained(error, where) from error
             found = _texts(answer)
-            self._count(answer)
+            spent.add(_cost(answer))
             if len(found) == texts:
-                return place, Completion(tuple(found))
+                return Completion(tuple(found))
         what = f"gave {len(found)} of {texts} texts, {MALFORMED_TRIES} times: {self._brief(str(answer))}"
         why = TeacherError(f"{where}{self.describe()} {what}")
         if _is_answer(answer):
-            return place, self._refused(why)
+            return self._refused(why)
         raise why
 
     def _refused(self, why: TeacherError) -> Completion:
@@ -149,13 +156,6 @@ class EndpointWriter(TextTeacher):
             max_tokens=endpoint.max_tokens,
             **optional,
         )
-
-    def _count(self, answer: Any) -> None:
-        used = getattr(answer, "usage", None)
-        with self._lock:
-            self.usage.requests += 1
-            self.usage.tokens_in += _number(getattr(used, "prompt_tokens", 0))
-            self.usage.tokens_out += _number(getattr(used, "completion_tokens", 0))
 
     def _explained(self, error: openai.OpenAIError, where: str = "") -> TeacherError:
         """Say what an error means to the user."""
@@ -211,6 +211,11 @@ def _texts(answer: Any) -> list[Text]:
         if isinstance(content, str):
             found.append(Text(content, None, None, getattr(choice, "finish_reason", None) == "stop"))
     return found
+
+
+def _cost(answer: Any) -> Usage:
+    used = getattr(answer, "usage", None)
+    return Usage(1, _number(getattr(used, "prompt_tokens", 0)), _number(getattr(used, "completion_tokens", 0)))
 
 
 def _is_answer(answer: Any) -> bool:

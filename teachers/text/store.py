@@ -22,8 +22,10 @@ from distill.errors import DataError
 from distill.files import digest, write_atomically
 from distill.shares import Parts, share_out
 from distill.types import Completion
+from teachers.text.ledger import Ledger, Usage
 
 _ABOUT = b"distill.shard"
+_SPENT = "spent"
 _NAME = "shard-{:05d}-of-{:05d}.parquet"
 SCHEMA = pa.schema(
     [
@@ -76,23 +78,29 @@ def write_shards(
     write: Callable[[NDArray[np.int64]], Sequence[Completion]],
     *,
     about: Mapping[str, Any] | None = None,
+    ledger: Ledger | None = None,
     rank: int = 0,
     ranks: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Have all shards written that are not there: a shard is there if its content is what its footer says.
 
-    `write` returns the completions of rows by their places; `about` goes into every footer. `progress` is told how many
-    of how many shards are there. Raises DataError where somebody else writes for another plan.
+    `write` returns the completions of rows by their places; `about` goes into every footer, and what a shard cost where
+    `ledger` keeps that. `progress` is told how many of how many shards are there. Raises DataError where somebody else
+    writes for another plan.
     """
 
     def make(number: int) -> None:
-        rows = plan.shards[number]
+        rows, target = plan.shards[number], plan.place(folder, number)
+        if ledger is not None:
+            ledger.begin(target, plan.key)
         table = _table(plan.ids[rows], write(rows))
-        said = {"key": plan.key, "content": _content(table), **(about or {})}
+        cost = {} if ledger is None else {_SPENT: ledger.spent()}
+        said = {"key": plan.key, "content": _content(table), **cost, **(about or {})}
         described = table.replace_schema_metadata({_ABOUT: json.dumps(said, sort_keys=True)})
-        target = plan.place(folder, number)
         write_atomically(target, partial(pq.write_table, described, compression="zstd"), shared=True)
+        if ledger is not None:
+            ledger.end(target, plan.key)
 
     total = len(plan.shards)
     there = partial(_is_whole, plan, folder)
@@ -151,6 +159,15 @@ def gather(folder: Path, key: str, shards: int) -> pa.Table:
             raise DataError(f"{place} is not as it was written; delete it, and the same command writes it again")
         tables.append(table)
     return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
+
+
+def spent(plan: Plan, folder: Path) -> tuple[Usage, int]:
+    """Return what all shards of a plan cost, whoever wrote them and when, and how many of them do not tell."""
+    told = [footer(plan.place(folder, number)).get(_SPENT) for number in range(len(plan.shards))]
+    total = Usage()
+    for one in told:
+        total.add(Usage(**(one or {})))
+    return total, told.count(None)
 
 
 def footer(path: Path) -> dict[str, Any]:

@@ -58,11 +58,28 @@ def test_a_refusal_half_way_loses_nothing_that_was_paid_for(call, run: Path, ser
     code, _, err = call("run", str(run))
     assert code == 2 and "401" in err
     asked = len(server.asked)
-    written = [pq.read_metadata(shard).num_rows for shard in (run.parent / "run/texts/shards").glob("*.parquet")]
-    assert sum(written) > 0
     server.script = []
     assert call("run", str(run))[0] == 0
-    assert len(server.asked) == asked + 40 - sum(written)
+    assert len(server.asked) == asked + 40 - 25
+    assert costs(run) == (40, 120, 80, 0.00016)
+    report = next((run.parent / "run").rglob("report.md")).read_text(encoding="utf-8")
+    assert "40 requests, " in report and not [*(run.parent / "run/texts/shards/.answers").iterdir()]
+
+
+def test_what_several_processes_paid_is_in_each_ones_results(call, run: Path, server: Server) -> None:
+    """The second finds all shards written but one, asks for that, and tells of all."""
+    assert call("generate", str(run))[0] == 0
+    shards = sorted((run.parent / "run/texts/shards").glob("*.parquet"))
+    (run.parent / "run/texts/stage.json").unlink()
+    shards[0].unlink()
+    assert len(shards) > 2 and call("generate", str(run))[0] == 0
+    assert 40 < len(server.asked) < 60 and costs(run) == (40, 120, 80, 0.00016)
+
+
+def costs(run: Path) -> tuple[float, ...]:
+    told = json.loads((run.parent / "run/texts/stage.json").read_text(encoding="utf-8"))["results"]
+    assert told["untold"] == 0
+    return tuple(told[name] for name in ("requests", "tokens_in", "tokens_out", "price"))
 
 
 def empty(body: dict[str, Any]) -> tuple[int, Any]:
@@ -117,7 +134,9 @@ def test_a_server_that_stays_so_ends_the_run_with_one_error_and_the_same_command
     assert 0 < sum(written) <= good
     code, out, err = call("run", str(run), "stages.texts.endpoint.retries=2")
     assert code == 0, out + err
-    assert len(server.asked) == good + requests + 40 - sum(written)
+    assert len(server.asked) == requests + 40
+    malformed = 0 if "tries" in expected else requests
+    assert costs(run)[0] == 40 + malformed  # those that failed were answered, too, and are paid for
 
 
 @pytest.mark.parametrize("answers", [[refuse(400, "filtered")], [without_text] * 3])
