@@ -129,9 +129,11 @@ class Constrained(Decoder):
     """A decoder under the rules of a generation configuration: forced and forbidden tokens, repetitions, lengths."""
 
     def __init__(
-        self, decoder: Decoder, rules: LogitsProcessorList, limits: Tensor, last: Tensor | None, beams: int
+        self, decoder: Decoder, rules: Sequence[LogitsProcessorList], limits: Tensor, last: Tensor | None, beams: int
     ) -> None:
-        """Take transformers' rules; `last` [E] are tokens forced where a row [R] reaches its limit, prompt included."""
+        """Take transformers' rules, of all sentences or one list for each; `last` [E] are tokens forced where a row [R]
+        reaches its limit, prompt included.
+        """
         self._decoder = decoder
         self._rules = rules
         self._limits = limits.repeat_interleave(beams)
@@ -140,7 +142,7 @@ class Constrained(Decoder):
 
     def step(self, tokens: Tensor) -> Tensor:
         """Apply the rules to the log-probabilities, as transformers does."""
-        log_probs: Tensor = self._rules(tokens, self._decoder.step(tokens))  # type: ignore[arg-type]
+        log_probs = self._ruled(tokens, self._decoder.step(tokens))
         if self._last is None:
             return log_probs
         at_limit = (tokens.shape[1] + 1 >= self._limits)[:, None]
@@ -150,4 +152,12 @@ class Constrained(Decoder):
     def select(self, rows: Tensor, sentences: Tensor | None) -> None:
         """Pass on."""
         self._limits = self._limits[rows]
+        if sentences is not None and len(self._rules) > 1:
+            self._rules = [self._rules[place] for place in sentences.tolist()]
         self._decoder.select(rows, sentences)
+
+    def _ruled(self, tokens: Tensor, log_probs: Tensor) -> Tensor:
+        count = len(self._rules)
+        parts = zip(self._rules, tokens.chunk(count), log_probs.chunk(count), strict=True)
+        ruled: list[Tensor] = [rules(rows, said) for rules, rows, said in parts]  # type: ignore[arg-type]
+        return ruled[0] if count == 1 else torch.cat(ruled)

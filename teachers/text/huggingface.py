@@ -9,6 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedTokenizerBase
+from transformers.generation.logits_process import (
+    EncoderNoRepeatNGramLogitsProcessor,
+    EncoderRepetitionPenaltyLogitsProcessor,
+)
 
 from configs.decoding import Decoding
 from distill.data.buckets import cut_by_tokens
@@ -19,6 +23,9 @@ from distill.virtual import Learned, learned
 from teachers.text.beam import Decoder, Hypothesis, Search, search
 from teachers.text.decoders import Constrained, DecoderOnly, EncoderDecoder, Ensemble, has_keys
 from teachers.text.sources import encode, generation_of, language_id, start_token
+
+_OF_SOURCES = (EncoderNoRepeatNGramLogitsProcessor, EncoderRepetitionPenaltyLogitsProcessor)
+"""Rules that hold the sources: one of each sentence, so that it leaves with it, and without padding."""
 
 
 @dataclass(frozen=True)
@@ -140,8 +147,11 @@ class HuggingFaceWriter(TextTeacher):
         last = settings.forced_eos_token_id
         settings = copy.deepcopy(settings)
         settings.forced_eos_token_id = None  # each sentence has a limit of its own: `Constrained` knows it
-        rules = self._rules(settings, ids, prompt.shape[1])
-        if not rules and last is None:
+        rules = [self._rules(settings, ids[:1], prompt.shape[1])]
+        if any(isinstance(rule, _OF_SOURCES) for rule in rules[0]):
+            bare = [row[kept.bool()][None] for row, kept in zip(ids, mask, strict=True)]
+            rules = [self._rules(settings, source, prompt.shape[1]) for source in bare]
+        if not rules[0] and last is None:
             return decoder
         limits = torch.tensor(batch.limits, device=prompt.device) + prompt.shape[1]
         forced = None if last is None else torch.tensor(last, device=prompt.device).view(-1)

@@ -27,6 +27,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "marian": ("marian", {**_SMALL, "decoder_start_token_id": PAD, "forced_eos_token_id": None}),
     "bart": ("bart", {**_SMALL, "decoder_start_token_id": END}),
     "mbart": ("mbart", {**_SMALL, "decoder_start_token_id": END}),
+    "blenderbot": ("blenderbot", {**_SMALL, "decoder_start_token_id": START}),
     "m2m_100": ("m2m_100", {**_SMALL, "decoder_start_token_id": END, "forced_eos_token_id": None}),
     "pegasus": ("pegasus", {**_SMALL, "decoder_start_token_id": PAD}),
     "t5": ("t5", {**_T5, "decoder_start_token_id": PAD}),

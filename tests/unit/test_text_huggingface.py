@@ -98,6 +98,23 @@ def test_rules_of_the_generation_configuration_hold():
         assert not any({5, 7} & set(one.tokens) for one in found)
 
 
+@pytest.mark.parametrize("family", ["bart", "blenderbot", "llama"])
+@pytest.mark.parametrize(
+    ("rule", "value"),
+    [("encoder_no_repeat_ngram_size", 1), ("encoder_no_repeat_ngram_size", 2), ("encoder_repetition_penalty", 1.5)],
+)
+def test_rules_about_the_source_hold_for_each_sentence_alone(family, rule, value):
+    model, texts = writer(family, seed=4), prompts(12, longest=45)
+    free = _ours(family, model, texts)
+    setattr(model.generation_config, rule, value)
+    ours = _ours(family, model, texts)
+    for text, found in zip(texts, ours, strict=True):
+        tokens, scores = _theirs(family, model, text)
+        assert [one.tokens for one in found] == tokens
+        assert [one.score for one in found] == pytest.approx(scores, abs=1e-4)
+    assert free != ours
+
+
 def test_each_text_has_a_limit_of_its_own():
     """By the length of its source; a model that forces an end at the limit forces it at this one, and none has ended
     by itself there.
