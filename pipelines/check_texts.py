@@ -9,7 +9,7 @@ from configs.stages import GenerateStage, RecordedStage, RecordStage, SelectStag
 from distill import languages
 from distill.errors import ModelError
 from distill.models import Loaded, has_head, load_config, load_tokenizer
-from pipelines.generate import black_box, check_ensemble, writable
+from pipelines.generate import black_box, check_ensemble, check_some, writable
 from pipelines.recorded import match as match_texts
 from pipelines.run import Run
 from pipelines.select import reverse_of
@@ -41,9 +41,10 @@ def check_generations(run: Run, loaded: Loaded | None) -> None:
             check_ensemble(loaded, stage, f"stages.{name}")
             if stage.engine == "ctranslate2" and (reason := inconvertible(loaded.model.config)):
                 raise ModelError(f"stages.{name}.engine: {reason}")
-            for source in stage.data:
-                if not isinstance(run.config.data[source], StageData):
-                    writable(run.rows(source), loaded, stage, f"stages.{name}")
+            known = [source for source in stage.data if not isinstance(run.config.data[source], StageData)]
+            kept = [len(writable(run.rows(source), loaded, stage, f"stages.{name}")) for source in known]
+            if len(known) == len(stage.data):
+                check_some(sum(kept), f"stages.{name}")
 
 
 def mark_languages(run: Run, tokenizer: PreTrainedTokenizerBase) -> bool:

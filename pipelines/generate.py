@@ -172,6 +172,7 @@ class Generate(Stage[GenerateStage]):
             return every, Built(black_box(config.endpoint), "asked for", None)
         loaded = run.load_teacher(config.teacher)
         rows = writable(every, loaded, config, f"stages.{self.name}")
+        check_some(len(rows), f"stages.{self.name}")
         texts = [row.text for row in rows]
         run.cache.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=run.cache, prefix="ctranslate2-") as scratch:  # read into memory at once
@@ -260,6 +261,12 @@ def writable(rows: Rows, loaded: Loaded, stage: GenerateStage, where: str) -> Ro
     keep = np.ones(len(rows), dtype=np.bool_)
     keep[[place for place, _ in found]] = False
     return rows.take(keep)
+
+
+def check_some(rows: int, where: str) -> None:
+    """Raise DataError where no row is left to be written for."""
+    if not rows:
+        raise DataError(f"{where}.data: no source is left: all are longer than the positions of the teacher")
 
 
 def check_ensemble(loaded: Loaded, stage: GenerateStage | RecordStage, where: str) -> None:

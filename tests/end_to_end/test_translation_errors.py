@@ -63,6 +63,12 @@ def test_left_out_it_is_counted(call, run) -> None:
     assert '"left_out": 1' in texts and '"rows": 2' in texts
 
 
+def test_all_left_out_there_is_nothing_to_write(call, run) -> None:
+    (run.parent / "more.txt").write_text("ba " * 40 + "\n", encoding="utf-8")
+    said = refused(call, run, "stages.texts.long_sources=leave_out")
+    assert "stages.texts.data: no source is left: all are longer than the positions of the teacher" in said
+
+
 def test_models_are_compared_on_what_all_have_positions_for(call, run, tmp_path: Path) -> None:
     for ending, long in (("xx", "ba " * 40), ("yy", "ban " * 40)):
         lines = (tmp_path / f"test.{ending}").read_text(encoding="utf-8")
