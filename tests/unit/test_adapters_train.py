@@ -7,7 +7,6 @@ import torch
 
 from distill.errors import ModelError
 from distill.types import Needs
-from students.student import Student
 from tests.helpers import families
 from tests.helpers.adapted import CELLS, IMPOSSIBLE, TERMS, UNREACHED, adapted, begin, full_batch, table
 
@@ -44,17 +43,29 @@ def test_what_cannot_be_says_why(method, kind):
 @pytest.mark.parametrize("kind", ["bert", "marian", "gpt2"])
 @pytest.mark.parametrize("method", ["prompt tuning", "P-tuning"])
 def test_virtual_tokens_are_seen_by_no_loss(method, kind):
-    student = adapted(method, kind).eval()
-    batch = full_batch(kind)
-    layers = frozenset({1, 2})
-    plain = Student(families.loaded(kind).model, has_head=True).eval()
-    needs = Needs(True, layers, layers, layers)
-    own, base = student(batch, needs), plain(batch, needs)
-    assert own.logits.shape == base.logits.shape
+    """What is left are the values that the adapted model itself gives behind them."""
+    student, batch, layers = adapted(method, kind).eval(), full_batch(kind), frozenset({1, 2})
+    own = student(batch, Needs(True, layers, layers, layers))
+    given = {name: batch[name] for name in ("input_ids", "attention_mask", "decoder_input_ids") if name in batch}
+    student.model.get_base_model().set_attn_implementation("eager")  # which tells probabilities
+    raw = student.model(**given, output_hidden_states=True, output_attentions=True)
+    side = "encoder_" if kind == "marian" else ""
+    length = batch["input_ids"].shape[1]
+    real = batch["attention_mask"].bool()
     for layer in layers:
-        assert own.hidden_states[layer].shape == base.hidden_states[layer].shape
-        assert own.attentions[layer].shape == base.attentions[layer].shape
-        assert own.relations[layer].key.shape == base.relations[layer].key.shape
+        states = raw[f"{side}hidden_states"][layer][:, -length:]
+        torch.testing.assert_close(own.hidden_states[layer][real], states[real], atol=1e-5, rtol=0)
+        told = raw[f"{side}attentions"][layer - 1][..., -length:, -length:]
+        assert own.relations[layer].key.shape[2] == length
+        for row, count in enumerate(batch["attention_mask"].sum(1).tolist()):
+            scores, found = (values[row, :, :count, :count] for values in (own.attentions[layer], told))
+            later = torch.ones(count, count, dtype=torch.bool).triu(1) & (kind == "gpt2")
+            seen = scores.masked_fill(later, -torch.inf).softmax(-1)
+            torch.testing.assert_close(seen, found / found.sum(-1, keepdim=True), atol=1e-5, rtol=0)
+    logits = raw.logits[:, -length:] if kind == "gpt2" else raw.logits
+    assert own.logits.shape == logits.shape
+    where = real if kind == "gpt2" else torch.ones(logits.shape[:-1], dtype=torch.bool)
+    torch.testing.assert_close(own.logits[where], logits[where], atol=1e-5, rtol=0)
 
 
 def test_the_table_of_the_docs_is_what_is_tried():
