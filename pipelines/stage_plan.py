@@ -68,4 +68,5 @@ def _keeping(asked: Asked, traced: Traced, strategy: StrategyName) -> Keeping:
     if not strategy.startswith("deepspeed"):
         return Keeping()
     options = asked.run.config.machine.deepspeed
-    return keeping(deepspeed_config(int(strategy[-1]), asked.stage.training, options, traced.facts))
+    config = deepspeed_config(int(strategy[-1]), asked.stage.training, options, traced.facts)
+    return keeping(config, traced.facts.trained)

@@ -21,8 +21,6 @@ class Keeping:
 
     buckets: int = 0
     """Gradients on their way, in buffers that are whole from the first one on."""
-    scattered: bool = False
-    """Whether they are in no buffers: they wait as they come, and are laid end to end to be summed."""
     reused: int = 0
     """Those that stay gathered because they are used again so soon."""
     ahead: int = 0
@@ -37,17 +35,17 @@ class Keeping:
     """Devices that hold a second copy of all of them together; 1: there is none."""
 
 
-def keeping(config: dict[str, Any]) -> Keeping:
-    """Read what is kept from a complete configuration; what it does not say is DeepSpeed's default. Weights are
-    gathered in place after a step, whatever `allgather_bucket_size` is.
+def keeping(config: dict[str, Any], trained: int) -> Keeping:
+    """Read what is kept from a complete configuration, of which `trained` elements learn; what it does not say is
+    DeepSpeed's default. Weights are gathered after a step in place, whatever `allgather_bucket_size` is.
     """
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 
     zero = DeepSpeedZeroConfig(**config["zero_optimization"])
-    twice = zero.overlap_comm and zero.contiguous_gradients and zero.stage < 3  # one is filled, one is sent
+    buffers = 2 if zero.overlap_comm and zero.stage < 3 else 1
+    waiting = 2 * min(zero.reduce_bucket_size, trained)  # as they came, and end to end
     return Keeping(
-        buckets=zero.reduce_bucket_size * (2 if twice else 1),
-        scattered=not zero.contiguous_gradients,
+        buckets=buffers * zero.reduce_bucket_size if zero.contiguous_gradients else waiting,
         reused=zero.max_reuse_distance,
         ahead=1 if zero.allgather_sequential else min(zero.prefetch_bucket_size, zero.max_live_parameters),
         small=zero.param_persistence_threshold,

@@ -166,7 +166,7 @@ def _zero(learner: Learner, moments: list[Moment], layout: Layout) -> Iterator[N
     part, which the step copies once more.
     """
     p, n = learner.trained * FP32, layout.devices
-    part, keeping = p // n, layout.keeping
+    part, bucket = p // n, layout.keeping.buckets * FP32
     first = layout.strategy == "deepspeed_1"
     held = {"student": p + learner.frozen, "optimiser": 0 if _on_host(layout) else 3 * part}
     host = 5 * part if _on_host(layout) else 0
@@ -174,19 +174,11 @@ def _zero(learner: Learner, moments: list[Moment], layout: Layout) -> Iterator[N
     for moment in moments:
         gradients = waiting
         if moment.phase == "backward":
-            gradients += _bucket(keeping, moment.gradients) + (moment.gradients if first else moment.gradients // n)
+            gradients += bucket + (moment.gradients if first else moment.gradients // n)
         yield _need(moment, gradients=gradients, host=host, **held)
-    yield Need(gradients=(p if first else part) + _bucket(keeping, p), host=host, **held)  # the sum over devices
+    yield Need(gradients=(p if first else part) + bucket, host=host, **held)  # the sum over devices
     yield Need(gradients=2 * part, host=host, **held)  # the step
-    yield _between(learner, layout, gradients=_bucket(keeping, 0), host=host, **held)
-
-
-def _bucket(keeping: Keeping, waiting: int) -> int:
-    """Return the bytes of gradients on their way, of which `waiting` are there: in buffers as large as they may be, or
-    as they came and once more end to end.
-    """
-    size = keeping.buckets * FP32
-    return 2 * min(size, waiting) if keeping.scattered else size
+    yield _between(learner, layout, gradients=bucket, host=host, **held)
 
 
 def _zero_3(learner: Learner, moments: list[Moment], layout: Layout) -> Iterator[Need]:
@@ -196,19 +188,17 @@ def _zero_3(learner: Learner, moments: list[Moment], layout: Layout) -> Iterator
     in its source, not measured.
     """
     p, n, keeping = learner.trained * FP32, layout.devices, layout.keeping
-    part, every = p // n, p + learner.frozen
+    part, bucket, every = p // n, keeping.buckets * FP32, p + learner.frozen
     parts = every // n + (every // keeping.secondary if keeping.secondary > 1 else 0)
     own = 0 if _on_host(layout) else parts
     held = {"optimiser": 0 if _on_host(layout) else 3 * part}
     on_host = SWAPPED * FP32 + 4 * min(part, keeping.group * FP32) if layout.disk else parts + 4 * part
     host = on_host if _on_host(layout) else 0
-    gradients, small = 0 if _on_host(layout) else part, _small(learner, keeping)
+    gradients, small = bucket + (0 if _on_host(layout) else part), _small(learner, keeping)
     whole = own + _gathered(learner, keeping)
     yield Need(student=every)
     for moment in moments:
-        waiting = _bucket(keeping, moment.gradients)
-        yield _need(moment, student=whole, gradients=gradients + waiting, host=host, **held)
-    gradients += _bucket(keeping, 0)
+        yield _need(moment, student=whole, gradients=gradients, host=host, **held)
     yield Need(student=own + small, gradients=gradients + part, host=host, **held)  # the step
     yield _between(learner, layout, student=own + small, gradients=gradients, host=host, **held)
 
