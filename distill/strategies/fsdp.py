@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-import torch
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.trainer.states import TrainerStatus
 from torch import Tensor, nn
@@ -55,27 +54,24 @@ class FullyShardedStrategy(DDPStrategy):
         fully_shard(module, mesh=mesh, offload_policy=self._policy)
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """Return what learns, whole, on rank 0; tied weights stay tied."""
+        """Return what learns, whole, on all ranks; tied weights stay tied."""
         module = self.lightning_module
         assert module is not None
         state: dict[str, Any] = module.state_dict()  # FSDP cuts up again what a pass left whole
         parameters, whole = dict(module.named_parameters(remove_duplicate=False)), dict[int, Any]()
         for name, value in state.items():
             one = id(parameters.get(name, value))
-            state[name] = whole[one] = whole[one] if one in whole else self._whole(value)
-        return state if self.is_global_zero else {}
+            state[name] = whole[one] = whole[one] if one in whole else _whole(value)
+        return state
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """Return the state of AdamW as one device would have it, on rank 0."""
+        """Return the state of AdamW as one device would have it."""
         found = optimizer.state_dict()
         state = {
-            number: {name: self._whole(value) for name, value in moments.items()}
+            number: {name: _whole(value) for name, value in moments.items()}
             for number, moments in found["state"].items()
         }
-        return {**found, "state": state if self.is_global_zero else {}}
-
-    def _whole(self, value: Any) -> Any:
-        return _whole(value, keep=self.is_global_zero)
+        return {**found, "state": state}
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Deal out the state of AdamW."""
@@ -88,19 +84,17 @@ class FullyShardedStrategy(DDPStrategy):
         optimizer.load_state_dict({**saved, "state": state})
 
     def teardown(self) -> None:
-        """Make the model whole again on rank 0, which scores and saves it: in the host's memory, where Lightning puts
-        it next. A training that had no step left has come here too; one that failed has lost the others.
+        """Make the model whole again: what follows scores and saves it. A training that had no step left has come here
+        too; one that failed has lost the others.
         """
         module = self.lightning_module
         if module is not None and module.trainer.state.status is not TrainerStatus.INTERRUPTED:
-            make_whole(module, keep=self.is_global_zero)
+            make_whole(module)
         super().teardown()
 
 
-def make_whole(module: nn.Module, *, keep: bool) -> None:
-    """Put cut-up weights together for good, in the host's memory of the ranks that `keep` them, one at a time; take
-    FSDP's hooks off everywhere.
-    """
+def make_whole(module: nn.Module) -> None:
+    """Put cut-up weights together for good, and take FSDP's hooks off."""
     sharded = [part for part in module.modules() if isinstance(part, FSDPModule)]
     for cut in sharded:
         cut.reshard()  # the last pass leaves the outermost whole
@@ -108,7 +102,7 @@ def make_whole(module: nn.Module, *, keep: bool) -> None:
     for part in module.modules():
         for name, parameter in part.named_parameters(recurse=False):
             if isinstance(parameter, DTensor):
-                value = _whole(parameter.detach(), keep=keep)
+                value = _whole(parameter.detach()).to(parameter.device)
                 one = whole.setdefault(id(parameter), nn.Parameter(value, requires_grad=parameter.requires_grad))
                 setattr(part, name, one)
     for cut in sharded:
@@ -138,14 +132,9 @@ def blocks(model: nn.Module) -> list[nn.Module]:
     return [block for part in lists for block in part if not any(inner in lists for inner in block.modules())]
 
 
-def _whole(value: Any, *, keep: bool) -> Any:
-    """Return a tensor that was cut up, whole and on the CPU; nothing of it where it is not kept. All ranks take part.
-    Return anything else as it is.
-    """
-    if not isinstance(value, DTensor):
-        return value
-    whole = value.full_tensor()
-    return whole.cpu() if keep else torch.empty(0)
+def _whole(value: Any) -> Any:
+    """Return a tensor that was cut up, whole and on the CPU; anything else as it is."""
+    return value.full_tensor().cpu() if isinstance(value, DTensor) else value
 
 
 def _part(value: Tensor, parameter: Tensor) -> Tensor:
