@@ -19,7 +19,7 @@ from transformers.integrations.sdpa_attention import repeat_kv
 from transformers.modeling_outputs import BaseModelOutput
 
 from distill import attention
-from distill.adapters import transformer
+from distill.adapted_model import transformer
 from distill.only_hidden import only_at, taken
 from distill.types import Batch, Heads, Inside, Layers, Needs, Outputs, Shape, Side
 from distill.virtual import Learned, learned, without_learned

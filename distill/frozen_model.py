@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from configs.data import Task
-from distill import adapters
+from distill import adapted_model, adapters
+from distill.adapted_model import Model, transformer
 from distill.adapter_folder import CONFIG
-from distill.adapters import Model, transformer
 from distill.data.labels import permutation
 from distill.errors import ModelError
 from distill.models import Loaded, ModelSource, describing, has_head, label_names, load_config
@@ -110,7 +110,7 @@ def in_adapter(base: Loaded, folder: str, task: Task, labels: tuple[str, ...], w
     if own_head:
         alone.config.id2label, alone.config.label2id = config.id2label, config.label2id
     adapted = adapters.attach(alone, source.folder, where)
-    new = adapters.unlearnt(adapted, base.new)
+    new = adapted_model.unlearnt(adapted, base.new)
     trained = task.kind != "text" and own_head and not new
     return replace(base, model=cast(PreTrainedModel, adapted), source=folder, trained_head=trained, new=new)
 

@@ -8,7 +8,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from configs.data import Task
-from distill import adapters
+from distill import adapted_model
 from distill.data.labels import permutation, tell_nothing
 from distill.errors import DataError, ModelError
 from distill.models import Loaded, auto_class, label_names, set_labels
@@ -31,7 +31,7 @@ def in_order(loaded: Loaded, task: Task, labels: tuple[str, ...], where: str) ->
     """
     if not task.has_classes or not loaded.trained_head:
         return loaded
-    inner = adapters.transformer(loaded.model)
+    inner = adapted_model.transformer(loaded.model)
     order = permutation(label_names(inner.config), labels, where)
     if order is not None:
         if isinstance(loaded.model, PeftModel):

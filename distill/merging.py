@@ -8,7 +8,7 @@ from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 from transformers import PreTrainedModel
 
-from distill.adapters import Model
+from distill.adapted_model import Model
 from distill.errors import ModelError
 
 

@@ -24,7 +24,7 @@ from transformers import (
 
 from configs.data import Task
 from configs.errors import suggest
-from distill import adapters, languages
+from distill import adapted_model, adapters, languages
 from distill.errors import ModelError
 from distill.files import digest, digest_input
 from distill.loading import check_body, first_line, loading
@@ -185,7 +185,7 @@ def load(
     frozen_head = weights is not source and not new and has_head(load_config(weights, where, weights=False), task)
     if weights is not source:
         model = adapters.attach(model, cast(Path, source.folder), where, trainable=trainable, below=source.below)
-        new = adapters.unlearnt(model, new)
+        new = adapted_model.unlearnt(model, new)
     trained = task.kind != "text" and own_head and not new
     return Loaded(model, tokenizer, source.path, trained, new, quantised is not None, frozen_head)
 

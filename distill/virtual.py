@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from peft import PeftModel, PeftType
 
-from distill.adapters import Model
+from distill.adapted_model import Model
 from distill.types import Heads, Inside, Outputs
 
 

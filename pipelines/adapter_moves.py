@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
 from configs.data import Task, TaskKind
-from distill import adapters, merging
+from distill import adapted_model, adapters, merging
 from distill.errors import ModelError
 from distill.files import whole_folder, write_text
 from distill.models import Loaded, ModelSource, describing, has_head, label_names, load, load_config
@@ -45,7 +45,7 @@ def merge(folder: Path, output: Path) -> float:
     _check_free(output)
     opened = _open(folder)
     before = _outputs(opened.model)
-    plain = merging.merged(adapters.adapted(opened.model, str(folder)), str(folder))
+    plain = merging.merged(adapted_model.adapted(opened.model, str(folder)), str(folder))
     with whole_folder(output) as made:
         plain.save_pretrained(made)
         opened.tokenizer.save_pretrained(made)
@@ -62,7 +62,7 @@ def export(folder: Path, output: Path, *, drop: int = 0) -> float:
     opened = _open(folder)
     if drop:
         _drop(opened, drop, folder)
-    adapters.settle(opened.model)
+    adapted_model.settle(opened.model)
     with whole_folder(output) as made:
         return _written(opened, made, output.name, folder)
 
@@ -84,13 +84,13 @@ def take(folder: Path, output: Path, base: str, *, on: Sequence[Path] = (), head
 
 
 def _drop(opened: Loaded, layers: int, folder: Path) -> None:
-    tuner = adapters.adapted(opened.model, str(folder)).base_model
+    tuner = adapted_model.adapted(opened.model, str(folder)).base_model
     if not isinstance(tuner, ModularModel):
         raise ModelError(
             f"--drop: {folder} has no parts in layers that could be left out; bottlenecks and prefixes have"
         )
     try:
-        tuner.drop_lowest(adapters.ACTIVE, layers)
+        tuner.drop_lowest(adapted_model.ACTIVE, layers)
     except ValueError as error:
         raise ModelError(f"--drop: {folder}: {error}") from error
 
@@ -123,15 +123,15 @@ def _head_task(folder: Path) -> Task | None:
 
 def _written(opened: Loaded, made: Path, name: str, folder: Path) -> float:
     """Write an adapter with all that belongs to it, load it back, and return how far its outputs are off."""
-    adapters.save(adapters.adapted(opened.model, str(folder)), made)
+    adapters.save(adapted_model.adapted(opened.model, str(folder)), made)
     opened.tokenizer.save_pretrained(made)
-    write_text(made / "README.md", card(facts(made), name, type(adapters.transformer(opened.model)).__name__))
+    write_text(made / "README.md", card(facts(made), name, type(adapted_model.transformer(opened.model)).__name__))
     return _near(_outputs(opened.model), _outputs(_open(made).model), folder)
 
 
 def _outputs(model: PreTrainedModel) -> Tensor:
     """Return logits, or the last hidden states of a body, for a few rows of drawn tokens, one of them padded."""
-    vocabulary = int(adapters.transformer(model).config.vocab_size)
+    vocabulary = int(adapted_model.transformer(model).config.vocab_size)
     ids = torch.randint(vocabulary, (ROWS, TOKENS), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(ids)
     mask[-1, TOKENS // 2 :] = 0

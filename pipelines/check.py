@@ -9,7 +9,7 @@ from transformers import PretrainedConfig
 
 from configs.data import StageData
 from configs.stages import RecordStage, TrainStage
-from distill import adapters, heads
+from distill import adapted_model, adapters, heads
 from distill.capture import shape_of
 from distill.errors import ModelError
 from distill.models import Loaded, has_head, label_names, load_config
@@ -160,7 +160,7 @@ def _stages(run: Run, loaded: Loaded | None, found: Table) -> None:
             strategy_of(run, name, stage, None, None)
         else:
             last = _student(run, loaded)
-            config = adapters.transformer(last.model).config
+            config = adapted_model.transformer(last.model).config
             _positions(run, config, "the student", learned(last.model))
             last.keep(stage.training.freeze, f"stages.{name}.training.freeze")
             objective = _objective(run, name, stage, last, loaded)

@@ -5,7 +5,7 @@ from pathlib import Path
 from configs.adapters import Peft
 from configs.checks import WHOLE
 from configs.stages import EvaluateStage, ExportStage
-from distill import adapters, merging
+from distill import adapted_model, adapters, merging
 from distill.errors import ModelError
 from pipelines.run import Run
 from students.build import adapter_of
@@ -50,7 +50,7 @@ def _swapped(run: Run, student: Student) -> None:
 
 def _converted(run: Run, student: Student) -> None:
     """Check that CTranslate2 has the student where it is exported for it."""
-    config = adapters.transformer(student.model).config
+    config = adapted_model.transformer(student.model).config
     for name, stage in run.config.stages.items():
         asked = isinstance(stage, ExportStage) and any(form.startswith("ctranslate2") for form in stage.formats)
         if asked and (reason := inconvertible(config)):

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from configs.data import Task
-from distill import adapters, merging
+from distill import adapted_model, adapters, merging
 from distill.errors import ModelError
 from distill.files import whole_folder, write_json, write_text
 from distill.metrics import agreement
@@ -141,8 +141,8 @@ def _write(form: Format, reference: Reference, folder: Path) -> None:
     reference.loaded.tokenizer.save_pretrained(folder)
     match form:
         case "adapter":
-            adapted = adapters.adapted(reference.loaded.model, "export.formats")
-            adapters.settle(adapted)
+            adapted = adapted_model.adapted(reference.loaded.model, "export.formats")
+            adapted_model.settle(adapted)
             adapters.save(adapted, folder)
             write_text(folder / "README.md", reference.trained.card)
         case "transformers":

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from configs.data import Task
 from configs.decoding import Decoding
-from distill import adapters, merging, text_metrics
+from distill import adapted_model, adapters, merging, text_metrics
 from distill.errors import ModelError
 from distill.files import whole_folder, write_json, write_text
 from distill.languages import encode_targets
@@ -82,7 +82,7 @@ def _make(
     loaded, merged = models
     if form in ("adapter", "transformers"):
         if form == "adapter":
-            adapters.save(adapters.adapted(loaded.model, "export.formats"), folder)
+            adapters.save(adapted_model.adapted(loaded.model, "export.formats"), folder)
         else:
             merged.save_pretrained(folder)
         write_text(folder / "README.md", student.card)

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from configs.stages import RecordStage, TrainStage
 from configs.students import BaseStudent
 from configs.teachers import WHOLE_BELOW, ShardedTeacher, bits_of
-from distill import adapters
+from distill import adapted_model, adapters
 from distill.data.collate import Inputs
 from distill.data.largest import Shapes
 from distill.few_shapes import rounded, use_few_shapes
@@ -106,7 +106,7 @@ def trace(asked: Asked) -> Traced:
     held = [module] if loaded is None else [module, loaded.model]
     for part in held:
         tracer.take(part)
-    batches = Batches.of(asked, adapters.transformer(student.model).config)
+    batches = Batches.of(asked, adapted_model.transformer(student.model).config)
     with tracer.running():
         student.freeze_unused(tracer.batch(batches.probe()), objective.student_needs)
     ledger = Ledger(student.shape.outputs or -1, CUDA_BLOCK if tracer.device.type == "cuda" else 1)

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from distill import capture
-from distill.adapters import transformer
+from distill.adapted_model import transformer
 from distill.data.collate import collate
 from distill.data.module import VOCABULARY_ROWS
 from distill.data.table import TokenTable

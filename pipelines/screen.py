@@ -8,7 +8,7 @@ from peft import PeftModel
 from rich.console import Console
 from rich.table import Table
 
-from distill.adapters import roles
+from distill.adapted_model import roles
 from distill.callbacks.watch import Share
 from distill.data.module import DistillData
 from distill.objective import Objective

@@ -5,7 +5,7 @@ from pathlib import Path
 from configs.stages import TrainStage
 from configs.strategies import StrategyName
 from configs.training import Machine
-from distill import adapters
+from distill import adapted_model
 from distill.files import digest
 from distill.objective import Objective
 from distill.strategies.deepspeed_config import deepspeed_config
@@ -53,7 +53,7 @@ def facts_of(run: Run, stage: TrainStage, student: Student | None, objective: Ob
         devices=run.device.trainers,
         precision=run.device.precision(stage.training.precision),
         trained=sum(weight.numel() for weight in learns if weight.requires_grad) or 1,
-        leaves_out=student is not None and adapters.leaves_out(student.model),
+        leaves_out=student is not None and adapted_model.leaves_out(student.model),
         looks_at_weights=student is not None and student.penalty() is not None,
         edits_weights=student is not None and bool(student.callbacks()),
         lends_weights=stage.teacher == "student" and bool(stage.adapters),

@@ -10,7 +10,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distill import adapters, capture
+from distill import adapted_model, adapters, capture
 from distill.errors import ModelError
 from distill.few_shapes import use_few_shapes
 from distill.protocols import TrainedModel
@@ -41,7 +41,7 @@ class Student(TrainedModel):
         self.model: PreTrainedModel = cast(PreTrainedModel, model)  # an adapted model passes on what it is asked
         capture.prepare(self.model)
         use_few_shapes(self.model)
-        computed = {f"model.{name}" for name in adapters.transformer(self.model)._keys_to_ignore_on_save or ()}
+        computed = {f"model.{name}" for name in adapted_model.transformer(self.model)._keys_to_ignore_on_save or ()}
         self._learning = [n for n, p in self.named_parameters() if p.requires_grad and n not in computed]
         self.kept: set[str] = set()
         """Names of weights that stay as they are."""
@@ -54,7 +54,7 @@ class Student(TrainedModel):
     def forward(self, batch: Batch, needs: Needs) -> Outputs:
         """Run on a batch and return what is needed."""
         if self.training:
-            adapters.begin_pass(self.model)
+            adapted_model.begin_pass(self.model)
         return capture.forward(self.model, batch, needs)
 
     @torch.no_grad()
@@ -63,14 +63,14 @@ class Student(TrainedModel):
         training = self.training
         self.train(False)
         try:
-            with adapters.switched_off(cast(PeftModel, self.model)) as model:
+            with adapted_model.switched_off(cast(PeftModel, self.model)) as model:
                 return capture.forward(model, batch, needs)
         finally:
             self.train(training)
 
     def penalty(self) -> Tensor | None:
         """Return what its adapter adds to the loss by itself."""
-        return adapters.penalty(self.model) if self._ranks is None else self._ranks.penalty()
+        return adapted_model.penalty(self.model) if self._ranks is None else self._ranks.penalty()
 
     def callbacks(self) -> list[pl.Callback]:
         """Return what has to happen around its training steps, before anything is saved."""

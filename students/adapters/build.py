@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from configs.adapters import AnyAdapter, Bottleneck, Fusion, MixAndMatch, Peft, Prefix
 from configs.data import Task
 from configs.errors import suggest
-from distill import adapters
+from distill import adapted_model, adapters
 from distill.capture import probe
 from distill.errors import ModelError
 from distill.models import Loaded
@@ -40,7 +40,7 @@ def build(section: AnyAdapter, loaded: Loaded, task: Task) -> PeftModel:
     if isinstance(model, PeftModel):
         raise ModelError(
             f"{WHERE}: {loaded.source} is itself an adapter, and another goes into the model it belongs to "
-            f"({adapters.transformer(model).name_or_path}); that one can teach there (stages.….adapters)"
+            f"({adapted_model.transformer(model).name_or_path}); that one can teach there (stages.….adapters)"
         )
     target = Target(model, task_type(model, task), _whole(section, loaded, task), WHERE)
     config, held = _fusion(section, target) if isinstance(section, Fusion) else _alone(section, target)
@@ -81,10 +81,10 @@ def _alone(section: AnyAdapter, target: Target) -> tuple[PeftConfig, Held]:
 
 def _wrap(model: PreTrainedModel | PeftModel, config: PeftConfig) -> PeftModel:
     try:
-        made = adapters.put(model, config, adapters.ACTIVE)
+        made = adapters.put(model, config, adapted_model.ACTIVE)
     except _FAULTS as error:
         raise ModelError(f"{WHERE}: peft refuses: {str(error).splitlines()[0]}") from error
-    made.set_adapter(adapters.ACTIVE)
+    made.set_adapter(adapted_model.ACTIVE)
     return made
 
 
@@ -102,10 +102,12 @@ def _try(section: Peft, made: PeftModel) -> None:
 def _go_on_from(held: Iterable[str], adapted: PeftModel) -> None:
     """Let what learns whole, normalisations say, begin as the highest adapter below has it, which stands on it."""
     for module in adapted.modules():
-        if isinstance(module, ModulesToSaveWrapper) and adapters.ACTIVE in module.modules_to_save:
+        if isinstance(module, ModulesToSaveWrapper) and adapted_model.ACTIVE in module.modules_to_save:
             copies = module.modules_to_save
             for other in [name for name in held if name in copies][-1:]:
-                for own, learnt in zip(copies[adapters.ACTIVE].parameters(), copies[other].parameters(), strict=True):
+                for own, learnt in zip(
+                    copies[adapted_model.ACTIVE].parameters(), copies[other].parameters(), strict=True
+                ):
                     own.copy_(learnt)
 
 
@@ -132,21 +134,21 @@ def _whole(section: AnyAdapter, loaded: Loaded, task: Task) -> tuple[str, ...]:
     if task.kind in ("classification", "regression", "tagging"):
         children = dict(model.named_children())
         named += [name for name in children if name != model.base_model_prefix and list(children[name].parameters())]
-    named += [name.rsplit(".", 1)[0] for name in adapters.drawn(loaded.new)]
+    named += [name.rsplit(".", 1)[0] for name in adapted_model.drawn(loaded.new)]
     covered = [name for name in dict.fromkeys(named) if not any(name.startswith(f"{other}.") for other in named)]
     return tuple(covered)
 
 
 def _check_new(loaded: Loaded, adapted: PeftModel) -> None:
     """Raise ModelError where weights that came from nowhere would stay as they were drawn."""
-    if lost := adapters.unlearnt(adapted, loaded.new):
+    if lost := adapted_model.unlearnt(adapted, loaded.new):
         raise ModelError(f"{WHERE}: {loaded.source} comes without {', '.join(lost[:3])}, and nothing would train them")
 
 
 def _check_names(names: Iterable[str]) -> None:
     """Raise ModelError for names of a fusion's members that modules of torch, or folders, cannot have."""
     for name in names:
-        if not re.fullmatch(r"[\w-]+", name) or name == adapters.ACTIVE or hasattr(nn.ModuleDict(), name):
+        if not re.fullmatch(r"[\w-]+", name) or name == adapted_model.ACTIVE or hasattr(nn.ModuleDict(), name):
             what = "is taken" if re.fullmatch(r"[\w-]+", name) else "is not of letters, digits, - and _ alone"
             raise ModelError(f"{WHERE}.of: the name `{name}` {what}; give the adapter another one")
 

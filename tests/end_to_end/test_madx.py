@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForMaskedLM, AutoModelForTokenClassification
 
 from configs.data import Task
-from distill import adapters
+from distill import adapted_model, adapters
 from distill.models import ModelSource, load
 from tests.helpers import sentences
 
@@ -103,7 +103,7 @@ def _by_hand(runs: Path, saved: Path, below: str | None) -> torch.Tensor:
     base = AutoModelForTokenClassification.from_pretrained(runs / "model", num_labels=len(sentences.PARTS))
     stacked = base if below is None else adapters.add(base, Path(below), "below_0", "test")
     under = () if below is None else ("below_0",)
-    return adapters.add(stacked, saved, adapters.ACTIVE, "test", under=under).eval()(input_ids=_ids()).logits
+    return adapters.add(stacked, saved, adapted_model.ACTIVE, "test", under=under).eval()(input_ids=_ids()).logits
 
 
 def test_what_cannot_be_swapped_is_refused_before_anything_is_trained(runs, tmp_path, call):

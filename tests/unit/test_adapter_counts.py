@@ -11,7 +11,7 @@ from transformers import AutoConfig
 
 from configs.adapters import Adapter
 from configs.data import Task
-from distill.adapters import roles
+from distill.adapted_model import roles
 from distill.models import Loaded, auto_class, set_labels
 from students.adapters.build import build
 

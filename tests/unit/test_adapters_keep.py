@@ -12,7 +12,7 @@ from torch import Tensor
 from configs.adapters import Lora, Peft
 from configs.data import Task
 from configs.students import FolderStudent, LayersStudent
-from distill import adapters, capture, merging
+from distill import adapted_model, adapters, capture, merging
 from distill.errors import ModelError
 from distill.models import ModelSource, load
 from distill.types import Needs
@@ -75,13 +75,13 @@ def _goes_on(whole: Trained, method: str, kind: str) -> None:
 
 def _is_loaded(made: Trained, method: str, kind: str, said: Tensor, folder: Path) -> None:
     """What is saved says the same under another name, and holds no frozen weight, which lie elsewhere."""
-    adapters.transformer(made.student.model).name_or_path = "elsewhere"
+    adapted_model.transformer(made.student.model).name_or_path = "elsewhere"
     adapters.save(made.student.model, folder)
     plain = families.loaded(kind).model
     stands = method in STANDS_ON_OTHERS  # and is loaded with them
     again = adapters.attach(plain, folder, "here") if stands else adapters.add(plain, folder, "another", "here")
     torch.testing.assert_close(logits(Student(again, has_head=True), made.batch), said, atol=1e-6, rtol=0)
-    frozen = adapters.roles(made.student.model)["frozen"]
+    frozen = adapted_model.roles(made.student.model)["frozen"]
     assert not list(folder.glob("**/model.safetensors"))
     assert sum(value.numel() for value in load_file(folder / adapters.WEIGHTS).values()) < frozen
 
@@ -90,7 +90,7 @@ def _is_the_base(made: Trained, kind: str) -> None:
     base = families.loaded(kind).model.eval()
     capture.prepare(base)
     trains = [name for name, value in made.student.named_parameters() if value.requires_grad]
-    with torch.no_grad(), adapters.switched_off(made.student.model) as model:
+    with torch.no_grad(), adapted_model.switched_off(made.student.model) as model:
         found = capture.forward(model.eval(), made.batch, Needs(logits=True)).logits
         assert torch.equal(found, capture.forward(base, made.batch, Needs(logits=True)).logits)
     assert trains == [name for name, value in made.student.named_parameters() if value.requires_grad]
@@ -161,7 +161,7 @@ def test_what_was_frozen_stays_so_when_the_adapter_is_switched_on_again(tmp_path
     student.freeze_unused(batch, Needs(hidden_states=frozenset({2})))
     learns = [name for name, value in student.named_parameters() if value.requires_grad]
     assert learns and not any("below_0" in name or "classifier" in name for name in learns)
-    with adapters.switched_off(student.model):
+    with adapted_model.switched_off(student.model):
         pass
     assert [name for name, value in student.named_parameters() if value.requires_grad] == learns
 
@@ -170,7 +170,7 @@ def test_a_method_of_pefts_needs_no_table_of_places():
     loaded = families.loaded("gpt2")
     loaded.model.config.model_type = "unheard-of"
     asked = Peft(kind="peft", method="vera", options={"target_modules": ["c_attn"], "r": 4, "fan_in_fan_out": True})
-    assert adapters.roles(build_adapter(asked, loaded, families.task_of("gpt2")))["method"] > 0
+    assert adapted_model.roles(build_adapter(asked, loaded, families.task_of("gpt2")))["method"] > 0
     with pytest.raises(ModelError, match="the places of unheard-of are not known"):
         build_adapter(section("Houlsby"), loaded, families.task_of("gpt2"))
 
@@ -191,7 +191,7 @@ def test_a_prefix_is_passed_on_without_the_network_that_made_it(method, kind, tm
     made = begin(method, kind, "logits")
     made.step()
     said = logits(made.student, made.batch)
-    adapters.settle(made.student.model)
+    adapted_model.settle(made.student.model)
     assert torch.equal(logits(made.student, made.batch), said)
     adapters.save(made.student.model, tmp_path)
     held = load_file(tmp_path / adapters.WEIGHTS)

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 
 from configs.adapters import AdaLora
-from distill import adapters
+from distill import adapted_model, adapters
 from distill.callbacks.checkpoints import BEST, load_best
 from students.adapters.ranks import RankSchedule
 from students.student import Student
@@ -77,7 +77,7 @@ def test_the_best_weights_are_saved_with_the_ranks_they_had(tmp_path, best):
     assert ranks(made.student) != held
     load_best(tmp_path, made.module)
     adapters.save(made.student.model, tmp_path / "saved")
-    again = adapters.add(families.loaded("bert").model, tmp_path / "saved", adapters.ACTIVE, "here")
+    again = adapters.add(families.loaded("bert").model, tmp_path / "saved", adapted_model.ACTIVE, "here")
     torch.testing.assert_close(logits(Student(again, has_head=True), made.batch), said, atol=1e-6, rtol=0)
     sizes = {name: len(value) for name, value in again.named_parameters() if "lora_E" in name}
     assert sizes == {name.removeprefix("model."): rank for name, rank in held.items()}

@@ -11,7 +11,7 @@ from peft import PeftModel
 from torch import Tensor
 
 from configs.adapters import AnyAdapter, Bottleneck, Lora
-from distill import adapters
+from distill import adapted_model, adapters
 from distill.adapter_folder import WEIGHTS
 from students.adapters.build import build
 from tests.helpers.families import batch, loaded, task_of
@@ -107,9 +107,9 @@ def test_layers_dropped_for_good_are_those_dropped_in_a_training_pass(tmp_path: 
     inputs = {name: tensor for name, tensor in batch("bert").items() if name != "labels"}
     dropped = model(**inputs).logits
     model.base_model.drop.below = 0
-    model.base_model.drop_lowest(adapters.ACTIVE, 1)
+    model.base_model.drop_lowest(adapted_model.ACTIVE, 1)
     assert torch.equal(logits(model), dropped) and not torch.equal(dropped, whole)
     adapters.save(model, tmp_path / "dropped")
     assert torch.equal(logits(adapters.attach(loaded("bert").model, tmp_path / "dropped", "a test")), dropped)
     with pytest.raises(ValueError, match="no part of the adapter is left"):
-        model.base_model.drop_lowest(adapters.ACTIVE, 2)
+        model.base_model.drop_lowest(adapted_model.ACTIVE, 2)

@@ -9,13 +9,13 @@ from peft import PeftModel
 
 from configs.adapters import AnyAdapter, Bottleneck, MixAndMatch, Prefix
 from configs.data import Task
-from distill import adapters
+from distill import adapted_model, adapters
 from distill.errors import ModelError
 from distill.models import Loaded
 from students.adapters.build import build
 from tests.helpers.families import batch, draw, last_states, loaded, task_of
 
-ACTIVE = f".{adapters.ACTIVE}."
+ACTIVE = f".{adapted_model.ACTIVE}."
 TEXT = Task(kind="text")
 LANGUAGE = Bottleneck(kind="bottleneck", place="pfeiffer", size=4)
 
@@ -76,7 +76,7 @@ def test_embeddings_a_language_trained_are_used_below_a_task_and_go_with_it(tmp_
     torch.testing.assert_close(last_states(attached, kind), last_states(language, kind), atol=1e-6, rtol=0)
     without = adapters.attach(copy.deepcopy(plain), tmp_path / "task", "a test", below=adapters.NONE)
     assert torch.equal(last_states(without, kind), last_states(plain, kind))
-    with adapters.switched_off(stacked) as off:
+    with adapted_model.switched_off(stacked) as off:
         assert torch.equal(last_states(off, kind), last_states(plain, kind))
     torch.testing.assert_close(last_states(stacked, kind), last_states(language, kind), atol=1e-6, rtol=0)
 

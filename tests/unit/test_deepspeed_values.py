@@ -13,18 +13,9 @@ from configs.training import Training
 from distill.strategies.deepspeed_config import deepspeed_config
 from distill.strategies.deepspeed_file import _OPEN
 from distill.strategies.deepspeed_values import KINDS, Dtype, sections
-from distill.strategies.limits import Facts
 from tests.helpers import tiny
+from tests.helpers.facts import PLAIN
 
-FACTS = Facts(
-    gpu=False,
-    devices=2,
-    precision="fp32",
-    trained=1000,
-    leaves_out=False,
-    looks_at_weights=False,
-    edits_weights=False,
-)
 NO_NORM = {"zero_optimization": {"compute_grad_norm": False}}
 WHOLE = {"zero_optimization": {"reduce_scatter": False}}
 
@@ -33,7 +24,7 @@ def _made(folder: Path, keys: dict, stage: int = 2, clip: float = 1.0, gpu: bool
     path = folder / "ds.json"
     path.write_text(json.dumps(keys), encoding="utf-8")
     training = Training(epochs=1, gradient_clip=clip)
-    return deepspeed_config(stage, training, DeepSpeed(config=str(path), **options), replace(FACTS, gpu=gpu))
+    return deepspeed_config(stage, training, DeepSpeed(config=str(path), **options), replace(PLAIN, gpu=gpu))
 
 
 REFUSED = {
@@ -157,7 +148,7 @@ def test_a_file_in_another_encoding_is_refused(tmp_path):
     path = tmp_path / "ds.json"
     path.write_bytes('{"é": 1}'.encode("latin-1"))
     with pytest.raises(UserError, match=r"ds.json: not UTF-8: byte 0xe9 at 2; save the file as UTF-8$"):
-        deepspeed_config(2, Training(epochs=1), DeepSpeed(config=str(path)), FACTS)
+        deepspeed_config(2, Training(epochs=1), DeepSpeed(config=str(path)), PLAIN)
 
 
 def test_every_key_that_a_file_may_hold_has_a_kind():

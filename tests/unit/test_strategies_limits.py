@@ -9,17 +9,9 @@ from configs.errors import UserError
 from configs.strategies import DeepSpeed
 from configs.training import Machine, Training
 from distill.strategies.deepspeed_config import deepspeed_config
-from distill.strategies.limits import Facts, check
+from distill.strategies.limits import check
+from tests.helpers.facts import PLAIN
 
-PLAIN = Facts(
-    gpu=False,
-    devices=2,
-    precision="fp32",
-    trained=1000,
-    leaves_out=False,
-    looks_at_weights=False,
-    edits_weights=False,
-)
 REFUSED = {
     "whole weights, ZeRO-3": ("deepspeed_3", {}, {"looks_at_weights": True}, "deepspeed_3 cuts up the weights"),
     "whole weights, FSDP": ("fsdp", {}, {"looks_at_weights": True}, "fsdp cuts up the weights"),

@@ -9,7 +9,7 @@ from peft import PeftConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
 
 from configs.errors import suggest
-from distill import adapters
+from distill import adapted_model
 from distill.errors import ModelError
 from students.adapters.families import family_of
 from students.adapters.fused import fused
@@ -48,12 +48,12 @@ def take_over(
     common: dict[str, Any] = {"task_type": task_type}
     if found.head is not None:
         common["modules_to_save"] = _head_modules(found, found.head, model)
-    return _put(found, adapted, adapters.ACTIVE, common, under=[f"below_{number}" for number in range(len(below))])
+    return _put(found, adapted, adapted_model.ACTIVE, common, under=[f"below_{number}" for number in range(len(below))])
 
 
 def _put(hub: HubAdapter, model: Model, name: str, common: dict[str, Any], *, under: Sequence[str] = ()) -> PeftModel:
     """Put one adapter into a model, with its weights."""
-    inner = adapters.transformer(model)
+    inner = adapted_model.transformer(model)
     if is_low_rank(hub):
         updates = low_rank(hub, inner)
         made = _wrap(model, updates.config(common), name)
@@ -86,8 +86,8 @@ def _fusion(folder: Path, model: PreTrainedModel, task_type: str) -> PeftModel:
         adapted = _put(read(_member(folder, member), head=False), adapted, name, {"task_type": task_type})
     configs = cast(PeftModel, adapted).peft_config
     strength = REGULARISATION if hub.section.get("regularization", True) else 0.0
-    made = _wrap(adapted, fused({name: configs[name] for name in names}, model, strength, where), adapters.ACTIVE)
-    fill_fusion(hub, made, adapters.ACTIVE)
+    made = _wrap(adapted, fused({name: configs[name] for name in names}, model, strength, where), adapted_model.ACTIVE)
+    fill_fusion(hub, made, adapted_model.ACTIVE)
     return made
 
 
@@ -129,7 +129,7 @@ def _head_modules(hub: HubAdapter, head: Head, model: PreTrainedModel) -> list[s
 
 
 def _fill_head(head: Head, model: PeftModel, adapter: str, folder: Path) -> None:
-    inner = adapters.transformer(model)
+    inner = adapted_model.transformer(model)
     for name in {name.split(".", 1)[0] for name in head.tensors}:
         own: Any = inner.get_submodule(name)
         given = {key.removeprefix(f"{name}."): value for key, value in head.tensors.items() if key.startswith(name)}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.activations import ACT2FN
 
-from distill.adapters import transformer
+from distill.adapted_model import transformer
 from distill.errors import ModelError
 from students.adapters.hub.parts import PREFIX, SIDES
 from students.adapters.hub.places import hub_place

@@ -10,7 +10,7 @@ from peft import IA3Config, LoraConfig, PeftConfig, PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from distill.adapters import transformer
+from distill.adapted_model import transformer
 from distill.errors import ModelError
 from students.adapters.families import pattern
 from students.adapters.hub import demands

@@ -16,7 +16,7 @@ from peft.utils.other import ModulesToSaveWrapper
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from distill.adapters import Tuner
+from distill.adapted_model import Tuner
 from distill.capture import prepare
 from students.adapters.families import layer_of
 from students.adapters.modular.config import ModularConfig
