@@ -59,15 +59,16 @@ class TaskMetrics(Metric):
 
 
 class TargetMetrics(Metric):
-    """How well a model expects the target tokens of all rows, on all ranks."""
+    """How well a model expects the target tokens of all rows."""
 
     full_state_update = False
     log_probs: Tensor
     hits: Tensor
     tokens: Tensor
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, of_all_ranks: bool = True) -> None:
+        """Score the rows of all ranks together; or those of this one alone, whatever others do meanwhile."""
+        super().__init__(sync_on_compute=of_all_ranks)
         for name in ("log_probs", "hits", "tokens"):
             self.add_state(name, default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum", persistent=True)
 

@@ -165,8 +165,7 @@ def _scored(output: Tensor, batch: Mapping[str, Any]) -> Tensor:
 
 def target_scores(model: PreTrainedModel, batches: Iterable[Inputs]) -> dict[str, float]:
     """Return how well a model expects the targets; see `distill.metrics.TargetMetrics`."""
-    metrics = TargetMetrics().to(model.device)
-    metrics.sync_on_compute = False  # each process that scores has all rows
+    metrics = TargetMetrics(of_all_ranks=False).to(model.device)  # each process that scores has all rows
     with evaluating(model):
         for batch in batches:
             metrics.update(head_output(model, batch), batch["labels"].to(model.device))
