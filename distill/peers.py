@@ -16,9 +16,13 @@ def is_of_others(error: BaseException) -> bool:
     return isinstance(error, dist.DistError | PeerLost) or any(word in str(error) for word in words)
 
 
-def timed_out(error: BaseException) -> bool:
-    """Whether such an error says that the other was waited for."""
-    return any(word in str(error) for word in ("imed out", "Application timeout"))
+def how(error: BaseException) -> str:
+    """Return what such an error says: all waited for each other in a collective (`timeout`), one left a call
+    `unanswered`, or is `gone`.
+    """
+    if not any(word in str(error) for word in ("imed out", "Application timeout")):
+        return "gone"
+    return "unanswered" if isinstance(error, PeerLost) else "timeout"
 
 
 def patience(seconds: float, *, gpu: bool) -> timedelta:

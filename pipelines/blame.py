@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from pipelines.collectives import is_behind
+
 
 @dataclass(frozen=True)
 class Word:
@@ -19,6 +21,7 @@ class Word:
     `hangs` (others failed, and its main thread did not notice), `lost` (others do not answer).
     """
     reason: str = ""
+    """In words for people; of who is `lost`, how the others do not answer."""
     process: int = 0
     """Its number on its host, among the processes of a `space`: containers count their own."""
     space: str = ""
@@ -54,10 +57,16 @@ def blame(faults: Sequence[Word], beats: Sequence[Word], timeout: float, exits: 
     if silent:
         return f"{' and '.join(silent[:4])} {why}{_in(step)}"
     for word in faults:
-        if word.state == "hangs":
+        if word.state == "hangs" and not _is_cut_off(word, faults):
             return f"{word.who} did not answer for {timeout:g} s{_in(step)}; it is at {word.reason}"
     names = " and ".join(word.who for word in list(spoke.values())[:4])
     return f"{names} lost each other{_in(step)}: no answer for {timeout:g} s"
+
+
+def _is_cut_off(word: Word, faults: Sequence[Word]) -> bool:
+    """Whether a process hangs in what others waited for as long and began as well: no one of them stays away."""
+    waited = [other for other in faults if other.reason == "timeout" and other.begun]
+    return bool(waited) and not any(is_behind(word.begun, other.begun) for other in waited)
 
 
 def _name(rank: int, known: Mapping[int, Word]) -> str:

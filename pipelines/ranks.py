@@ -19,7 +19,7 @@ from types import FrameType, TracebackType
 from distill.errors import RankError, Stopped
 from distill.exit_codes import FAILED, REFUSED, STOPPED
 from distill.files import digest
-from distill.peers import is_of_others, timed_out
+from distill.peers import how, is_of_others
 from distill.signals import SIGNALS
 from pipelines import collectives
 from pipelines.blame import Word, blame
@@ -31,7 +31,7 @@ from pipelines.stillness import Stillness
 from pipelines.word_files import changed, read, write
 
 GRACE = 3.0
-"""Seconds the others have to say what became of them, before one process tells what happened."""
+"""Seconds the others have to say what became of them; and a collective to end, before who is in it seems to hang."""
 POLL = 0.5
 LEFT = 15.0
 """Seconds after which a process follows one that was stopped in order, and as many more until it is ended: its main
@@ -61,7 +61,7 @@ class Ranks:
         """The collectives this process has begun, and since when there are no more."""
         self._over = threading.Event()
         self._main = threading.get_ident()
-        self._stillness = Stillness(self._main, timeout)
+        self._stillness = Stillness(self._main, timeout + GRACE)
 
     def __enter__(self) -> None:
         """Say that this process is there, and begin to watch the others."""
@@ -115,7 +115,7 @@ class Ranks:
         elif isinstance(error, RankError):
             self._publish("lost", "")
         elif is_of_others(error):
-            self._publish("lost", "timeout" if timed_out(error) else "gone")
+            self._publish("lost", how(error))
         else:
             traceback.print_exception(error)  # now: the process may not outlive the end of its training
             self._publish("failed", f"{type(error).__name__}: {error}".splitlines()[0])

@@ -121,8 +121,10 @@ def test_srun_says_how_many_cores_a_process_has(surrounded, monkeypatch):
     assert prepare(Machine(accelerator="cpu", nodes="auto")).threads == 3
 
 
-def _word(rank, state, reason="", step=7):
-    return Word(rank, world=3, node=rank, host=f"n{rank}", step=step, state=state, reason=reason)
+def _word(rank, state, reason="", step=7, begun=None):
+    return Word(
+        rank, 3, node=rank, host=f"n{rank}", step=step, state=state, reason=reason, begun={"0": begun} if begun else {}
+    )
 
 
 @pytest.mark.parametrize(
@@ -134,6 +136,21 @@ def _word(rank, state, reason="", step=7):
         ([_word(0, "lost", "timeout"), _word(2, "lost", "timeout")], {}, "rank 1 on host n1 did not answer for 9 s in"),
         (
             [_word(0, "lost", "timeout"), _word(1, "hangs", "a.py:3, in f"), _word(2, "lost", "timeout")],
+            {},
+            "rank 1 on host n1 did not answer for 9 s in step 7; it is at a.py:3, in f",
+        ),
+        (
+            [_word(0, "lost", "timeout", begun=9), _word(1, "hangs", "a.py:3, in f", begun=8), _word(2, "lost", "")],
+            {},
+            "rank 1 on host n1 did not answer for 9 s in step 7; it is at a.py:3, in f",
+        ),
+        (
+            [_word(0, "lost", "timeout", begun=9), _word(1, "hangs", "a.py:3, in f", begun=9), _word(2, "lost", "")],
+            {},
+            "rank 0 on host n0 and rank 1 on host n1 and rank 2 on host n2 lost each other in step 7: no answer",
+        ),
+        (
+            [_word(0, "lost", "", begun=9), _word(1, "hangs", "a.py:3, in f", begun=9), _word(2, "lost", "")],
             {},
             "rank 1 on host n1 did not answer for 9 s in step 7; it is at a.py:3, in f",
         ),

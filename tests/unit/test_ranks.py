@@ -58,7 +58,7 @@ def ranks(tmp_path, monkeypatch) -> Ranks:
         ),
         (RuntimeError("Application timeout caused pair closure"), "lost", "timeout"),
         (PeerLost("it hung up"), "lost", "gone"),
-        (PeerLost("rank 1, which teaches, timed out after 8 s"), "lost", "timeout"),
+        (PeerLost("rank 1, which teaches, timed out after 8 s"), "lost", "unanswered"),
         (dist.DistNetworkError("failed to recv, got 0 bytes"), "lost", "gone"),
         (RuntimeError("boom\nmore"), "failed", "RuntimeError: boom"),
         (UserError("no such file"), "refused", "no such file"),
