@@ -99,10 +99,12 @@ class Train(Stage[TrainStage]):
         with ProgressLine(run.console, self.title) as line, asking(module.teacher), kept:
             trainer = self.trainer(output, state, (module, data), line, first=_step_of(saved))
             trainer.fit(module, datamodule=data, ckpt_path=saved, weights_only=True)
-        if self._config.training.keep == "best":
+            self._peak.end()
+        has_model = trainer.is_global_zero or self._config.training.validate_texts > 0  # which all write together
+        if has_model and self._config.training.keep == "best":
             load_best(state, module)
         trainer.strategy.barrier()  # once it is marked done the first process removes these files
-        results = self._results(module, data) | self._memory()
+        results = (self._results(module, data) if has_model else {}) | self._memory()
         if trainer.is_global_zero:
             self._save(cast(Student, module.student), output)
         return results

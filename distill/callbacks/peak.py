@@ -12,14 +12,15 @@ from distill import memory
 
 
 class Peak(pl.Callback):
-    """Measures the most bytes in use of any device while a model trains; on CPUs above what the process used before
-    its models were loaded.
+    """Measures the most bytes in use of any device while a model trains and until its weights are put together; on CPUs
+    above what the process used before its models were loaded.
     """
 
     def __init__(self) -> None:
         """Remember what is in use; there are no models yet."""
         gc.collect()
         self._before = memory.in_use(torch.device("cpu")) or 0
+        self._device = torch.device("cpu")
         self._highest: memory.Highest | None = None
         self._looking = ExitStack()
         self.bytes: int | None = None
@@ -28,19 +29,22 @@ class Peak(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Begin to look."""
         memory.give_back()  # what loading took
-        self._highest = self._looking.enter_context(memory.Highest(pl_module.device))
+        self._device = pl_module.device
+        self._highest = self._looking.enter_context(memory.Highest(self._device))
 
     def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
         """Look no longer."""
         self._looking.close()
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Take the highest of all ranks."""
+    def end(self) -> None:
+        """Take the highest of all ranks, once a training is over and its weights are put together."""
         self._looking.close()
-        highest = 0 if self._highest is None else self._highest.bytes or 0
-        found = highest - (0 if pl_module.device.type == "cuda" else self._before)
+        if self._highest is None:
+            return
+        on_gpu = self._device.type == "cuda"
+        found = (self._highest.bytes or 0) - (0 if on_gpu else self._before)
         if dist.is_initialized():
-            every = torch.tensor(found, device=pl_module.device)
+            every = torch.tensor(found, device=self._device)
             dist.all_reduce(every, op=dist.ReduceOp.MAX)
             found = int(every)
         self.bytes = found if found > 0 else None

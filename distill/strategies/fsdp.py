@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+import torch
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.trainer.states import TrainerStatus
 from torch import Tensor, nn
@@ -20,6 +21,9 @@ from torch.optim import Optimizer
 
 from distill.protocols import TrainedModel
 
+_MARKS = ("_is_fsdp_managed_module", "_fsdp_use_orig_params")
+"""What `fully_shard` leaves on each part for others to see: transformers' `generate` asks all ranks after each token
+where it finds the first, and rank 0 writes its texts alone once the weights are whole."""
 _OWN_TEACHER = "frozen"
 """The other pass through a student, which puts weights together too."""
 
@@ -54,24 +58,27 @@ class FullyShardedStrategy(DDPStrategy):
         fully_shard(module, mesh=mesh, offload_policy=self._policy)
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """Return what learns, whole, on all ranks; tied weights stay tied."""
+        """Return what learns, whole, on rank 0; tied weights stay tied."""
         module = self.lightning_module
         assert module is not None
         state: dict[str, Any] = module.state_dict()  # FSDP cuts up again what a pass left whole
         parameters, whole = dict(module.named_parameters(remove_duplicate=False)), dict[int, Any]()
         for name, value in state.items():
             one = id(parameters.get(name, value))
-            state[name] = whole[one] = whole[one] if one in whole else _whole(value)
-        return state
+            state[name] = whole[one] = whole[one] if one in whole else self._whole(value)
+        return state if self.is_global_zero else {}
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """Return the state of AdamW as one device would have it."""
+        """Return the state of AdamW as one device would have it, on rank 0."""
         found = optimizer.state_dict()
         state = {
-            number: {name: _whole(value) for name, value in moments.items()}
+            number: {name: self._whole(value) for name, value in moments.items()}
             for number, moments in found["state"].items()
         }
-        return {**found, "state": state}
+        return {**found, "state": state if self.is_global_zero else {}}
+
+    def _whole(self, value: Any) -> Any:
+        return _whole(value, keep=self.is_global_zero)
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Deal out the state of AdamW."""
@@ -84,17 +91,19 @@ class FullyShardedStrategy(DDPStrategy):
         optimizer.load_state_dict({**saved, "state": state})
 
     def teardown(self) -> None:
-        """Make the model whole again: what follows scores and saves it. A training that had no step left has come here
-        too; one that failed has lost the others.
+        """Make the model whole again on rank 0, which scores and saves it: in the host's memory, where Lightning puts
+        it next. A training that had no step left has come here too; one that failed has lost the others.
         """
         module = self.lightning_module
         if module is not None and module.trainer.state.status is not TrainerStatus.INTERRUPTED:
-            make_whole(module)
+            make_whole(module, keep=self.is_global_zero)
         super().teardown()
 
 
-def make_whole(module: nn.Module) -> None:
-    """Put cut-up weights together for good, and take FSDP's hooks off."""
+def make_whole(module: nn.Module, *, keep: bool) -> None:
+    """Put cut-up weights together for good, in the host's memory of the ranks that `keep` them, one at a time; take
+    FSDP's hooks off everywhere.
+    """
     sharded = [part for part in module.modules() if isinstance(part, FSDPModule)]
     for cut in sharded:
         cut.reshard()  # the last pass leaves the outermost whole
@@ -102,11 +111,14 @@ def make_whole(module: nn.Module) -> None:
     for part in module.modules():
         for name, parameter in part.named_parameters(recurse=False):
             if isinstance(parameter, DTensor):
-                value = _whole(parameter.detach()).to(parameter.device)
+                value = _whole(parameter.detach(), keep=keep)
                 one = whole.setdefault(id(parameter), nn.Parameter(value, requires_grad=parameter.requires_grad))
                 setattr(part, name, one)
     for cut in sharded:
         _release(cut)
+    for part in module.modules():
+        for mark in _MARKS:
+            part.__dict__.pop(mark, None)
 
 
 def _release(part: Any) -> None:
@@ -132,9 +144,14 @@ def blocks(model: nn.Module) -> list[nn.Module]:
     return [block for part in lists for block in part if not any(inner in lists for inner in block.modules())]
 
 
-def _whole(value: Any) -> Any:
-    """Return a tensor that was cut up, whole and on the CPU; anything else as it is."""
-    return value.full_tensor().cpu() if isinstance(value, DTensor) else value
+def _whole(value: Any, *, keep: bool) -> Any:
+    """Return a tensor that was cut up, whole and on the CPU; nothing of it where it is not kept. All ranks take part.
+    Return anything else as it is.
+    """
+    if not isinstance(value, DTensor):
+        return value
+    whole = value.full_tensor()
+    return whole.cpu() if keep else torch.empty(0)
 
 
 def _part(value: Tensor, parameter: Tensor) -> Tensor:

@@ -82,12 +82,12 @@ class ZeroStrategy(DeepSpeedStrategy):
         return True
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """Return what learns, whole, on all ranks."""
+        """Return what learns, whole, on rank 0."""
         assert self.lightning_module is not None
-        return gathered(self.deepspeed_engine, self.lightning_module)
+        return gathered(self.deepspeed_engine, self.lightning_module, keep=self.is_global_zero)
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """Return the state of AdamW as one device would have it."""
+        """Return the state of AdamW as one device would have it, on rank 0."""
         assert self._state is not None
         return self._state.read(keep=self.is_global_zero)
 
@@ -109,13 +109,13 @@ class ZeroStrategy(DeepSpeedStrategy):
         Strategy.load_model_state_dict(self, checkpoint, strict)
 
     def teardown(self) -> None:
-        """Make the model whole again: what follows scores and saves it. A training that had no step left has come here
-        too; one that failed has lost the others.
+        """Make the model whole again on rank 0, which scores and saves it: in the host's memory, where Lightning puts
+        it next. A training that had no step left has come here too; one that failed has lost the others.
         """
         module = self.lightning_module
         if module is not None and isinstance(self.model, DeepSpeedEngine):
             if module.trainer.state.status is not TrainerStatus.INTERRUPTED:
-                make_whole(self.model, module)
+                make_whole(self.model, module, keep=self.is_global_zero)
             self.model = module
             self._clear_disk()
         super().teardown()

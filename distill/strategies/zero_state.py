@@ -136,8 +136,10 @@ class ZeroState:
         return groups
 
 
-def gathered(engine: Any, module: pl.LightningModule) -> dict[str, Any]:
-    """Return the module's state with the weights that stage 3 has dealt out put together, on all ranks."""
+def gathered(engine: Any, module: pl.LightningModule, *, keep: bool) -> dict[str, Any]:
+    """Return the module's state with the weights that stage 3 has dealt out put together. All ranks take part; only
+    those that `keep` hold it.
+    """
     _settle(engine)
     named = dict(module.named_parameters(remove_duplicate=False))
     whole: dict[int, Tensor] = {}  # tied weights once
@@ -148,23 +150,30 @@ def gathered(engine: Any, module: pl.LightningModule) -> dict[str, Any]:
             continue
         if id(parameter) not in whole:
             with deepspeed.zero.GatheredParameters([parameter]):
-                whole[id(parameter)] = parameter.detach().cpu().clone()
+                whole[id(parameter)] = _copied(parameter, keep=keep)
         state[name] = whole[id(parameter)]
-    return state
+    return state if keep else {}
 
 
-def make_whole(engine: Any, module: nn.Module) -> None:
-    """Put dealt-out weights together for good, and take DeepSpeed's hooks off."""
+def make_whole(engine: Any, module: nn.Module, *, keep: bool) -> None:
+    """Put dealt-out weights together for good, in the host's memory of the ranks that `keep` them, one at a time; take
+    DeepSpeed's hooks off everywhere.
+    """
     _settle(engine)
     partitioned = [parameter for parameter in module.parameters() if is_partitioned(parameter)]
     whole = []
     for parameter in partitioned:
         with deepspeed.zero.GatheredParameters([parameter]):
-            whole.append(parameter.detach().clone())
+            whole.append(_copied(parameter, keep=keep))
     engine.destroy()
     forget(engine.module)
     for parameter, value in zip(partitioned, whole, strict=True):
         parameter.data = value
+
+
+def _copied(parameter: nn.Parameter, *, keep: bool) -> Tensor:
+    """Return a weight that is put together, copied into the host's memory; nothing where it is not kept."""
+    return parameter.detach().to("cpu", copy=True) if keep else torch.empty(0)
 
 
 def _settle(engine: Any) -> None:

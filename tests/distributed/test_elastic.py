@@ -15,6 +15,7 @@ from pipelines.export import Trained, export
 from pipelines.score import EncodedRows, predict_rows
 from pipelines.train import MODEL
 from tests.helpers import tiny
+from tests.helpers.held import held_by
 from tests.helpers.same import curve
 from tests.helpers.spread import overrides_of, spread_run
 from tests.helpers.training import cut_apart, train_apart
@@ -86,3 +87,11 @@ def test_a_training_cut_after_its_last_step_has_its_weights(run, whole, tmp_path
     resumed = train_apart(run, tmp_path, *chosen, processes=2)
     for name, value in whole.items():
         torch.testing.assert_close(resumed[name], value, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("strategy", ["fsdp", "deepspeed_3"])
+def test_rank_0_alone_holds_what_was_cut_up_whole(run, tmp_path, strategy):
+    first, other = held_by(run, tmp_path, *overrides_of(strategy, tmp_path), processes=2)
+    learns = first["moments"] // 2
+    assert first["weights"] >= learns > 0 and first["model"] >= learns
+    assert other == {"weights": 0, "moments": 0, "model": 0, "asks_others": 0} and first["asks_others"] == 0
