@@ -247,7 +247,8 @@ def _learner(module: DistillModule, lent: int) -> Learner:
     learning = _count(weight for weight in every if weight.requires_grad)
     frozen = _bytes(weight for weight in every if not weight.requires_grad) + _bytes(module.buffers())
     layers = [_bytes(block.parameters()) for block in blocks(module.student)]
-    return Learner(learning, frozen + lent, max(layers, default=0), _bytes(every) - sum(layers))
+    sizes = tuple(weight.numel() for weight in every)
+    return Learner(learning, frozen + lent, max(layers, default=0), _bytes(every) - sum(layers), sizes)
 
 
 def _adapters(stage: TrainStage) -> int:

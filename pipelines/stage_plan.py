@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, replace
 
+from configs.strategies import StrategyName
 from configs.teachers import ShardedTeacher
+from distill.strategies.deepspeed_config import Keeping, deepspeed_config, keeping
 from distill.strategies.memory_laws import Layout, Need, fullest, teaching
 from pipelines.memory_batches import Asked
 from pipelines.memory_facts import Traced, trace
@@ -56,4 +58,14 @@ def _layout(asked: Asked, traced: Traced) -> Layout:
         kernels=traced.kernels if asked.device == "cpu" and asked.run.device.native_bf16 else 0,
         teacher=traced.teacher_kind,
         teacher_offload=isinstance(teacher, ShardedTeacher) and teacher.offload == "cpu",
+        keeping=_keeping(asked, traced, strategy),
+        neighbours=asked.run.device.devices,
     )
+
+
+def _keeping(asked: Asked, traced: Traced, strategy: StrategyName) -> Keeping:
+    """Return what DeepSpeed will keep, told by the very configuration that the training gives it."""
+    if not strategy.startswith("deepspeed"):
+        return Keeping()
+    options = asked.run.config.machine.deepspeed
+    return keeping(deepspeed_config(int(strategy[-1]), asked.stage.training, options, traced.facts))

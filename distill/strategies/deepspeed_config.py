@@ -1,5 +1,6 @@
 """DeepSpeed's own configuration of a training, and a user's additions to it."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from configs.strategies import DeepSpeed
@@ -10,6 +11,50 @@ from distill.strategies.precision import AUTOCAST
 
 BUCKET = 50_000_000
 """Most elements of gradients that are sent at once, and that a buffer is held for."""
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """What DeepSpeed keeps beside a device's parts, as its configuration says: in elements, of weights but for the
+    first.
+    """
+
+    buckets: int = 0
+    """Gradients on their way, in buffers that are whole from the first one on."""
+    scattered: bool = False
+    """Whether they are in no buffers: they wait as they come, and are laid end to end to be summed."""
+    reused: int = 0
+    """Those that stay gathered because they are used again so soon."""
+    ahead: int = 0
+    """Those that are gathered ahead of their use."""
+    small: int = 0
+    """Of a weight that stays gathered for good, at most."""
+    all_small: int = 0
+    """Of all that do, at most."""
+    group: int = 0
+    """Those the optimiser works on at a time."""
+    secondary: int = 1
+    """Devices that hold a second copy of all of them together; 1: there is none."""
+
+
+def keeping(config: dict[str, Any]) -> Keeping:
+    """Read what is kept from a complete configuration; what it does not say is DeepSpeed's default. Weights are
+    gathered in place after a step, whatever `allgather_bucket_size` is.
+    """
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+
+    zero = DeepSpeedZeroConfig(**config["zero_optimization"])
+    twice = zero.overlap_comm and zero.contiguous_gradients and zero.stage < 3  # one is filled, one is sent
+    return Keeping(
+        buckets=zero.reduce_bucket_size * (2 if twice else 1),
+        scattered=not zero.contiguous_gradients,
+        reused=zero.max_reuse_distance,
+        ahead=1 if zero.allgather_sequential else min(zero.prefetch_bucket_size, zero.max_live_parameters),
+        small=zero.param_persistence_threshold,
+        all_small=zero.model_persistence_threshold,
+        group=zero.sub_group_size,
+        secondary=zero.zero_hpz_partition_size,
+    )
 
 
 def deepspeed_config(stage: int, training: Training, options: DeepSpeed, facts: Facts) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What is planned before anything is loaded is what is measured, within 8 %; a sharded teacher within 15 %."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,21 @@ ALONE: dict[str, tuple[str, ...]] = {
 }
 TOGETHER: dict[str, tuple[str, ...]] = {
     name: (f"machine.strategy={name}",) for name in ("ddp", "deepspeed_1", "deepspeed_2", "deepspeed_3", "fsdp")
-} | {"sharded teacher": ("machine.strategy=ddp",)}
+} | {
+    "sharded teacher": ("machine.strategy=ddp",),
+    "fsdp, lora, the end": ("machine.strategy=fsdp", "stages.student.training.batch_size=2"),
+    "deepspeed_3, lora, the end": ("machine.strategy=deepspeed_3", "stages.student.training.batch_size=2"),
+}
+KEYS: dict[str, dict[str, float | bool]] = {
+    "deepspeed_1": {"reduce_bucket_size": 1e8},
+    "deepspeed_2": {"reduce_bucket_size": 5e7, "overlap_comm": True},
+    "deepspeed_2, scattered": {"reduce_bucket_size": 1e9, "contiguous_gradients": False},
+    "deepspeed_3": {"reduce_bucket_size": 1e8},
+    "deepspeed_3, little gathered": {"stage3_max_reuse_distance": 0, "stage3_prefetch_bucket_size": 0},
+    "deepspeed_3, part gathered": {"stage3_max_reuse_distance": 1e7, "stage3_max_live_parameters": 2e6},
+    "deepspeed_3, all small": {"stage3_max_reuse_distance": 0, "stage3_param_persistence_threshold": 1e9},
+}
+"""A user's own keys of DeepSpeed, by the strategy they are for."""
 SOON = ("full", "ddp")
 """Compared in every run of the tests; the others take their time."""
 
@@ -37,6 +52,9 @@ def _marked(names: dict[str, tuple[str, ...]]) -> list[Any]:
 
 
 def _run(folder: Path, name: str) -> Path:
+    match name.split(", ")[-2:]:
+        case ["lora", "the end"]:
+            return footprint.write(folder, LORA)
     match name:
         case "wide":
             return footprint.write_wide(folder)
@@ -65,3 +83,14 @@ def test_each_of_two_processes_takes_what_was_planned(tmp_path, name):
     found = footprint.compare(_run(tmp_path, name), tmp_path / "out", *TOGETHER[name], processes=2)
     tolerance = TOLERANCE_SHARDED if name == "sharded teacher" else TOLERANCE
     assert found["planned"] == pytest.approx(found["measured"], rel=tolerance), found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KEYS)
+def test_a_users_file_for_deepspeed_is_planned_with(tmp_path, name):
+    file = tmp_path / "keys.json"
+    file.write_text(json.dumps({"zero_optimization": KEYS[name]}), encoding="utf-8")
+    long = "task.max_length=60"  # or a checkpoint is what takes most
+    chosen = (f"machine.strategy={name.split(',')[0]}", f"machine.deepspeed.config={file}", long)
+    found = footprint.compare(footprint.write(tmp_path), tmp_path / "out", *chosen, processes=2)
+    assert found["planned"] == pytest.approx(found["measured"], rel=TOLERANCE), found

@@ -19,7 +19,7 @@ from tests.helpers.writers import tokenizer, writer
 
 BODY = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 8, "num_attention_heads": 8}
 """25 M weights, 101 MB."""
-TRAINING = {"max_steps": 3, "batch_size": 64, "padding": "fixed", "watch": "off"}
+TRAINING = {"max_steps": 3, "batch_size": 64, "padding": "fixed", "watch": "off", "checkpoint_every": 2}
 
 
 def write(folder: Path, adapter: dict[str, Any] | None = None, **teacher: Any) -> Path:
