@@ -22,7 +22,7 @@ from distill import attention
 from distill.adapted_model import transformer
 from distill.only_hidden import only_at, taken
 from distill.types import Batch, Heads, Inside, Layers, Needs, Outputs, Shape, Side
-from distill.virtual import Learned, learned, without_learned
+from distill.virtual import Learned, answering_at_last, learned, without_learned
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids", "decoder_input_ids")
 
@@ -89,6 +89,7 @@ def forward(model: PreTrainedModel, batch: Batch, needs: Needs) -> Outputs:
         _recording(needs, model.config.num_hidden_layers) as recorder,
         _bias_of_logits_as_computed(model),
         only_at(transformer(model), None if before.tokens else hidden),
+        answering_at_last(model, batch.get("attention_mask")),
     ):
         result = model(**inputs)
     states = result.get("encoder_hidden_states" if model.config.is_encoder_decoder else "hidden_states")

@@ -1,15 +1,19 @@
 """Take what an adapter learned to put before a row's tokens (prompt tuning, P-tuning), or before every layer's keys (a
-cartridge), out of what a model gave.
+cartridge), out of what a model gave; and see to it that a row is answered at its last token all the same.
 
 It stands first. Scores are those before the softmax, so that what is left of them needs no new normalisation: whoever
 makes probabilities of them does it over the real keys.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from peft import PeftModel, PeftType
+import torch
+from peft import PeftModel, PeftModelForSequenceClassification, PeftType
+from torch import Tensor
 
-from distill.adapted_model import Model
+from distill.adapted_model import Model, transformer
 from distill.types import Heads, Inside, Outputs
 
 
@@ -30,6 +34,30 @@ def learned(model: Model) -> Learned:
     count = int(model.active_peft_config.num_virtual_tokens)
     keys = model.active_peft_config.peft_type in (PeftType.PREFIX_TUNING, PeftType.CARTRIDGE)
     return Learned(keys=count) if keys else Learned(tokens=count)
+
+
+@contextmanager
+def answering_at_last(model: Model, mask: Tensor | None) -> Iterator[None]:
+    """Let a decoder that classifies take its answer from each row's last token, by the mask [B T] of its tokens.
+
+    It looks for that among token ids. Learned vectors leave it embedded tokens alone, and it takes the last position,
+    which is padding in all rows but the longest.
+    """
+    head, before = getattr(transformer(model), "score", None), learned(model).tokens
+    if mask is None or head is None or not before or not isinstance(model, PeftModelForSequenceClassification):
+        yield
+        return
+    last = before + (mask != 0).long().mul(torch.arange(mask.size(1), device=mask.device)).argmax(1)
+
+    def moved(_: object, __: object, logits: Tensor) -> Tensor:
+        answers = logits.take_along_dim(last.to(logits.device)[:, None, None], 1)
+        return torch.cat((logits[:, :-1], answers), 1)
+
+    hook = head.register_forward_hook(moved)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def without_learned(outputs: Outputs, found: Learned, *, beside: bool) -> Outputs:

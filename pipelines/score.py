@@ -24,7 +24,7 @@ from distill.metrics import TargetMetrics
 from distill.protocols import Teacher
 from distill.token_metrics import at, labelled_places, told
 from distill.types import Batch, Needs, Outputs
-from distill.virtual import learned
+from distill.virtual import answering_at_last, learned
 from teachers.in_step import in_step
 
 Inputs = Mapping[str, Tensor]
@@ -198,7 +198,9 @@ def _put_back(logits: Tensor, order: Indices) -> Tensor:
 
 def head_output(model: PreTrainedModel, batch: Inputs) -> Tensor:
     """Return the logits [B V] of a model with a head, or the last hidden state [B T D] of a body."""
-    output = model(**model_inputs(model, batch))
+    inputs = model_inputs(model, batch)
+    with answering_at_last(model, inputs.get("attention_mask")):
+        output = model(**inputs)
     first: Tensor = output["logits"] if "logits" in output else output["last_hidden_state"]
     if first.ndim == 2 or model.config.is_encoder_decoder:
         return first
