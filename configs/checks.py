@@ -112,10 +112,6 @@ def _check_result(parts: Parts, name: str, stage: EvaluateStage | ExportStage) -
     yield from check_source(parts, name, ("data",), stage.data)
     yield from check_stage(parts, name, "student", stage.student, not_training("student"))
     kind = parts.task.kind if parts.task is not None else None
-    adapter = parts.adapter
-    if kind == "generation" and adapter is not None and adapter.kind in ("prompt", "p_tuning"):
-        what = f"`{adapter.kind}` puts learned vectors before the source, and no search carries them"
-        yield ("stages", name, "student"), f"{what}; `prefix` is as small, and can be written with"
     if isinstance(stage, ExportStage):
         yield from _check_formats(parts, name, stage)
         return

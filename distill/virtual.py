@@ -8,10 +8,12 @@ makes probabilities of them does it over the real keys.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import torch
-from peft import PeftModel, PeftModelForSequenceClassification, PeftType
+from peft import PeftConfig, PeftModel, PeftModelForSequenceClassification, PeftType
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from distill.adapted_model import Model, transformer
 from distill.types import Heads, Inside, Outputs
@@ -29,11 +31,28 @@ class Learned:
 
 def learned(model: Model) -> Learned:
     """Return how much a model's active adapter puts before what the model has itself."""
-    if not isinstance(model, PeftModel) or not model.active_peft_config.is_prompt_learning:
+    return learned_by(model.active_peft_config) if isinstance(model, PeftModel) else Learned()
+
+
+def learned_by(adapter: PeftConfig) -> Learned:
+    """Return how much an adapter puts before what a model has itself, by its configuration."""
+    if not adapter.is_prompt_learning:
         return Learned()
-    count = int(model.active_peft_config.num_virtual_tokens)
-    keys = model.active_peft_config.peft_type in (PeftType.PREFIX_TUNING, PeftType.CARTRIDGE)
+    count = int(adapter.num_virtual_tokens)  # type: ignore[attr-defined]
+    keys = adapter.peft_type in (PeftType.PREFIX_TUNING, PeftType.CARTRIDGE)
     return Learned(keys=count) if keys else Learned(tokens=count)
+
+
+def with_tokens(model: Model, input_ids: Tensor, mask: Tensor) -> tuple[PreTrainedModel, dict[str, Tensor]]:
+    """Return the model itself and what its adapter hands it for tokens [B T]: their vectors [B P+T D] behind the P
+    learned ones, and their mask [B P+T]; without such an adapter the model as it is, and the tokens.
+    """
+    if not isinstance(model, PeftModel) or not (before := learned(model).tokens):
+        return cast(PreTrainedModel, model), {"input_ids": input_ids, "attention_mask": mask}
+    vectors = cast(Tensor, cast(Any, model).word_embeddings(input_ids))
+    first = model.get_prompt(batch_size=len(input_ids)).to(vectors.dtype)
+    inputs = {"inputs_embeds": torch.cat((first, vectors), 1)}
+    return transformer(model), inputs | {"attention_mask": torch.cat((mask.new_ones(len(mask), before), mask), 1)}
 
 
 @contextmanager

@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from configs.stages import EvaluateStage
+from distill.adapters import is_adapter, read_config
 from distill.callbacks.progress import ProgressLine
 from distill.data.rows import by_source
 from distill.errors import DataError
 from distill.metrics import main_metric
 from distill.models import Loaded, ModelSource, describing, fingerprint, load, load_config, load_tokenizer
 from distill.protocols import TextTeacher
+from distill.virtual import learned_by
 from pipelines.evaluate_text import TextComparison, evaluate
 from pipelines.stage import Stage
 from pipelines.trained import evaluation_fingerprint, every_seed
@@ -89,5 +91,7 @@ def read_by_all(texts: Sequence[str], models: Iterable[Sequence[tuple[int, Model
     for (_, source), *_ in models:
         described = describing(source, "evaluate")
         words, config = load_tokenizer(described, "evaluate"), load_config(described, "evaluate")
-        left |= {place for place, _ in too_long(texts, words, config)}
+        folder = source.folder
+        before = 0 if folder is None or not is_adapter(folder) else learned_by(read_config(folder, "evaluate")).tokens
+        left |= {place for place, _ in too_long(texts, words, config, before)}
     return [text for place, text in enumerate(texts) if place not in left]

@@ -22,6 +22,7 @@ from distill.models import Loaded, ModelSource, fingerprint, load, load_config, 
 from distill.positions import positions
 from distill.protocols import TextTeacher
 from distill.types import Completion
+from distill.virtual import learned
 from pipelines.place import own_device, share
 from pipelines.run import Run
 from pipelines.stage import Stage
@@ -248,14 +249,15 @@ def writable(rows: Rows, loaded: Loaded, stage: GenerateStage, where: str) -> Ro
     check_searchable(loaded.model)
     if stage.decoding.language is not None:
         language_id(stage.decoding.language, loaded.tokenizer)
-    found = too_long([row.text for row in rows], loaded.tokenizer, loaded.model.config)
+    before = learned(loaded.model).tokens
+    found = too_long([row.text for row in rows], loaded.tokenizer, loaded.model.config, before)
     if found and stage.long_sources == "error":
         place, tokens = found[0]
         text = next(iter(rows.part(place, place + 1))).text
         more = f", as are {len(found) - 1} more" if len(found) > 1 else ""
         raise DataError(
             f"{where}.data: a source of {tokens} tokens is longer than the "
-            f"{positions(loaded.model.config)} positions of the teacher{more}: {text[:60]!r}…; nothing is "
+            f"{positions(loaded.model.config) - before} positions of the teacher{more}: {text[:60]!r}…; nothing is "
             "cut: `long_sources: leave_out` leaves such rows out"
         )
     keep = np.ones(len(rows), dtype=np.bool_)

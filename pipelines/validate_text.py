@@ -15,6 +15,7 @@ from distill import text_metrics
 from distill.data.hashing import hash_text
 from distill.metrics import main_metric, validation_metric
 from distill.protocols import TrainedModel
+from distill.virtual import learned
 from students.student import Student
 from teachers.text.huggingface import HuggingFaceWriter
 from teachers.text.sources import too_long
@@ -40,7 +41,7 @@ class WrittenValidation:
         """
         model = cast(Student, student).model
         sources = list(self._references)
-        left_out = {place for place, _ in too_long(sources, self._tokenizer, model.config)}
+        left_out = {place for place, _ in too_long(sources, self._tokenizer, model.config, learned(model).tokens)}
         sources = [source for place, source in enumerate(sources) if place not in left_out]
         with _as_it_was(model):
             texts = self._write(model, sources)

@@ -12,7 +12,7 @@ from peft.utils.other import ModulesToSaveWrapper
 from torch import nn
 from transformers import PreTrainedModel
 
-from configs.adapters import AnyAdapter, Bottleneck, Fusion, MixAndMatch, Peft, Prefix
+from configs.adapters import AnyAdapter, Bottleneck, Fusion, MixAndMatch, Peft, Prefix, PromptTuning, PTuning
 from configs.data import Task
 from configs.errors import suggest
 from distill import adapted_model, adapters
@@ -49,6 +49,8 @@ def build(section: AnyAdapter, loaded: Loaded, task: Task) -> PeftModel:
     adapted: PeftModel | None = None
     for name, (folder, where) in held.items():
         adapted = adapters.add(adapted or model, folder, name, where, head=False)
+    if isinstance(section, PromptTuning | PTuning):
+        _check_vectors(section.kind, model)
     made = _wrap(adapted or model, config)
     if isinstance(section, Peft):
         _try(section, made)
@@ -86,6 +88,28 @@ def _wrap(model: PreTrainedModel | PeftModel, config: PeftConfig) -> PeftModel:
         raise ModelError(f"{WHERE}: peft refuses: {str(error).splitlines()[0]}") from error
     made.set_adapter(adapted_model.ACTIVE)
     return made
+
+
+@torch.no_grad()
+def _check_vectors(kind: str, model: PreTrainedModel) -> None:
+    """Raise ModelError for a model that reads its tokens' vectors otherwise than its tokens: Marian scales them itself,
+    and peft, which hands over vectors, would have it read all tokens √d times too small.
+    """
+    if any(parameter.is_meta for parameter in model.parameters()):
+        return
+    body = model.get_encoder() if model.config.is_encoder_decoder else model.base_model
+    ids, training = torch.tensor([[1, 2, 3]], device=model.device), model.training
+    model.eval()
+    tokens, vectors = (
+        body(**inputs).last_hidden_state
+        for inputs in ({"input_ids": ids}, {"inputs_embeds": model.get_input_embeddings()(ids)})
+    )
+    model.train(training)
+    if not torch.allclose(tokens, vectors, atol=1e-3):
+        raise ModelError(
+            f"{WHERE}.kind: `{kind}` hands vectors to the model, and {model.config.model_type} does to tokens what it "
+            "does not do to vectors; `prefix` is as small"
+        )
 
 
 def _try(section: Peft, made: PeftModel) -> None:

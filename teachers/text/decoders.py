@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from peft import PeftModel
 from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache, LogitsProcessorList
 from transformers.cache_utils import DynamicLayer
 from transformers.modeling_outputs import BaseModelOutput
 
+from distill.adapted_model import transformer
+from distill.virtual import learned, with_tokens
 from teachers.text.beam import Decoder
 
 
@@ -20,7 +21,7 @@ def has_keys(model: Any) -> bool:
     """Whether a model goes on from keys and values of each token, all of it: a state that is not in our cache would be
     left behind where hypotheses are reordered, without a word.
     """
-    inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    inner: Any = transformer(model)
     if inner._is_stateful or "past_key_values" not in inspect.signature(type(inner).forward).parameters:
         return False
     return all(isinstance(layer, DynamicLayer) for layer in DynamicCache(config=inner.config).layers)
@@ -39,8 +40,8 @@ class _Model(Decoder):
 
     def step(self, tokens: Tensor) -> Tensor:
         """Feed the new tokens: the whole prompt at first."""
-        new = tokens[:, -1:] if self._spread else tokens[:: self._beams]
-        output = self._model(**self._inputs(new), past_key_values=self._cache, use_cache=True, return_dict=True)
+        inputs = self._inputs(tokens[:, -1:]) if self._spread else self._first(tokens[:: self._beams])
+        output = self._model(**inputs, past_key_values=self._cache, use_cache=True, return_dict=True)
         log_probs: Tensor = output.logits[:, -1].float().log_softmax(-1)
         return log_probs if self._spread else log_probs.repeat_interleave(self._beams, 0)
 
@@ -49,9 +50,13 @@ class _Model(Decoder):
         self._select(rows if self._spread else rows // self._beams, sentences)
         self._spread = True
 
+    def _first(self, prompts: Tensor) -> dict[str, Any]:
+        """Return what the model takes beside its cache, to begin with prompts [S T]."""
+        return self._inputs(prompts)
+
     @abstractmethod
     def _inputs(self, new: Tensor) -> dict[str, Any]:
-        """Return what the model takes beside its cache, to go on with tokens [R T], of sentences [S T] at first."""
+        """Return what the model takes beside its cache, to go on with tokens [R T]."""
 
     @abstractmethod
     def _select(self, rows: Tensor, sentences: Tensor | None) -> None:
@@ -66,9 +71,9 @@ class EncoderDecoder(_Model):
 
     def __init__(self, model: Any, input_ids: Tensor, attention_mask: Tensor, beams: int) -> None:
         """Encode sources [S T], padded on the right; `model` may carry adapters."""
-        super().__init__(model, EncoderDecoderCache(DynamicCache(), DynamicCache()), attention_mask, beams)
-        encoded = model.get_encoder()(input_ids=input_ids, attention_mask=attention_mask, return_dict=True)
-        self._states = encoded.last_hidden_state
+        model, inputs = with_tokens(model, input_ids, attention_mask)
+        super().__init__(model, EncoderDecoderCache(DynamicCache(), DynamicCache()), inputs["attention_mask"], beams)
+        self._states = model.get_encoder()(**inputs, return_dict=True).last_hidden_state
 
     def _inputs(self, new: Tensor) -> dict[str, Any]:
         encoded = BaseModelOutput(last_hidden_state=self._states)
@@ -95,12 +100,20 @@ class DecoderOnly(_Model):
     """A language model over prompts that are padded on the left."""
 
     def __init__(self, model: Any, attention_mask: Tensor, beams: int) -> None:
-        """Take the mask [S P] of the prompts."""
-        super().__init__(model, DynamicCache(), attention_mask, beams)
+        """Take the mask [S P] of the prompts; `model` may carry adapters."""
+        super().__init__(transformer(model) if learned(model).tokens else model, DynamicCache(), attention_mask, beams)
+        self._adapted = model
+
+    def _first(self, prompts: Tensor) -> dict[str, Any]:
+        _, inputs = with_tokens(self._adapted, prompts, self._mask)
+        self._mask = inputs["attention_mask"]
+        return {**inputs, "position_ids": self._places()}
 
     def _inputs(self, new: Tensor) -> dict[str, Any]:
-        places = (self._mask.cumsum(-1) - 1).clamp_(min=0)
-        return {"input_ids": new, "attention_mask": self._mask, "position_ids": places[:, -new.shape[1] :]}
+        return {"input_ids": new, "attention_mask": self._mask, "position_ids": self._places()[:, -1:]}
+
+    def _places(self) -> Tensor:
+        return (self._mask.cumsum(-1) - 1).clamp_(min=0)
 
     def _select(self, rows: Tensor, sentences: Tensor | None) -> None:
         self._cache.batch_select_indices(rows)

@@ -19,7 +19,7 @@ from distill.data.buckets import cut_by_tokens
 from distill.errors import ModelError
 from distill.protocols import TextTeacher
 from distill.types import Completion, Text
-from distill.virtual import Learned, learned
+from distill.virtual import learned
 from teachers.text.beam import Decoder, Hypothesis, Search, search
 from teachers.text.decoders import Constrained, DecoderOnly, EncoderDecoder, Ensemble, has_keys
 from teachers.text.sources import encode, generation_of, language_id, start_token
@@ -103,7 +103,8 @@ class HuggingFaceWriter(TextTeacher):
                 yield place, self._completion(hypotheses[: decoding.hypotheses], how, free)
 
     def _batches(self, prompts: Sequence[str], decoding: Decoding) -> Iterator[_Batch]:
-        sources = encode(prompts, self._tokenizer, self._config, decoding)
+        before = max(learned(model).tokens for model in self._models)
+        sources = encode(prompts, self._tokenizer, self._config, decoding, before)
         lengths = np.array([len(source.ids) for source in sources], dtype=np.int64)
         side = "right" if self._config.is_encoder_decoder else "left"
         for rows in cut_by_tokens(np.arange(len(sources)), lengths, decoding.tokens_per_batch):
@@ -183,18 +184,21 @@ def _ends(settings: GenerationConfig) -> tuple[int, ...]:
 
 
 def check_searchable(model: Any) -> None:
-    """Raise ModelError for a model without keys and values to go on from, and for one with learned vectors before its
-    tokens or keys: peft gives them anew in every step, and a search with a cache would read them after each token.
+    """Raise ModelError for a model without keys and values to go on from, and for one with learned keys, or learned
+    vectors before what is written: peft gives them anew in every step, and a search would read them after each token.
     """
     if not has_keys(model):
         raise ModelError(
             f"{model.config.name_or_path or model.config.model_type}: goes on from a state of its own or from none "
             f"({model.config.model_type}), which cannot be searched with here; models that keep keys and values can"
         )
-    if learned(model) != Learned():
+    found = learned(model)
+    beside = model.config.is_encoder_decoder and found.tokens
+    if found.keys or (beside and model.active_peft_config.num_transformer_submodules != 1):
+        what = "keys" if found.keys else "vectors before what is written"
         raise ModelError(
-            f"{model.config.name_or_path}: its adapter puts learned vectors before the tokens, which cannot be "
-            "searched with; adapters that change weights or layers can"
+            f"{model.config.name_or_path}: its adapter learned {what}, which cannot be searched with; adapters that "
+            "change weights or layers, and learned vectors before what is read, can"
         )
 
 

@@ -31,18 +31,24 @@ class Source:
     """Tokens its text may have"""
 
 
-def encode(prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase, config: Any, decoding: Decoding) -> list[Source]:
-    """Tokenise prompts, the shortest first. Raises DataError for one that is empty or longer than the model's
-    positions: nothing is cut.
+def encode(
+    prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase, config: Any, decoding: Decoding, before: int = 0
+) -> list[Source]:
+    """Tokenise prompts, the shortest first; an adapter puts `before` vectors of its own before each. Raises DataError
+    for one that is empty or longer than the model's positions: nothing is cut.
     """
     ids: list[list[int]] = tokenizer(list(prompts))["input_ids"] if prompts else []
-    sources = [Source(place, row, _limit(place, len(row), config, decoding)) for place, row in enumerate(ids)]
+    sources = [Source(place, row, _limit(place, len(row), config, decoding, before)) for place, row in enumerate(ids)]
     return sorted(sources, key=lambda source: len(source.ids))
 
 
-def too_long(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, config: Any) -> list[tuple[int, int]]:
-    """Return the places of texts that are longer than the model's positions, with their numbers of tokens."""
-    room = positions(config) - (0 if config.is_encoder_decoder else 1)
+def too_long(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, config: Any, before: int = 0
+) -> list[tuple[int, int]]:
+    """Return the places of texts that are longer than the model's positions behind the `before` vectors of its adapter,
+    with their numbers of tokens.
+    """
+    room = positions(config) - (0 if config.is_encoder_decoder else 1) - before
     found = []
     for start in range(0, len(texts), _AT_ONCE):
         ids: list[list[int]] = tokenizer(list(texts[start : start + _AT_ONCE]), verbose=False)["input_ids"]
@@ -92,11 +98,11 @@ def check_vocabulary(first: PreTrainedTokenizerBase, other: PreTrainedTokenizerB
         )
 
 
-def _limit(place: int, length: int, config: Any, decoding: Decoding) -> int:
+def _limit(place: int, length: int, config: Any, decoding: Decoding, before: int) -> int:
     if not length:
         raise DataError(f"prompt {place} is empty")
-    read = positions(config)
-    room = positions(config, "decoder") - (1 if config.is_encoder_decoder else length)
+    read = positions(config) - before
+    room = positions(config, "decoder") - (1 if config.is_encoder_decoder else before + length)
     if length > read or room < 1:
         raise DataError(f"prompt {place} has {length} tokens, the model {read} positions")
     by_length = STEP * math.ceil((decoding.length_factor * length + decoding.length_extra) / STEP)

@@ -117,10 +117,14 @@ def test_learned_tokens_take_positions_too(tmp_path, call):
 
 @pytest.mark.parametrize(
     ("adapter", "formats"),
-    [({"kind": "bottleneck", "size": 8}, ["adapter"]), ({"kind": "lora"}, ["adapter", "transformers", "ctranslate2"])],
+    [
+        ({"kind": "bottleneck", "size": 8}, ["adapter"]),
+        ({"kind": "prompt", "tokens": 5}, ["adapter"]),
+        ({"kind": "lora"}, ["adapter", "transformers", "ctranslate2"]),
+    ],
 )
 def test_a_translator_in_an_adapter_learns_writes_and_is_exported(tmp_path, call, adapter, formats):
-    base = pairs.vocabulary(tmp_path / "base")
+    base = pairs.vocabulary(tmp_path / "base", scale_embedding=adapter["kind"] != "prompt")  # it puts vectors before
     terms = [{"kind": "task"}, {"kind": "logits"}, {"kind": "attention", "side": "cross"}]
     student = {"kind": "train", "data": ["train"], "validation": "validation", "training": pairs.TRAINING}
     stages = {
@@ -136,16 +140,6 @@ def test_a_translator_in_an_adapter_learns_writes_and_is_exported(tmp_path, call
     assert code == 0, out + err
     results = json.loads((tmp_path / "run/export/results.json").read_text(encoding="utf-8"))
     assert set(results["formats"]) == set(formats)
-
-
-def test_learned_tokens_are_not_written_with(tmp_path, call):
-    stages = {
-        "student": {"kind": "train", "data": ["train"], "objective": [{"kind": "task"}], "training": pairs.TRAINING},
-        "evaluate": {"kind": "evaluate", "data": "test", "student": "student"},
-    }
-    asked = {"kind": "folder", "model": str(pairs.vocabulary(tmp_path / "base")), "adapter": {"kind": "prompt"}}
-    code, _, err = call("check", str(pairs.run_file(tmp_path, stages, student=asked)))
-    assert code == 2 and "`prompt` puts learned vectors before the source, and no search carries them" in err
 
 
 def test_a_model_that_was_trained_anew_in_its_folder_is_another_start(tmp_path):

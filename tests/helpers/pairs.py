@@ -12,7 +12,13 @@ from tests.helpers.tiny import WORDS
 
 TASK = {"kind": "generation", "max_length": 24, "max_target_length": 24}
 SIZES = {"layers": 2, "hidden_size": 32, "intermediate_size": 64, "heads": 2}
-TEACHER = {"kind": "fresh", "vocabulary": 320, "decoder_layers": 2, **SIZES, "options": {"dropout": 0.0}}
+TEACHER: dict[str, Any] = {
+    "kind": "fresh",
+    "vocabulary": 320,
+    "decoder_layers": 2,
+    **SIZES,
+    "options": {"dropout": 0.0},
+}
 STUDENT = {"kind": "sizes", **SIZES, "layers": 1, "hidden_size": 16}
 TRAINING = {"epochs": 1, "tokens_per_batch": 400, "learning_rate": 3e-3, "watch": "warn"}
 
@@ -25,10 +31,11 @@ def sentences(count: int, seed: int = 0) -> list[tuple[str, str]]:
     return [(" ".join(words), " ".join(f"{word}n" for word in reversed(words))) for words in sources]
 
 
-def vocabulary(folder: Path, seed: int = 0) -> Path:
-    """Write a model with random weights, for its vocabulary."""
+def vocabulary(folder: Path, seed: int = 0, **options: Any) -> Path:
+    """Write a model with random weights, for its vocabulary; `options` go to its configuration."""
     texts = [text for pair in sentences(100) for text in pair]
-    sizes = FreshTeacher.model_validate_json(json.dumps(TEACHER))
+    asked = {**TEACHER, "options": {**TEACHER["options"], **options}}
+    sizes = FreshTeacher.model_validate_json(json.dumps(asked))
     return fresh.make(sizes, Task(kind="generation"), lambda: iter(texts), seed, folder)
 
 

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 
 from configs.adapters import Adapter
 from distill.errors import ModelError
+from distill.models import Loaded
 from distill.types import Needs
 from students.adapters.build import build
 from students.student import Student
@@ -83,3 +84,17 @@ def test_with_all_layers_left_out_that_may_be_something_still_learns() -> None:
         said.square().sum().backward()  # type: ignore[no-untyped-call]
         dropped.add(student.model.base_model.drop.below)  # type: ignore[union-attr]
     assert dropped == {0, 1}
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_vectors_go_before_no_tokens_that_the_model_scales_itself(scaled: bool) -> None:
+    config = families.loaded("marian").model.config
+    config.scale_embedding = scaled  # as OPUS-MT's are
+    model = type(families.loaded("marian").model)(config)
+    loaded = Loaded(model, None, "a tiny marian", trained_head=True)  # type: ignore[arg-type]
+    section = TypeAdapter(Adapter).validate_python({"kind": "prompt", "tokens": 3})
+    if not scaled:
+        build(section, loaded, families.task_of("marian"))
+        return
+    with pytest.raises(ModelError, match=r"^student\.adapter\.kind: `prompt` hands vectors .*, and marian does to"):
+        build(section, loaded, families.task_of("marian"))

@@ -64,14 +64,19 @@ def test_equals_the_adapter_at_work_beside_its_model_and_in_its_weights(tmp_path
     assert load_config(ModelSource(found.source), "").vocab_size == plain.model.config.vocab_size
 
 
-@pytest.mark.parametrize("kind", [peft.PrefixTuningConfig, peft.PromptTuningConfig])
+@pytest.mark.parametrize(
+    ("kind", "learned"),
+    [(peft.PrefixTuningConfig, "keys"), (peft.PromptTuningConfig, "vectors before what is written")],  # on both sides
+)
 @pytest.mark.parametrize("engine", ["auto", "ctranslate2", "huggingface"])
-def test_learned_tokens_are_refused_by_every_engine(tmp_path: Path, kind: Any, engine: Any) -> None:
+def test_what_no_search_can_carry_is_refused_by_every_engine(
+    tmp_path: Path, kind: Any, learned: str, engine: Any
+) -> None:
     base = base_folder(tmp_path / "base", "marian")
     settings = kind(task_type="SEQ_2_SEQ_LM", num_virtual_tokens=2)
     peft.get_peft_model(writer("marian").from_pretrained(base), settings).save_pretrained(tmp_path / "adapter")
     found = load(ModelSource(str(tmp_path / "adapter")), TASK, (), "teacher.model")
-    with pytest.raises(ModelError, match="its adapter puts learned vectors before the tokens"):
+    with pytest.raises(ModelError, match=f"its adapter learned {learned}, which"):
         build(found, "x", Asked(engine, "float32", tmp_path / "ct2", ["w1"], Decoding()))
 
 

@@ -7,8 +7,12 @@ import torch
 from pydantic import ValidationError
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from configs.adapters import PromptTuning, PTuning
+from configs.data import Task
 from configs.decoding import Decoding
 from distill.errors import DataError, ModelError
+from distill.models import Loaded
+from students.adapters.build import build
 from teachers.text.beam import BLOCK, Search, largest, search
 from teachers.text.decoders import DecoderOnly, EncoderDecoder, Ensemble
 from teachers.text.huggingface import HuggingFaceWriter
@@ -66,6 +70,37 @@ def test_equals_generate_in_text_and_scores(family, ends, monkeypatch):
         assert all(one.ended == (one.tokens[-1] in ends and len(one.tokens) <= free) for one in found)
         lengths.update(map(len, tokens))
     assert len(lengths) > 1  # sentences did leave the batch at different steps
+
+
+@pytest.mark.filterwarnings("ignore:Position ids are not supported")  # peft's, which leaves them to the model
+@pytest.mark.parametrize("family", ["t5", "bart", "marian", "gpt2", "llama"])
+@pytest.mark.parametrize(
+    "section", [PromptTuning(kind="prompt", tokens=3), PTuning(kind="p_tuning", tokens=3, width=8)]
+)
+def test_behind_learned_vectors_equals_generate(family, section):
+    model, texts = writer(family, seed=4), prompts(10)
+    plain = _ours(family, model, texts)
+    adapted = build(section, Loaded(model, None, family, trained_head=True), Task(kind="generation")).eval()
+    torch.nn.init.normal_(adapted.prompt_encoder["default"].embedding.weight, std=0.7)
+    ours = _ours(family, adapted, texts)
+    for text, found in zip(texts, ours, strict=True):
+        tokens, scores = _theirs(family, adapted, text)
+        assert [one.tokens for one in found] == tokens
+        assert [one.score for one in found] == pytest.approx(scores, abs=1e-4)
+    assert [[one.tokens for one in found] for found in ours] != [[one.tokens for one in found] for found in plain]
+
+
+def test_learned_vectors_take_positions():
+    model = writer("gpt2", n_positions=16)
+    adapted = build(
+        PromptTuning(kind="prompt", tokens=6), Loaded(model, None, "", True), Task(kind="generation")
+    ).eval()
+    words = " ".join(WORDS[:10])
+    assert _ours("gpt2", model, [words])[0][0].tokens
+    with pytest.raises(DataError, match="prompt 0 has 10 tokens, the model 10 positions"):
+        _ours("gpt2", adapted, [words])
+    (found, *_) = _ours("gpt2", adapted, [" ".join(WORDS[:9])])[0]
+    assert len(found.tokens) == 1
 
 
 @pytest.mark.parametrize("family", ["marian", "bart", "llama"])
