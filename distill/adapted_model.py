@@ -8,6 +8,7 @@ from typing import Any, cast
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from distill.adapter_folder import is_norm
 from distill.errors import ModelError
 from distill.without import without
 
@@ -29,8 +30,7 @@ def transformer(model: Model) -> PreTrainedModel:
 def trained_names(model: PeftModel) -> frozenset[str]:
     """Return the names, in the model without adapters, of the weights that its active adapter holds copies of."""
     mark = f".modules_to_save.{ACTIVE}."
-    inside = "base_model." if model.active_peft_config.is_prompt_learning else "base_model.model."
-    names = [name.removeprefix(inside) for name, _ in model.named_parameters()]
+    names = [name.removeprefix(_inside(model)) for name, _ in model.named_parameters()]
     return frozenset(name.replace(mark, ".") for name in names if mark in name)
 
 
@@ -113,15 +113,31 @@ def leaves_out(model: Model) -> bool:
 
 
 def roles(model: PeftModel) -> dict[str, int]:
-    """Return how many parameters there are of each role: the adapter's own, normalisations, heads and other modules
-    trained whole, and what stays frozen.
+    """Return how many parameters there are of each role: the adapter's own, normalisations, the head, other modules
+    trained whole (layers, embeddings), and what stays frozen.
     """
-    counts = dict.fromkeys(("method", "norms", "head", "frozen"), 0)
+    counts = dict.fromkeys(("method", "norms", "head", "whole modules", "frozen"), 0)
+    inside, heads = _inside(model), _heads(transformer(model))
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             counts["frozen"] += parameter.numel() if ".modules_to_save." not in name else 0
         elif ".modules_to_save." not in name:
             counts["method"] += parameter.numel()
+        elif name.removeprefix(inside).split(".")[0] in heads:
+            counts["head"] += parameter.numel()
         else:
-            counts["norms" if "norm" in name.lower() or ".ln_" in name else "head"] += parameter.numel()
+            counts["norms" if is_norm(name) else "whole modules"] += parameter.numel()
     return counts
+
+
+def _heads(model: PreTrainedModel) -> set[str]:
+    """Return the names of what stands beside a model's body; T5's body has no name of its own."""
+    beside = dict(model.named_children())
+    if model.base_model_prefix in beside:
+        return beside.keys() - {model.base_model_prefix}
+    return {name for name, child in beside.items() if child is model.get_output_embeddings()}
+
+
+def _inside(model: PeftModel) -> str:
+    """Return what stands before the names of the model without adapters."""
+    return "base_model." if model.active_peft_config.is_prompt_learning else "base_model.model."

@@ -4,3 +4,8 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 BASE = "base"
 """Folder, beside an adapter, of a frozen model that lies nowhere else."""
+
+
+def is_norm(name: str) -> bool:
+    """Whether a weight is that of a normalisation, by its name."""
+    return "norm" in name.lower() or ".ln_" in name

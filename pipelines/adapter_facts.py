@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
-from distill.adapter_folder import BASE, CONFIG, WEIGHTS
+from distill.adapter_folder import BASE, CONFIG, WEIGHTS, is_norm
 
 _NAMES = {
     "ADALORA": "adalora",
@@ -78,8 +78,7 @@ class AdapterFacts:
         whole = tuple(f".{name}." for name in self.config.get("modules_to_save") or ())
         for name, shape in self._shapes():
             trained_whole = any(mark in name for mark in whole)
-            is_norm = "norm" in name.lower() or ".ln_" in name
-            found["method" if not trained_whole else "norms" if is_norm else "whole modules"] += prod(shape)
+            found["method" if not trained_whole else "norms" if is_norm(name) else "whole modules"] += prod(shape)
         return found
 
     @property

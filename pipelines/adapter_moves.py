@@ -1,6 +1,7 @@
 """Merge, copy and take over adapters; what was written is loaded back and compared before it is put in place."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -52,16 +53,21 @@ def merge(folder: Path, output: Path) -> float:
         return _near(before, _outputs(_open(made).model), folder)
 
 
-def export(folder: Path, output: Path, *, drop: int = 0) -> float:
+def export(folder: Path, output: Path, *, drop: int = 0, original: float | None = None) -> float:
     """Write an adapter's folder that stands alone: with those it stands on, configuration, tokenizer and a card; only
     the frozen model stays where it is, unless it lies in the folder. The parts of the lowest `drop` layers are left out
-    (AdapterDrop). Return the largest difference of an output.
+    (AdapterDrop); `original` is how much of the model without its experts is mixed in. Return the largest difference
+    of an output.
     """
     facts(folder)
     _check_free(output)
     opened = _open(folder)
     if drop:
-        _drop(opened, drop, folder)
+        with _changing(opened, folder, "--drop", "parts in layers that could be left out") as tuner:
+            tuner.drop_lowest(adapted_model.ACTIVE, drop)
+    if original is not None:
+        with _changing(opened, folder, "--original", "experts that the original could be mixed with") as tuner:
+            tuner.mix_in_original(adapted_model.ACTIVE, original)
     adapted_model.settle(opened.model)
     with whole_folder(output) as made:
         return _written(opened, made, output.name, folder)
@@ -83,16 +89,16 @@ def take(folder: Path, output: Path, base: str, *, on: Sequence[Path] = (), head
         return _written(replace(opened, model=cast(PreTrainedModel, made_of)), made, output.name, folder)
 
 
-def _drop(opened: Loaded, layers: int, folder: Path) -> None:
+@contextmanager
+def _changing(opened: Loaded, folder: Path, option: str, what: str) -> Iterator[ModularModel]:
+    """Give the tuner of our own adapters. Raise ModelError for other adapters, and for what cannot be changed."""
     tuner = adapted_model.adapted(opened.model, str(folder)).base_model
     if not isinstance(tuner, ModularModel):
-        raise ModelError(
-            f"--drop: {folder} has no parts in layers that could be left out; bottlenecks and prefixes have"
-        )
+        raise ModelError(f"{option}: {folder} has no {what}")
     try:
-        tuner.drop_lowest(adapted_model.ACTIVE, layers)
+        yield tuner
     except ValueError as error:
-        raise ModelError(f"--drop: {folder}: {error}") from error
+        raise ModelError(f"{option}: {folder}: {error}") from error
 
 
 def _open(folder: Path) -> Loaded:

@@ -55,11 +55,15 @@ def export(
     drop: Annotated[
         int, typer.Option("--drop", min=0, help="Leave the lowest layers without parts (AdapterDrop).")
     ] = 0,
+    original: Annotated[
+        float | None,
+        typer.Option("--original", min=0, max=1, help="Mix the model without its experts in: 1 is that model alone."),
+    ] = None,
 ) -> None:
     """Write an adapter's folder that stands alone: with those it stands on, tokenizer and card."""
     from pipelines.adapter_moves import export as run
 
-    _tell(output, run(folder, output, drop=drop))
+    _tell(output, run(folder, output, drop=drop, original=original))
 
 
 @app.command("import")

@@ -1,7 +1,7 @@
 """Put the adapter of a section around a frozen model."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import cast
@@ -153,14 +153,35 @@ def _whole(section: AnyAdapter, loaded: Loaded, task: Task) -> tuple[str, ...]:
     model = loaded.model
     named = list(section.also)
     for end in named:
-        if not matching(model, [end]):
+        if not (found := matching(model, [end])):
             raise ModelError(f"{WHERE}.also: no module ends in `{end}`{suggest(end, ends_of(model, end))}")
+        _check_passed(model, end, found)
     if task.kind in ("classification", "regression", "tagging"):
         children = dict(model.named_children())
         named += [name for name in children if name != model.base_model_prefix and list(children[name].parameters())]
     named += [name.rsplit(".", 1)[0] for name in adapted_model.drawn(loaded.new)]
     covered = [name for name in dict.fromkeys(named) if not any(name.startswith(f"{other}.") for other in named)]
     return tuple(covered)
+
+
+def _check_passed(model: PreTrainedModel, end: str, names: Sequence[str]) -> None:
+    """Raise ModelError for modules that no pass goes through, as T5's `shared`: copies of them would learn nothing."""
+    passed: list[str] = []
+    hooks = [
+        model.get_submodule(name).register_forward_pre_hook(lambda *_, name=name: passed.append(name)) for name in names
+    ]
+    probe(model, [0, 0])
+    for hook in hooks:
+        hook.remove()
+    if not passed:
+        weights = {id(weight) for name in names for weight in model.get_submodule(name).parameters()}
+        others = [
+            name
+            for name, module in model.named_modules()
+            if name not in names and weights & {id(weight) for weight in module.parameters(recurse=False)}
+        ]
+        what = f"; its weights are those of {', '.join(others)}" if others else ""
+        raise ModelError(f"{WHERE}.also: no pass goes through `{end}`, so that it would learn nothing{what}")
 
 
 def _check_new(loaded: Loaded, adapted: PeftModel) -> None:

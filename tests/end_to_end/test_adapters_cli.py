@@ -16,9 +16,9 @@ from pydantic import TypeAdapter
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from configs.adapters import Adapter, AnyAdapter, Bottleneck, Lora
+from configs.adapters import Adapter, AnyAdapter, Bottleneck, Experts, Lora
 from configs.data import Task
-from distill import adapters
+from distill import adapted_model, adapters
 from distill.models import ModelSource, load
 from students.adapters.build import build
 from tests.golden.test_adapterhub import NEAR, ROOT, distance
@@ -170,6 +170,30 @@ def test_export_stands_alone(tmp_path: Path, base: Path, call: Call) -> None:
     assert "| place | pfeiffer |" in card and "attach(base" in card
     snippet = card.split("```python\n")[1].split("```")[0]
     assert compile(snippet, "card", "exec")
+
+
+def test_export_turns_the_knob_of_experts(tmp_path: Path, base: Path, call: Call) -> None:
+    folder = adapter(tmp_path / "task", base, Experts(kind="experts", experts=2, size=4))
+
+    def states(share: str) -> torch.Tensor:
+        code, _, err = call("adapters", "export", str(folder), str(tmp_path / share), "--original", share)
+        assert code == 0, err
+        model = adapted_model.transformer(load(ModelSource(str(tmp_path / share)), TASK, tiny.LABELS, "a test").model)
+        with torch.no_grad():
+            found: torch.Tensor = model.eval().base_model(torch.arange(5, 25).reshape(2, 10)).last_hidden_state
+        return found
+
+    adapted, half, original = map(states, ("0", "0.5", "1"))
+    plain = load(ModelSource(str(base)), TASK, tiny.LABELS, "a test").model.eval()
+    with torch.no_grad():
+        assert torch.equal(original, plain.base_model(torch.arange(5, 25).reshape(2, 10)).last_hidden_state)
+    torch.testing.assert_close(half, (adapted + original) / 2)
+    assert (adapted - original).abs().max() > 0.1
+    assert shown(call("adapters", "show", str(tmp_path / "0.5"))[1])["original"] == "0.5"
+    for other, said in ((Lora(kind="lora", rank=2), "has no experts"), (KEPT["export"], "the adapter has no experts")):
+        name = adapter(tmp_path / other.kind, base, other)
+        code, _, err = call("adapters", "export", str(name), str(tmp_path / "no"), "--original", "0.5")
+        assert code == 2 and f"error: --original: {name}" in err and said in err.replace("\n", " "), err
 
 
 CLASSES = {"tagging": "BertForTokenClassification", "masked_lm": "BertForMaskedLM"}

@@ -14,6 +14,7 @@ from configs.data import Task
 from distill.adapted_model import roles
 from distill.models import Loaded, auto_class, set_labels
 from students.adapters.build import build
+from tests.helpers.families import loaded
 
 BERT_BASE = ("bert", {})
 BERT_LARGE = (
@@ -108,3 +109,20 @@ def test_what_pefts_table_names_has_factors_on_the_sides_it_says() -> None:
     ]
     assert sides[0] == sides[1] and len(sides[0]) == 12 * 4
     assert sum(name.endswith("attention.output.dense") for name, before in sides[0].items() if before) == 12
+
+
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")  # the copy is meant to part from it
+@pytest.mark.parametrize(
+    ("kind", "task", "also", "counts"),
+    [
+        ("bert", "classification", "word_embeddings", {"head": 2 * 16 + 2, "whole modules": 48 * 16}),
+        ("t5", "generation", "encoder.embed_tokens", {"head": 0, "whole modules": 48 * 16}),
+        ("t5", "generation", "lm_head", {"head": 48 * 16, "whole modules": 0}),
+        ("bert", "classification", "embeddings.LayerNorm", {"head": 2 * 16 + 2, "norms": 2 * 16}),
+    ],
+)
+def test_heads_are_told_from_other_modules_that_train_whole(kind, task, also, counts):
+    asked = Task(kind=task, labels=("no", "yes") if task == "classification" else None)
+    adapted = build(_SECTION.validate_python({"kind": "lora", "also": [also]}), loaded(kind, task=asked), asked)
+    found = roles(adapted)
+    assert found == {**found, **counts} and found["method"] > 0

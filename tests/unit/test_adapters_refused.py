@@ -45,6 +45,12 @@ def by_name(**options: Any) -> dict[str, Any]:
             {**OFT, "options": {"exclude_modules": ["querry"]}},
             "options.exclude_modules: .*; did you mean `query`",
         ),
+        (
+            "bart",
+            {**BOTTLENECK, "also": ["shared"]},
+            "also: no pass goes through `shared`, .*; its weights are those of model.encoder.embed_tokens, model.dec",
+        ),
+        ("t5", {"kind": "lora", "also": ["shared"]}, "also: no pass goes through `shared`"),
         ("bert", {"kind": "ia3", "targets": ["valeu"]}, "targets: no module ends in `valeu`; did you mean `value`"),
         ("bert", {**BOTTLENECK, "leave_out": [11]}, "leave_out: the model has no layer 11; its layers are 0 to 1"),
         ("bert", {**BOTTLENECK, "leave_out": [0, 1]}, "leave_out: all 2 layers; one at least has to keep its parts"),

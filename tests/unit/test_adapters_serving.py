@@ -103,10 +103,10 @@ def test_layers_dropped_for_good_are_those_dropped_in_a_training_pass(tmp_path: 
     model: Any = adapters.attach(loaded("bert").model, saved(tmp_path / "whole", kind, 0), "a test")
     whole = logits(model)
     model.train()
-    model.base_model.drop.below = 1
+    model.base_model.drop.leave_out(1, [adapted_model.ACTIVE])
     inputs = {name: tensor for name, tensor in batch("bert").items() if name != "labels"}
     dropped = model(**inputs).logits
-    model.base_model.drop.below = 0
+    model.base_model.drop.leave_out(0, [])
     model.base_model.drop_lowest(adapted_model.ACTIVE, 1)
     assert torch.equal(logits(model), dropped) and not torch.equal(dropped, whole)
     adapters.save(model, tmp_path / "dropped")

@@ -178,3 +178,30 @@ def test_a_prefix_on_a_prefix_is_one_of_both(tmp_path: Path, kind: str) -> None:
                 whole.copy_(torch.cat((below, learned[name]), 1))
     torch.testing.assert_close(last_states(stacked, kind), last_states(one, kind), atol=1e-6, rtol=1e-5)
     assert not torch.allclose(last_states(stacked, kind), last_states(lower, kind), atol=1e-2)
+
+
+def test_layers_left_out_keep_what_their_parts_stand_on(tmp_path: Path) -> None:
+    """In a training as once they are pruned: nothing of an adapter below is left out, though it was trained so."""
+    bare, headed = same_body("bert")
+    adapters.save(drawn(LANGUAGE.model_copy(update={"drop": 1}), bare, TEXT), tmp_path)
+    above = Bottleneck(kind="bottleneck", place="pfeiffer", size=4, drop=1, on=(str(tmp_path),))
+    stacked = drawn(above, headed, task_of("bert"))
+    whole = last_states(stacked, "bert")
+    stacked.train()  # no dropout in these
+    stacked.base_model.drop.leave_out(1, stacked.base_model.active_adapters)
+    inputs = {name: tensor for name, tensor in batch("bert").items() if name != "labels"}
+    with torch.no_grad():
+        left_out = stacked(**inputs, output_hidden_states=True).hidden_states[-1]
+    stacked.base_model.drop_lowest(adapted_model.ACTIVE, 1)
+    assert torch.equal(last_states(stacked, "bert"), left_out) and not torch.equal(left_out, whole)
+
+
+def test_an_adapter_draws_by_its_own_drop_alone(tmp_path: Path) -> None:
+    bare, headed = same_body("bert")
+    adapters.save(drawn(LANGUAGE.model_copy(update={"drop": 1}), bare, TEXT), tmp_path)
+    above = Bottleneck(kind="bottleneck", place="pfeiffer", size=4, on=(str(tmp_path),))
+    stacked = drawn(above, headed, task_of("bert"))
+    for seed in range(8):
+        torch.manual_seed(seed)
+        stacked.base_model.begin_pass()
+        assert stacked.base_model.drop.below == 0

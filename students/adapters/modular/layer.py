@@ -1,7 +1,8 @@
 """A module with the parts of adapters around it."""
 
+from collections.abc import Iterable
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
@@ -30,14 +31,23 @@ class Tap:
 
 
 class Drop:
-    """How many of the lowest layers go without parts in this pass."""
+    """In how many of the lowest layers the parts of some adapters do not run in this pass."""
 
     def __init__(self) -> None:
         self.below = 0
+        self._of: frozenset[str] = frozenset()
 
-    def draw(self, most: int) -> None:
+    def draw(self, most: int, of: Iterable[str]) -> None:
         """Draw 0 … `most` from torch's generator, which every step seeds."""
-        self.below = int(torch.randint(most + 1, ())) if most else 0
+        self.leave_out(int(torch.randint(most + 1, ())) if most else 0, of)
+
+    def leave_out(self, below: int, of: Iterable[str]) -> None:
+        """Leave those of the lowest layers out; adapters that these stand on keep theirs, as when they are pruned."""
+        self.below, self._of = below, frozenset(of)
+
+    def leaves_out(self, adapter: str, part: Part) -> bool:
+        """Whether a part of an adapter does not run."""
+        return adapter in self._of and part.is_below(self.below)
 
 
 class ModularLayer(nn.Module, BaseTunerLayer):
@@ -80,8 +90,8 @@ class ModularLayer(nn.Module, BaseTunerLayer):
         if self.disable_adapters:
             return []
         names = [name for name in self.active_adapters if name not in self.merged_adapters]
-        parts: list[Part] = [self.modular_parts[name] for name in names if name in self.modular_parts]  # type: ignore[misc]
-        found = [part for part in parts if not (self.training and part.is_below(self.drop.below))]
+        parts = {name: cast(Part, self.modular_parts[name]) for name in names if name in self.modular_parts}
+        found = [part for name, part in parts.items() if not (self.training and self.drop.leaves_out(name, part))]
         return found[::-1] if any(part.undoes for part in found) else found
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:

@@ -20,6 +20,7 @@ from distill.adapted_model import Tuner
 from distill.capture import prepare
 from students.adapters.families import layer_of
 from students.adapters.modular.config import ModularConfig
+from students.adapters.modular.experts import Experts
 from students.adapters.modular.invertible import Coupling, Inverse
 from students.adapters.modular.layer import Drop, ModularLayer
 from students.adapters.modular.make import Place, make, network_of
@@ -171,6 +172,18 @@ class ModularModel(BaseTuner, Tuner):
             if spec["kind"] not in ("coupling", "inverse", "experts"):
                 spec["leave_out"] = sorted({*spec.get("leave_out", ()), *range(layers)})
 
+    def mix_in_original(self, adapter: str, share: float) -> None:
+        """Mix the model without an adapter's experts in, 0 … 1, for good. Raise ValueError where it has none."""
+        parts = [layer.modular_parts[adapter] for layer in self._layers() if adapter in layer.modular_parts]
+        found = [part for part in parts if isinstance(part, Experts)]
+        if not found:
+            raise ValueError("the adapter has no experts")
+        for part in found:
+            part.original = share
+        for spec in self.peft_config[adapter].parts:  # type: ignore[attr-defined]
+            if spec["kind"] == "experts":
+                spec["original"] = share
+
     def settle(self) -> None:
         """Let prefixes be what their networks made of them."""
         for layer in self._layers():
@@ -188,9 +201,9 @@ class ModularModel(BaseTuner, Tuner):
         return [module for module in self.model.modules() if isinstance(module, ModularLayer)]
 
     def begin_pass(self) -> None:
-        """Draw how many of the lowest layers go without parts."""
+        """Draw how many of the lowest layers go without parts of the active adapters, not of those they stand on."""
         configs = [self.peft_config[name] for name in self.active_adapters]
-        self.drop.draw(max(config.drop for config in configs))  # type: ignore[attr-defined]
+        self.drop.draw(max(config.drop for config in configs), self.active_adapters)  # type: ignore[attr-defined]
 
     def penalty(self) -> Tensor | None:
         """Return what the active parts add to the loss by themselves."""
