@@ -69,8 +69,8 @@ def answering_at_last(model: Model, mask: Tensor | None) -> Iterator[None]:
     last = before + (mask != 0).long().mul(torch.arange(mask.size(1), device=mask.device)).argmax(1)
 
     def moved(_: object, __: object, logits: Tensor) -> Tensor:
-        answers = logits.take_along_dim(last.to(logits.device)[:, None, None], 1)
-        return torch.cat((logits[:, :-1], answers), 1)
+        rows = torch.arange(logits.shape[0], device=logits.device)
+        return torch.cat((logits[:, :-1], logits[rows, last.to(logits.device)][:, None]), 1)
 
     hook = head.register_forward_hook(moved)
     try:

@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 import torch
+from onnxruntime import InferenceSession
 
 from configs.data import Task
 from distill.types import Batch, Needs
+from pipelines import onnx
 from pipelines.score import evaluating, head_output
 from students.adapters.build import build
 from students.student import Student
@@ -35,3 +37,16 @@ def test_padding_changes_no_answer_of_a_decoder_that_classifies(kind, method):
     torch.testing.assert_close(student(batch, needs).logits, torch.cat(alone))
     with evaluating(student.model):
         torch.testing.assert_close(head_output(student.model, batch), torch.cat(alone))
+
+
+def test_the_graph_of_an_export_answers_at_the_last_token_too(tmp_path):
+    torch.manual_seed(1)
+    model = build(section("prompt tuning"), families.loaded("gpt2", task=CLASSIFIES), CLASSIFIES).eval()
+    given = {name: full_batch("gpt2")[name] for name in ("input_ids", "attention_mask")}  # type: ignore[literal-required]
+    onnx.write(model, given, tmp_path / "model.onnx")
+    graph = InferenceSession(tmp_path / "model.onnx")
+    for rows, tokens in ((3, 7), (2, 6)):
+        part = {name: tensor[:rows, :tokens] for name, tensor in given.items()}
+        (said,) = graph.run(None, {name: tensor.numpy() for name, tensor in part.items()})
+        with evaluating(model):
+            torch.testing.assert_close(torch.from_numpy(said), head_output(model, part))
