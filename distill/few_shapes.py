@@ -7,6 +7,7 @@ more, the same kernels come back.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,8 +29,27 @@ def by_few_shapes(product: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor
     if added == 0:
         return product(tensor)
     longer = product(torch.cat([rows, rows.new_zeros(added, rows.size(1))]))
-    found = longer.split_with_sizes([count, added])[0]  # whose backward pass is one copy; that of a slice fills as well
+    found: Tensor = _First.apply(longer, count)  # type: ignore[no-untyped-call]
     return found.view(*tensor.shape[:-1], found.size(-1))
+
+
+class _First(torch.autograd.Function):
+    """The first rows, where they lie. Unlike a part of a split they may be changed in place, as AdaLoRA does with what
+    its layers give; the backward pass is one copy all the same, where that of a slice fills a tensor first.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, count: int) -> Tensor:
+        """Return [count C] of [R C]: the same memory, and no view to autograd."""
+        ctx.added = len(rows) - count
+        first = rows.new_empty(0)
+        return first.set_(rows.untyped_storage(), rows.storage_offset(), (count, rows.size(1)), rows.stride())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """Put zeros behind."""
+        (gradient,) = gradients
+        return torch.cat([gradient, gradient.new_zeros(ctx.added, gradient.size(1))]), None
 
 
 class FewShapes(nn.Linear):

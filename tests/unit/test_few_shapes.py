@@ -78,6 +78,19 @@ def test_values_and_gradients_are_those_of_plain_layers(shape, bias, dtype) -> N
     assert found[0].is_contiguous()
 
 
+def test_what_a_layer_gives_may_be_changed_in_place() -> None:
+    plain, few = (nn.Sequential(made[0], InPlace()) for made in layers(bias=True))
+    rows = torch.randn(37, 24, generator=torch.Generator().manual_seed(1))
+    for ours, theirs in zip(*(gradients(one, rows, torch.bfloat16) for one in (few, plain)), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=2e-2, rtol=0.0)
+
+
+class InPlace(nn.Module):
+    def forward(self, given: torch.Tensor) -> torch.Tensor:
+        given += given.detach().flip(0)
+        return given
+
+
 def test_batches_of_many_sizes_share_their_products() -> None:
     counts = {}
     for name, model in zip(("plain", "few"), layers(bias=True), strict=True):
