@@ -30,7 +30,7 @@ def transformer(model: Model) -> PreTrainedModel:
 def trained_names(model: PeftModel) -> frozenset[str]:
     """Return the names, in the model without adapters, of the weights that its active adapter holds copies of."""
     mark = f".modules_to_save.{ACTIVE}."
-    names = [name.removeprefix(_inside(model)) for name, _ in model.named_parameters()]
+    names = [name.removeprefix(inside(model)) for name, _ in model.named_parameters()]
     return frozenset(name.replace(mark, ".") for name in names if mark in name)
 
 
@@ -117,27 +117,27 @@ def roles(model: PeftModel) -> dict[str, int]:
     trained whole (layers, embeddings), and what stays frozen.
     """
     counts = dict.fromkeys(("method", "norms", "head", "whole modules", "frozen"), 0)
-    inside, heads = _inside(model), _heads(transformer(model))
+    before, beside = inside(model), heads(transformer(model))
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             counts["frozen"] += parameter.numel() if ".modules_to_save." not in name else 0
         elif ".modules_to_save." not in name:
             counts["method"] += parameter.numel()
-        elif name.removeprefix(inside).split(".")[0] in heads:
+        elif name.removeprefix(before).split(".")[0] in beside:
             counts["head"] += parameter.numel()
         else:
             counts["norms" if is_norm(name) else "whole modules"] += parameter.numel()
     return counts
 
 
-def _heads(model: PreTrainedModel) -> set[str]:
+def heads(model: PreTrainedModel) -> set[str]:
     """Return the names of what stands beside a model's body; T5's body has no name of its own."""
-    beside = dict(model.named_children())
-    if model.base_model_prefix in beside:
-        return beside.keys() - {model.base_model_prefix}
-    return {name for name, child in beside.items() if child is model.get_output_embeddings()}
+    children = dict(model.named_children())
+    if model.base_model_prefix in children:
+        return children.keys() - {model.base_model_prefix}
+    return {name for name, child in children.items() if child is model.get_output_embeddings()}
 
 
-def _inside(model: PeftModel) -> str:
+def inside(model: PeftModel) -> str:
     """Return what stands before the names of the model without adapters."""
     return "base_model." if model.active_peft_config.is_prompt_learning else "base_model.model."

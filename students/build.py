@@ -95,7 +95,9 @@ def _own(teacher: Loaded, model: PreTrainedModel, task: Task, labels: tuple[str,
 
 def _student(loaded: Loaded, adapter: Adapter | None, task: Task) -> Student:
     if adapter is None:
-        return _learning(loaded.model, None, task, frozen_head=False)
+        return _learning(
+            loaded.model.float(), None, task, frozen_head=False
+        )  # small steps are lost in a teacher's bf16
     return _learning(build_adapter(adapter, loaded, task), adapter, task, frozen_head=loaded.trained_head)
 
 

@@ -22,6 +22,7 @@ from distill.models import Loaded
 from students.adapters.families import matching
 from students.adapters.fused import fused
 from students.adapters.methods import Target, ends_of, peft_config
+from students.adapters.mixed import learn_in_fp32
 from students.adapters.modular.config import ModularConfig
 from students.adapters.register import register
 
@@ -55,9 +56,7 @@ def build(section: AnyAdapter, loaded: Loaded, task: Task) -> PeftModel:
     if isinstance(section, Peft):
         _try(section, made)
     _go_on_from(held, made)
-    for parameter in made.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()  # peft leaves copies of heads and norms in the base's type
+    learn_in_fp32(made)
     _check_new(loaded, made)
     _check_apart(made, held)
     return made

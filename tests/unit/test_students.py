@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
+from configs.adapters import Bottleneck
 from configs.data import Task
 from configs.students import BaseStudent, FolderStudent, LayersStudent, SizedStudent
 from distill.errors import DataError, ModelError
@@ -56,6 +57,26 @@ def test_weights_depend_on_the_seed_alone(teacher):
     state = torch.get_rng_state()
     build(_sizes(), TASK, tiny.LABELS, teacher, 3)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("adapter", [None, Bottleneck(kind="bottleneck", size=4)])
+@pytest.mark.parametrize("kind", ["sizes", "teacher_layers", "teacher"])
+def test_all_that_learns_is_in_fp32_whatever_the_teacher_is_in(teacher, kind, adapter):
+    folder = str(teacher.model.name_or_path)
+    halved = load(ModelSource(folder), TASK, tiny.LABELS, "teacher.model", dtype=torch.bfloat16)
+    match kind:
+        case "sizes":
+            asked = _sizes()
+        case "teacher_layers":
+            asked = LayersStudent(kind="teacher_layers", layers=(1, 3), adapter=adapter)
+        case "teacher":
+            asked = BaseStudent(kind="teacher", adapter=adapter)
+    student = build(asked, TASK, tiny.LABELS, halved, 0)
+    learns = {value.dtype for value in student.parameters() if value.requires_grad}
+    frozen = {value.dtype for value in student.parameters() if not value.requires_grad}
+    assert learns == {torch.float32} and frozen <= {torch.bfloat16}
+    assert {value.dtype for value in halved.model.parameters()} == {torch.bfloat16}
+    student(_batch(), Needs(logits=True)).logits.float().sum().backward()
 
 
 def test_options_reach_the_architecture_and_typos_do_not(teacher):
