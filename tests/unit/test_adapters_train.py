@@ -34,6 +34,18 @@ def test_under_every_objective_the_loss_falls_and_only_what_should_moves(method,
             assert value.dtype == torch.float32
 
 
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
+@pytest.mark.parametrize(("method", "kind"), CELLS)
+def test_with_products_in_bf16_it_learns_much_the_same(method, kind):
+    made, halved = begin(method, kind, "logits"), begin(method, kind, "logits")
+    for _ in range(2):
+        made.step()
+        with torch.autocast("cpu", torch.bfloat16):
+            halved.step()
+    assert halved.losses == pytest.approx(made.losses, rel=0.1)
+    assert all(value.dtype == torch.float32 for value in halved.student.parameters())
+
+
 @pytest.mark.parametrize(("method", "kind"), IMPOSSIBLE)
 def test_what_cannot_be_says_why(method, kind):
     with pytest.raises(ModelError, match=IMPOSSIBLE[method, kind]):
