@@ -120,13 +120,14 @@ def test_any_run_shown_loads_back(changes: dict[str, Any], tmp_path: Path) -> No
 
 def test_loading_is_quick_and_imports_no_torch() -> None:
     code = (
-        "import sys, time; start = time.process_time(); import configs.load; took = time.process_time() - start;"
+        "import sys, time; start = time.process_time(); from pydantic import BaseModel; given = time.process_time();"
+        "import configs.load; took = (time.process_time() - given) / (given - start);"
         "heavy = {'torch', 'numpy', 'transformers', 'lightning'} & set(sys.modules); print(took, *heavy)"
     )
     root, took = Path(__file__).parents[2], []
     for _ in range(3):  # the quickest says what it takes, the others what else the processor has to do
         done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
-        seconds, *heavy = done.stdout.split()
+        times, *heavy = done.stdout.split()
         assert not heavy
-        took.append(float(seconds))
-    assert min(took) < 0.5
+        took.append(float(times))
+    assert min(took) < 5  # times as long as pydantic, on which all of it is built: 3 on a quiet processor
