@@ -22,6 +22,10 @@ _PROBES = 32
 _NO_ADAPTERS = "CTranslate2 runs no adapters, and this one has no place in the weights"
 _PROBE = Decoding(beams=1, max_tokens=64)
 """What is written for a probe: documents are long, and a bad model's texts for them as long as they may get."""
+_WHOLE = 63
+"""Tokens of a probe's text of which none is forced."""
+_TIES = 0.1
+"""Part of the probes whose greedy texts may differ."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +152,27 @@ def _converted(loaded: Loaded, own: HuggingFaceWriter, fingerprint: str, asked: 
     written = sorted(own.generate(probes, _PROBE), key=lambda found: found[0])
     targets = [_ended(found.texts[0], loaded.tokenizer.eos_token_id) for _, found in written]
     parity = writer.check(loaded.model, loaded.tokenizer(probes)["input_ids"], targets)
+    if asked.compute_type == "float32":
+        _check_same([found.texts[0] for _, found in written], writer, probes)
     return Built(writer, why, parity.worst)
+
+
+def _check_same(texts: Sequence[Text], writer: TextTeacher, probes: Sequence[str]) -> None:
+    """Raise ModelError where an engine searches otherwise: nearly all greedy texts are the same, two words that are as
+    likely as each other apart. A last token that is forced at the limit does not count.
+    """
+    found = dict(writer.generate(probes, _PROBE))
+    theirs = [found[place].texts[0] for place in range(len(texts))]
+    others = sum(_whole(one) != _whole(two) for one, two in zip(theirs, texts, strict=True))
+    if others > _TIES * len(texts):
+        raise ModelError(
+            f"engine: {writer.describe()} writes other texts than the model it was made from: "
+            f"{others} of {len(texts)}; use `huggingface`"
+        )
+
+
+def _whole(text: Text) -> tuple[int, ...]:
+    return (text.tokens or ())[:_WHOLE]
 
 
 def _ended(text: Text, end: int) -> tuple[int, ...]:

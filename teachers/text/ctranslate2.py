@@ -17,7 +17,7 @@ from distill.protocols import TextTeacher
 from distill.types import Completion, Text
 from teachers.text.convert import convert, pieces
 from teachers.text.forced import forced_log_probs
-from teachers.text.sources import Source, encode, generation_of, language_id, start_token
+from teachers.text.sources import Source, encode, ends, generation_of, language_id, start_token
 
 GATE = 1e-3
 """Nats by which the log-probability of a text may differ from the transformers model's."""
@@ -62,6 +62,7 @@ class CTranslate2Writer(TextTeacher):
         self._ids = {piece: place for place, piece in enumerate(self._pieces)}
         self._config = model.config
         self._settings = generation_of(model, tokenizer)
+        self._ends = [self._pieces[one] for one in ends(self._settings)]
         self._fingerprint = digest(fingerprint, "ctranslate2", ctranslate2.__version__, compute_type)
         self._name = str(model.config.name_or_path or model.config.model_type)
         self._compute_type = compute_type
@@ -111,6 +112,7 @@ class CTranslate2Writer(TextTeacher):
             length_penalty=penalty if penalty is not None else own_penalty if own_penalty is not None else 1.0,
             no_repeat_ngram_size=ngram or own_ngram or 0,
             max_decoding_length=limit,
+            end_token=self._ends,
             min_decoding_length=0,  # by default it masks the end token at first, and so changes all scores
             max_input_length=0,
             max_batch_size=decoding.tokens_per_batch,
@@ -121,12 +123,11 @@ class CTranslate2Writer(TextTeacher):
         return found
 
     def _completion(self, result: Any) -> Completion:
-        end = self._tokenizer.eos_token
         texts = []
         for tokens, score in zip(result.hypotheses, result.scores, strict=True):
             ids = [self._ids[token] for token in tokens]
             text = str(self._tokenizer.decode(ids, skip_special_tokens=True))
-            texts.append(Text(text, tuple(ids), float(score), bool(tokens) and tokens[-1] == end))
+            texts.append(Text(text, tuple(ids), float(score), bool(tokens) and tokens[-1] in self._ends))
         return Completion(tuple(texts))
 
     def _named(self, ids: Sequence[int]) -> list[str]:

@@ -22,7 +22,7 @@ from distill.types import Completion, Text
 from distill.virtual import learned
 from teachers.text.beam import Decoder, Hypothesis, Search, search
 from teachers.text.decoders import Constrained, DecoderOnly, EncoderDecoder, Ensemble, has_keys
-from teachers.text.sources import encode, generation_of, language_id, start_token
+from teachers.text.sources import encode, ends, generation_of, language_id, start_token
 
 _OF_SOURCES = (EncoderNoRepeatNGramLogitsProcessor, EncoderRepetitionPenaltyLogitsProcessor)
 """Rules that hold the sources: one of each sentence, so that it leaves with it, and without padding."""
@@ -94,7 +94,7 @@ class HuggingFaceWriter(TextTeacher):
         for batch in self._batches(prompts, decoding):
             prompt = self._start(batch)
             settings = self._settings(decoding, prompt.shape[1] + max(batch.limits))
-            how = Search(decoding.beams, _ends(settings), settings.length_penalty)
+            how = Search(decoding.beams, ends(settings), settings.length_penalty)
             with torch.autocast(prompt.device.type, self._autocast, enabled=self._autocast is not None):
                 found = search(self._decoder(batch, prompt, settings, how), prompt, batch.limits, how)
             for place, limit, hypotheses in zip(batch.places, batch.limits, found, strict=True):
@@ -174,13 +174,6 @@ class HuggingFaceWriter(TextTeacher):
                 for text, one in zip(texts, hypotheses, strict=True)
             )
         )
-
-
-def _ends(settings: GenerationConfig) -> tuple[int, ...]:
-    ends = settings.eos_token_id
-    if ends is None:
-        raise ModelError("the model's generation configuration names no eos_token_id: no text would end")
-    return tuple(ends) if isinstance(ends, list) else (ends,)
 
 
 def check_searchable(model: Any) -> None:

@@ -1,6 +1,7 @@
 """What an API answered for the shard being written, kept beside it: nothing that was paid for is asked again."""
 
 import json
+import os
 import threading
 from collections import defaultdict
 from dataclasses import asdict, dataclass
@@ -95,6 +96,8 @@ def _place(shard: Path, key: str) -> Path:
 def _append(path: Path, text: str) -> None:
     with path.open("a", encoding="utf-8") as handle:
         handle.write(text)
+        handle.flush()
+        os.fsync(handle.fileno())  # an answer costs more than this does
 
 
 def _hash(source: str) -> str:

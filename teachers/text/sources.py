@@ -63,6 +63,14 @@ def generation_of(model: Any, tokenizer: PreTrainedTokenizerBase) -> GenerationC
     return found
 
 
+def ends(settings: GenerationConfig) -> tuple[int, ...]:
+    """Return the tokens that end a text. Raise ModelError where a generation configuration names none."""
+    found = settings.eos_token_id
+    if found is None:
+        raise ModelError("the model's generation configuration names no eos_token_id: no text would end")
+    return tuple(found) if isinstance(found, list) else (found,)
+
+
 def start_token(model: Any, tokenizer: PreTrainedTokenizerBase) -> int:
     """Return what the decoder of a model starts with, whoever searches, scores or converts. Raise ModelError where
     neither the generation configuration nor the model's says it.

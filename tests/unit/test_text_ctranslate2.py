@@ -51,6 +51,30 @@ def test_equals_our_own_search_in_text_and_scores(family, tmp_path):
         assert [one.score for one in found[place].texts] == pytest.approx([one.score for one in wanted.texts], abs=1e-3)
 
 
+def test_a_text_ends_at_any_of_a_models_ends(tmp_path):
+    model, texts = writer("marian", seed=4), prompts(16)  # with six of them
+    engine = CTranslate2Writer(model, tokenizer(), "x", tmp_path / "ct2", threads=1)
+    asked = DECODING.model_copy(update={"hypotheses": 1, "beams": 1, "length_penalty": None})
+    found = dict(engine.generate(texts, asked))
+    expected = dict(HuggingFaceWriter([model], tokenizer(), "x").generate(texts, asked))
+    ends = {wanted.texts[0].tokens[-1] for wanted in expected.values() if wanted.texts[0].ended}
+    assert len(ends) > 1
+    for place, wanted in expected.items():
+        assert found[place].texts[0].tokens == wanted.texts[0].tokens
+        assert found[place].texts[0].ended == wanted.texts[0].ended
+
+
+def test_an_engine_that_searches_otherwise_is_refused(tmp_path, monkeypatch):
+    """Though it is the same model by its log-probabilities."""
+    model = writer("marian", seed=4)
+    monkeypatch.setattr("teachers.text.ctranslate2.ends", lambda settings: (END,))  # of six
+    loaded = Loaded(model, tokenizer(), "a test", trained_head=True)
+    asked = Asked("auto", "float32", tmp_path / "ct2", prompts(16), DECODING)
+    assert "writes other texts than the model it was made from: " in build(loaded, "x", asked).why
+    monkeypatch.undo()
+    assert build(loaded, "x", asked).why == "the fastest, and the same model"
+
+
 class _ZeroStart(LOADERS["MarianConfig"]):
     """Marian as the stock loader has it: no `<pad>` row to start from."""
 
